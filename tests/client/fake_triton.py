@@ -1,0 +1,398 @@
+"""A fake Triton server: KServe v2 gRPC in front of a make-believe `youtu_llm`, for tests of what sits above it.
+
+It speaks the text contract over real gRPC on loopback and knows no model, no tokens and no client library.
+
+    with FakeTriton() as fake:
+        client = Client(fake.address)
+
+What a request does is written in the request itself: in the last message (or in `text_input`), after the
+marker `fake:`, a JSON object. Without the marker the answer is "You said: <the last message>", word by word.
+
+    fake:{"pieces": ["a", "b"], "delay": 0.02}
+
+    pieces       the pieces of the answer, one token each (default: the echo)
+    tokens       make N pieces "t0 ", "t1 ", ... instead
+    unending     true: pieces without end, until the client leaves or its deadline passes
+    delay        seconds before every piece but the first (default 0)
+    prefill      seconds of silence before the first piece (default 0)
+    fail_at      end the stream with an error in place of piece k (0: before anything is sent)
+    fail_code    gRPC status name for that (default INTERNAL);  fail_message its text
+    fail_times   fail only the first N requests with this very text, then answer (default: always)
+    queue_full   true: UNAVAILABLE, as the engine says it when its queue is full
+    not_ready    true: UNAVAILABLE, as Triton says it while a model loads
+    no_end       true: the stream ends without the last response, as if cut off
+    finish       finish_reason (default "stop", or "length" when max_tokens was reached)
+    cached       num_cached_tokens (default 0)
+
+State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.stop()` and
+`fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
+
+`python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import math
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+MODEL = "youtu_llm"
+PARAMETERS = {
+    "model_id": "youtu-demo",
+    "demo": "true",
+    "description": "A fake that repeats what it was told.",
+    "context": "2048",
+    "slots": "4",
+    "queue": "64",
+    "temperature": "0.7",
+    "top_p": "0.9",
+    "repetition_penalty": "1.1",
+    "engine_dir": "/nowhere",
+    "engine_model": "llama_cpp",
+}
+INPUTS = {
+    "text_input": "BYTES",
+    "messages": "BYTES",
+    "chat_template_kwargs": "BYTES",
+    "max_tokens": "INT32",
+    "temperature": "FP32",
+    "top_p": "FP32",
+    "repetition_penalty": "FP32",
+    "top_k": "INT32",
+    "min_tokens": "INT32",
+    "presence_penalty": "FP32",
+    "frequency_penalty": "FP32",
+    "seed": "UINT64",
+    "stop_words": "BYTES",
+    "stream": "BOOL",
+    "return_log_probs": "BOOL",
+}
+FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
+
+
+@dataclass
+class Call:
+    """What the server saw of one stream. Times are `time.monotonic()`."""
+
+    id: str
+    inputs: dict[str, Any]
+    metadata: dict[str, str]
+    started: float
+    cancelled: float | None = None
+    ended: float | None = None
+    sent: int = 0
+    over: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def wait_cancelled(self, timeout: float = 5.0) -> float:
+        """The moment the server learnt that the client left; fails the test when it never does."""
+        assert self.over.wait(timeout), f"call {self.id} still runs after {timeout} s"
+        assert self.cancelled is not None, f"call {self.id} ran to its end"
+        return self.cancelled
+
+
+class Refusal(Exception):
+    """Ends a stream with a gRPC status."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc, unused-ignore]
+    """The server. `port=0` takes a free one; `workers` bounds the streams served at once."""
+
+    def __init__(self, port: int = 0, workers: int = 160) -> None:
+        self.port = port
+        self.live = self.ready = True
+        self.queue_full = False
+        self.calls: list[Call] = []
+        self._workers = workers
+        self._failures: collections.Counter[str] = collections.Counter()
+        self._server: Any = None
+        self._stopping = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> FakeTriton:
+        self._stopping.clear()
+        # so_reuseport off: two fakes must not share one port by accident.
+        self._server = grpc.server(futures.ThreadPoolExecutor(self._workers), options=[("grpc.so_reuseport", 0)])
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(self.address)
+        self._server.start()
+        return self
+
+    def stop(self, grace: float | None = None) -> None:
+        """Stop listening; streams under way break off unless they end within `grace` seconds."""
+        if grace is None:
+            self._stopping.set()
+        self._server.stop(grace).wait()
+
+    def __enter__(self) -> FakeTriton:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def wait_calls(self, count: int, timeout: float = 5.0) -> list[Call]:
+        """The first `count` calls, once that many have arrived."""
+        until = time.monotonic() + timeout
+        while len(self.calls) < count:
+            assert time.monotonic() < until, f"{len(self.calls)} of {count} calls arrived in {timeout} s"
+            time.sleep(0.002)
+        return self.calls[:count]
+
+    # The service. Method names are gRPC's.
+
+    def ServerLive(self, request: Any, context: Any) -> Any:
+        return service_pb2.ServerLiveResponse(live=self.live)
+
+    def ServerReady(self, request: Any, context: Any) -> Any:
+        return service_pb2.ServerReadyResponse(ready=self.ready)
+
+    def ModelReady(self, request: Any, context: Any) -> Any:
+        return service_pb2.ModelReadyResponse(ready=self.ready and request.name == MODEL)
+
+    def ModelMetadata(self, request: Any, context: Any) -> Any:
+        self._known(request.name, context)
+        response = service_pb2.ModelMetadataResponse(name=MODEL, versions=["1"], platform="python")
+        for name, datatype in INPUTS.items():
+            response.inputs.add(name=name, datatype=datatype, shape=[-1, -1])
+        return response
+
+    def ModelConfig(self, request: Any, context: Any) -> Any:
+        self._known(request.name, context)
+        response = service_pb2.ModelConfigResponse()
+        response.config.name = MODEL
+        response.config.max_batch_size = 1
+        response.config.model_transaction_policy.decoupled = True
+        for key, value in PARAMETERS.items():
+            response.config.parameters[key].string_value = value
+        return response
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:
+        context.abort(
+            grpc.StatusCode.UNIMPLEMENTED,
+            "ModelInfer RPC doesn't support models with decoupled transaction policy",
+        )
+
+    def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        for request in requests:
+            try:
+                yield from self._answer(request, metadata, context)
+            except Refusal as refusal:
+                if metadata.get("triton_grpc_error") == "true":
+                    context.abort(getattr(grpc.StatusCode, refusal.code), str(refusal))
+                # Triton without that metadata: an OK stream that carries the message and no code.
+                yield service_pb2.ModelStreamInferResponse(error_message=str(refusal))
+
+    def _known(self, name: str, context: Any) -> None:
+        if name != MODEL or not self.ready:
+            text = f"Request for unknown model: '{name}' is not found"
+            context.abort(grpc.StatusCode.NOT_FOUND, text)
+
+    def _answer(self, request: Any, metadata: dict[str, str], context: Any) -> Iterator[Any]:
+        call = Call(request.id, {}, metadata, time.monotonic())
+        gone = threading.Event()
+
+        def leave() -> None:
+            if call.ended is None and not self._stopping.is_set():
+                call.cancelled = time.monotonic()
+                call.over.set()
+            gone.set()
+
+        if not context.add_callback(leave):
+            leave()
+        self.calls.append(call)
+        try:
+            yield from self._pieces(request, call, gone)
+        finally:
+            if call.cancelled is None:
+                call.ended = time.monotonic()
+                call.over.set()
+
+    def _pieces(self, request: Any, call: Call, gone: threading.Event) -> Iterator[Any]:
+        if request.model_name != MODEL:
+            raise Refusal("NOT_FOUND", f"Request for unknown model: '{request.model_name}' is not found")
+        if not self.ready:
+            raise Refusal("UNAVAILABLE", f"Request for unknown model: '{MODEL}' version 1 is not at ready state")
+        inputs = call.inputs
+        inputs.update(read_inputs(request))
+        check(inputs)
+        prompt = last_text(inputs)
+        script = read_script(prompt)
+        if script.get("not_ready"):
+            raise Refusal("UNAVAILABLE", f"Request for unknown model: '{MODEL}' version 1 is not at ready state")
+        if self.queue_full or script.get("queue_full"):
+            raise Refusal("UNAVAILABLE", "the engine's queue is full: 64 requests wait, the limit is 64")
+
+        arrival = time.time_ns()
+        first = last = arrival
+        fail_at = script.get("fail_at")
+        if fail_at is not None and "fail_times" in script:
+            self._failures[prompt] += 1
+            if self._failures[prompt] > script["fail_times"]:
+                fail_at = None
+        limit = inputs.get("max_tokens", 2048)
+        if script.get("unending"):
+            limit = sys.maxsize
+        if gone.wait(script.get("prefill", 0)):
+            return
+        made: list[str] = []
+        finish = script.get("finish", "stop")
+        for index, piece in enumerate(script_pieces(script, prompt)):
+            if index == fail_at:
+                raise Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
+            if index == limit:
+                finish = "length"
+                break
+            if index and script.get("delay") and gone.wait(script["delay"]):
+                return
+            if gone.is_set():
+                return
+            last = time.time_ns()
+            first = first if index else last
+            made.append(piece)
+            if inputs.get("stream", True):
+                yield self._response(request, inputs, piece, 1)
+                call.sent += 1
+        if fail_at is not None and fail_at >= len(made):
+            raise Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
+        if script.get("no_end"):
+            return
+        streamed = inputs.get("stream", True)
+        yield self._response(
+            request,
+            inputs,
+            "" if streamed else "".join(made),
+            0 if streamed else len(made),
+            finish_reason=finish,
+            num_input_tokens=len(prompt.split()),
+            num_output_tokens=len(made),
+            num_cached_tokens=script.get("cached", 0),
+            arrival_time_ns=arrival,
+            first_token_time_ns=first,
+            last_token_time_ns=last,
+        )
+
+    def _response(self, request: Any, inputs: dict[str, Any], text: str, tokens: int, **end: Any) -> Any:
+        stream_response = service_pb2.ModelStreamInferResponse()
+        response = stream_response.infer_response
+        response.model_name, response.model_version, response.id = MODEL, "1", request.id
+        response.parameters["triton_final_response"].bool_param = bool(end)
+        values: dict[str, Any] = {"text_output": text, **end}
+        if inputs.get("return_log_probs"):
+            values["output_log_probs"] = [-0.5] * tokens
+        for name, value in values.items():
+            if isinstance(value, str):
+                datatype, shape, raw = "BYTES", [1, 1], pack_bytes(value)
+            elif isinstance(value, list):
+                datatype, shape, raw = "FP32", [1, len(value)], struct.pack(f"<{len(value)}f", *value)
+            else:
+                datatype = "INT64" if name.endswith("_ns") else "INT32"
+                shape, raw = [1, 1], struct.pack("<" + FORMATS[datatype], value)
+            response.outputs.add(name=name, datatype=datatype, shape=shape)
+            response.raw_output_contents.append(raw)
+        return stream_response
+
+
+def pack_bytes(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<I", len(data)) + data
+
+
+def read_inputs(request: Any) -> dict[str, Any]:
+    """Tensor name -> Python value, refusing what Triton itself would refuse."""
+    values: dict[str, Any] = {}
+    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+        name, shape = tensor.name, list(tensor.shape)
+        if name not in INPUTS:
+            raise Refusal("INVALID_ARGUMENT", f"unexpected inference input '{name}' for model '{MODEL}'")
+        if tensor.datatype != INPUTS[name]:
+            text = f"input '{name}' has data-type {tensor.datatype}, the model expects {INPUTS[name]}"
+            raise Refusal("INVALID_ARGUMENT", text)
+        if shape[:1] != [1] or len(shape) != 2 or (shape[1] != 1 and name != "stop_words"):
+            raise Refusal("INVALID_ARGUMENT", f"input '{name}' has shape {shape}, the model expects [1, 1]")
+        if tensor.datatype == "BYTES":
+            words, at = [], 0
+            while at < len(raw):
+                (size,) = struct.unpack_from("<I", raw, at)
+                words.append(raw[at + 4 : at + 4 + size].decode())
+                at += 4 + size
+            values[name] = words if name == "stop_words" else words[0]
+        else:
+            (values[name],) = struct.unpack("<" + FORMATS[tensor.datatype], raw)
+    return values
+
+
+def check(inputs: dict[str, Any]) -> None:
+    """The refusals of the text contract that the layers above must carry through."""
+    if ("text_input" in inputs) == ("messages" in inputs):
+        raise Refusal("INVALID_ARGUMENT", "give exactly one of text_input and messages")
+    temperature = inputs.get("temperature", 0.7)
+    if not math.isfinite(temperature) or temperature < 0:
+        raise Refusal("INVALID_ARGUMENT", f"temperature must be a number of at least 0, not {temperature}")
+    if inputs.get("max_tokens", 1) < 1:
+        raise Refusal("INVALID_ARGUMENT", f"max_tokens must be at least 1, not {inputs['max_tokens']}")
+    if "messages" in inputs:
+        messages = inputs["messages"] = json.loads(inputs["messages"])
+        if not messages:
+            raise Refusal("INVALID_ARGUMENT", "messages is empty")
+        for at, message in enumerate(messages):
+            if message.get("role") not in ("system", "user", "assistant", "tool"):
+                text = f"messages[{at}].role must be system, user, assistant or tool, not {message.get('role')!r}"
+                raise Refusal("INVALID_ARGUMENT", text)
+
+
+def last_text(inputs: dict[str, Any]) -> str:
+    return str(inputs["text_input"] if "text_input" in inputs else inputs["messages"][-1]["content"])
+
+
+def read_script(text: str) -> dict[str, Any]:
+    _, marker, script = text.partition("fake:")
+    if not marker:
+        return {}
+    value, _ = json.JSONDecoder().raw_decode(script.lstrip())
+    return dict(value)
+
+
+def script_pieces(script: dict[str, Any], text: str) -> Iterator[str]:
+    if script.get("unending"):
+        index = 0
+        while True:
+            yield f"t{index} "
+            index += 1
+    elif "tokens" in script:
+        yield from (f"t{index} " for index in range(script["tokens"]))
+    elif "pieces" in script:
+        yield from script["pieces"]
+    else:
+        words = f"You said: {text}".split(" ")
+        yield from (word if index == 0 else " " + word for index, word in enumerate(words))
+
+
+def main() -> None:
+    fake = FakeTriton(int(sys.argv[1]) if len(sys.argv) > 1 else 0).start()
+    print(fake.address, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    fake.stop()
+
+
+if __name__ == "__main__":
+    main()
