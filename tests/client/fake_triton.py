@@ -1,4 +1,4 @@
-"""A fake Triton server: KServe v2 gRPC in front of a make-believe `youtu_llm`, for tests of what sits above it.
+"""A fake Triton: KServe v2 gRPC in front of a make-believe `youtu_llm`, for tests of what sits above it.
 
 It speaks the text contract over real gRPC on loopback and knows no model, no tokens and no client library.
 
@@ -79,6 +79,7 @@ INPUTS = {
     "stream": "BOOL",
     "return_log_probs": "BOOL",
 }
+NOT_READY = f"Request for unknown model: '{MODEL}' version 1 is not at ready state"
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
 
 
@@ -130,7 +131,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def start(self) -> FakeTriton:
         self._stopping.clear()
         # so_reuseport off: two fakes must not share one port by accident.
-        self._server = grpc.server(futures.ThreadPoolExecutor(self._workers), options=[("grpc.so_reuseport", 0)])
+        pool = futures.ThreadPoolExecutor(self._workers)
+        self._server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(self.address)
         self._server.start()
@@ -211,7 +213,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         gone = threading.Event()
 
         def leave() -> None:
-            if call.ended is None and not self._stopping.is_set():
+            if call.ended is None and call.cancelled is None and not self._stopping.is_set():
                 call.cancelled = time.monotonic()
                 call.over.set()
             gone.set()
@@ -221,6 +223,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.calls.append(call)
         try:
             yield from self._pieces(request, call, gone)
+        except GeneratorExit:
+            leave()
+            raise
         finally:
             if call.cancelled is None:
                 call.ended = time.monotonic()
@@ -230,20 +235,21 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if request.model_name != MODEL:
             raise Refusal("NOT_FOUND", f"Request for unknown model: '{request.model_name}' is not found")
         if not self.ready:
-            raise Refusal("UNAVAILABLE", f"Request for unknown model: '{MODEL}' version 1 is not at ready state")
+            raise Refusal("UNAVAILABLE", NOT_READY)
         inputs = call.inputs
         inputs.update(read_inputs(request))
         check(inputs)
         prompt = last_text(inputs)
         script = read_script(prompt)
         if script.get("not_ready"):
-            raise Refusal("UNAVAILABLE", f"Request for unknown model: '{MODEL}' version 1 is not at ready state")
+            raise Refusal("UNAVAILABLE", NOT_READY)
         if self.queue_full or script.get("queue_full"):
             raise Refusal("UNAVAILABLE", "the engine's queue is full: 64 requests wait, the limit is 64")
 
         arrival = time.time_ns()
         first = last = arrival
         fail_at = script.get("fail_at")
+        failure = Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
         if fail_at is not None and "fail_times" in script:
             self._failures[prompt] += 1
             if self._failures[prompt] > script["fail_times"]:
@@ -257,7 +263,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         finish = script.get("finish", "stop")
         for index, piece in enumerate(script_pieces(script, prompt)):
             if index == fail_at:
-                raise Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
+                raise failure
             if index == limit:
                 finish = "length"
                 break
@@ -272,7 +278,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 yield self._response(request, inputs, piece, 1)
                 call.sent += 1
         if fail_at is not None and fail_at >= len(made):
-            raise Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
+            raise failure
         if script.get("no_end"):
             return
         streamed = inputs.get("stream", True)
@@ -355,7 +361,8 @@ def check(inputs: dict[str, Any]) -> None:
             raise Refusal("INVALID_ARGUMENT", "messages is empty")
         for at, message in enumerate(messages):
             if message.get("role") not in ("system", "user", "assistant", "tool"):
-                text = f"messages[{at}].role must be system, user, assistant or tool, not {message.get('role')!r}"
+                roles = "system, user, assistant or tool"
+                text = f"messages[{at}].role must be {roles}, not {message.get('role')!r}"
                 raise Refusal("INVALID_ARGUMENT", text)
 
 

@@ -1,0 +1,39 @@
+"""Client of a Youtu language model behind NVIDIA Triton. See `Client`, `AsyncClient` and `errors`."""
+
+from .aio import AsyncClient, AsyncStream
+from .answers import Answer, ModelInfo, Piece, Timings, Usage
+from .client import Client, Stream
+from .errors import (
+    Busy,
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    ServerError,
+    YoutuError,
+)
+from .wire import Message, Prompt, Sampling
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncStream",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "InvalidRequest",
+    "Message",
+    "ModelInfo",
+    "NotReady",
+    "Piece",
+    "Prompt",
+    "Sampling",
+    "ServerError",
+    "Stream",
+    "Timings",
+    "Usage",
+    "YoutuError",
+]

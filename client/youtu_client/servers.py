@@ -1,0 +1,120 @@
+"""Where requests go: one shared channel per server, and whose turn it is.
+
+It knows addresses, channel options and which server failed lately; it does not know what is asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .wire import stream_infer, stub
+
+MESSAGE_BYTES = 64 * 2**20
+DOWN_SECONDS = 2.0
+"""A server that failed is asked last for this long."""
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    # A host that vanishes sends no reset: pings find out. While a call is silent Triton tolerates two of
+    # them before it hangs up, hence no more than two without data.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 2),
+    # gRPC waits up to two minutes before it tries a lost server again; a restart takes seconds.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+)
+
+_LOOPBACK = ("localhost", "127.", "[::1]", "unix:")
+
+
+def channel_options(address: str) -> list[tuple[str, Any]]:
+    """gRPC channel arguments for one server."""
+    # A proxy of the environment cannot reach this very machine, but gRPC would ask it.
+    direct = [("grpc.enable_http_proxy", 0)] if address.startswith(_LOOPBACK) else []
+    return [*OPTIONS, *direct]
+
+
+def addresses(servers: str | Sequence[str]) -> list[str]:
+    """The server list as given by a caller: one address, several with commas, or a list of them.
+
+    An address is `host:port` without a scheme. Raises ValueError on anything else.
+    """
+    given = servers.split(",") if isinstance(servers, str) else list(servers)
+    found = [address.strip() for address in given if address.strip()]
+    if not found:
+        raise ValueError("no server given; an address looks like localhost:8001")
+    for address in found:
+        host, colon, port = address.rpartition(":")
+        if not address.startswith("unix:") and not (colon and host and port.isdigit() and "/" not in host):
+            raise ValueError(f"server {address!r} is not an address like localhost:8001 (Triton's gRPC port)")
+    return found
+
+
+class Server:
+    """One server. Its channel opens at the first use, so that a parent process may build it before a fork."""
+
+    def __init__(self, address: str, open_channel: Callable[[str, list[tuple[str, Any]]], Any]) -> None:
+        self.address = address
+        self._open_channel = open_channel
+        self._lock = threading.Lock()
+        self._open: tuple[Any, Any, Any] | None = None
+        self._process = 0
+        self._down_until = 0.0
+
+    @property
+    def stub(self) -> Any:
+        """The generated stub, for the calls with one response."""
+        return self._opened()[1]
+
+    @property
+    def infer(self) -> Any:
+        """The streaming call: `infer(request, timeout=..., metadata=...)`."""
+        return self._opened()[2]
+
+    def _opened(self) -> tuple[Any, Any, Any]:
+        with self._lock:
+            if self._open is None:
+                channel = self._open_channel(self.address, channel_options(self.address))
+                self._open = (channel, stub(channel), stream_infer(channel))
+                self._process = os.getpid()
+            elif self._process != os.getpid():
+                raise RuntimeError("this client was used before the process forked; make one per process")
+            return self._open
+
+    @property
+    def down(self) -> bool:
+        return time.monotonic() < self._down_until
+
+    def failed(self) -> None:
+        self._down_until = time.monotonic() + DOWN_SECONDS
+
+    def answered(self) -> None:
+        self._down_until = 0.0
+
+    def release(self) -> Any:
+        """Give the channel up; returns it, or None, for the caller to close in its own manner."""
+        with self._lock:
+            opened, self._open = self._open, None
+            return opened[0] if opened else None
+
+
+class Rota:
+    """Takes turns over the servers; those that failed lately come last, but are never left out."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self.servers = list(servers)
+        self._turn = itertools.count()
+
+    def order(self) -> list[Server]:
+        """All servers, in the order in which one request should try them."""
+        at = next(self._turn) % len(self.servers)
+        turned = self.servers[at:] + self.servers[:at]
+        return sorted(turned, key=lambda server: server.down)
