@@ -1,0 +1,169 @@
+"""Read config.json of a Youtu checkpoint: the shape of the model and the tensors it must have.
+
+What llama.cpp cannot compute rightly is refused here, by the key's name, before a weight is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from build.errors import BuildError
+
+ARCHITECTURE = "YoutuForCausalLM"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of config.json that decide what is computed; names as in `transformers.YoutuConfig`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_interleave: bool
+    tie_word_embeddings: bool
+
+    @property
+    def qk_head_dim(self) -> int:
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each tensor such a checkpoint must have, in the order of the model."""
+        d, h, r = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
+        expected: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, d)}
+        for n in range(self.num_hidden_layers):
+            layer, attn = f"model.layers.{n}", f"model.layers.{n}.self_attn"
+            expected[f"{layer}.input_layernorm.weight"] = (d,)
+            if self.q_lora_rank is None:
+                expected[f"{attn}.q_proj.weight"] = (h * self.qk_head_dim, d)
+            else:
+                expected[f"{attn}.q_a_proj.weight"] = (self.q_lora_rank, d)
+                expected[f"{attn}.q_a_layernorm.weight"] = (self.q_lora_rank,)
+                expected[f"{attn}.q_b_proj.weight"] = (h * self.qk_head_dim, self.q_lora_rank)
+            expected[f"{attn}.kv_a_proj_with_mqa.weight"] = (r + self.qk_rope_head_dim, d)
+            expected[f"{attn}.kv_a_layernorm.weight"] = (r,)
+            expected[f"{attn}.kv_b_proj.weight"] = (h * (self.qk_nope_head_dim + self.v_head_dim), r)
+            expected[f"{attn}.o_proj.weight"] = (d, h * self.v_head_dim)
+            expected[f"{layer}.post_attention_layernorm.weight"] = (d,)
+            expected[f"{layer}.mlp.gate_proj.weight"] = (self.intermediate_size, d)
+            expected[f"{layer}.mlp.up_proj.weight"] = (self.intermediate_size, d)
+            expected[f"{layer}.mlp.down_proj.weight"] = (d, self.intermediate_size)
+        expected["model.norm.weight"] = (d,)
+        if not self.tie_word_embeddings:
+            expected["lm_head.weight"] = (self.vocab_size, d)
+        return expected
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; BuildError names the file when it is missing, not JSON or not an object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BuildError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BuildError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BuildError(f"{path} must hold a JSON object, found a {type(value).__name__}")
+    return value
+
+
+def read_shape(folder: Path) -> Shape:
+    """Read and check config.json; BuildError names the key, what is supported and what was found."""
+    path = folder / "config.json"
+    config = read_json(path)
+
+    architectures = config.get("architectures")
+    if architectures != [ARCHITECTURE]:
+        raise BuildError(f"{path}: architectures must be ['{ARCHITECTURE}'], found {architectures!r}")
+
+    def count(key: str) -> int:
+        if key not in config:
+            raise BuildError(f"{path}: key {key} is missing")
+        value = config[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BuildError(f"{path}: {key} must be a whole number above 0, found {value!r}")
+        return value
+
+    def fixed(key: str, default: object, wanted: object, why: str) -> None:
+        found = config.get(key, default)
+        if found != wanted:
+            raise BuildError(f"{path}: {key} must be {json.dumps(wanted)}, found {json.dumps(found)}: {why}")
+
+    def flag(key: str) -> bool:
+        value = config.get(key, True)  # as transformers.YoutuConfig
+        if not isinstance(value, bool):
+            raise BuildError(f"{path}: {key} must be true or false, found {value!r}")
+        return value
+
+    heads = count("num_attention_heads")
+    fixed("num_key_value_heads", heads, heads, "the latent attention has as many key as query heads")
+    fixed("attention_bias", False, False, "llama.cpp has no place for biases in this attention")
+    fixed("hidden_act", "silu", "silu", "the feed-forward of the engine is SiLU-gated")
+    fixed("quantization_config", None, None, "convert the unquantised checkpoint")
+
+    if "q_lora_rank" not in config:
+        raise BuildError(f"{path}: key q_lora_rank is missing (null stands for a full-rank query)")
+    eps = config.get("rms_norm_eps", 1e-6)
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
+        raise BuildError(f"{path}: rms_norm_eps must be a number between 0 and 1, found {eps!r}")
+    shape = Shape(
+        vocab_size=count("vocab_size"),
+        hidden_size=count("hidden_size"),
+        intermediate_size=count("intermediate_size"),
+        num_hidden_layers=count("num_hidden_layers"),
+        num_attention_heads=heads,
+        q_lora_rank=None if config["q_lora_rank"] is None else count("q_lora_rank"),
+        kv_lora_rank=count("kv_lora_rank"),
+        qk_nope_head_dim=count("qk_nope_head_dim"),
+        qk_rope_head_dim=count("qk_rope_head_dim"),
+        v_head_dim=count("v_head_dim"),
+        max_position_embeddings=count("max_position_embeddings"),
+        rms_norm_eps=float(eps),
+        rope_theta=_rope_theta(path, config),
+        rope_interleave=flag("rope_interleave"),
+        tie_word_embeddings=flag("tie_word_embeddings"),
+    )
+    if shape.qk_rope_head_dim % 2:
+        raise BuildError(f"{path}: qk_rope_head_dim must be even, found {shape.qk_rope_head_dim}")
+    return shape
+
+
+def _rope_theta(path: Path, config: dict[str, Any]) -> float:
+    """The base of the rotary embedding; any scaling that is not neutral is refused by name."""
+    blocks = {key: config[key] for key in ("rope_parameters", "rope_scaling") if config.get(key) is not None}
+    for key, block in blocks.items():
+        if not isinstance(block, dict):
+            raise BuildError(f"{path}: {key} must be an object or null, found {block!r}")
+        kind = block.get("rope_type", block.get("type", "default"))
+        neutral_yarn = (
+            kind == "yarn" and block.get("factor") == 1 and block.get("attention_factor") in (None, 1)
+        )
+        if kind != "default" and not neutral_yarn:
+            raise BuildError(
+                f"{path}: {key} asks for rope type {kind!r} with factor {block.get('factor')!r}; "
+                "only 'default' and a 'yarn' of factor 1 are supported"
+            )
+        if block.get("partial_rotary_factor", 1) != 1:
+            raise BuildError(
+                f"{path}: {key}.partial_rotary_factor must be 1, found {block['partial_rotary_factor']!r}"
+            )
+    for place in (*blocks.values(), config):
+        theta = place.get("rope_theta")
+        if theta is not None:
+            if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
+                raise BuildError(f"{path}: rope_theta must be a number above 0, found {theta!r}")
+            return float(theta)
+    raise BuildError(f"{path}: rope_theta is missing (neither rope_parameters.rope_theta nor rope_theta)")
