@@ -2,7 +2,7 @@
 
 from .aio import AsyncClient, AsyncStream
 from .answers import Answer, ModelInfo, Piece, Timings, Usage
-from .client import Client, Stream
+from .client import Client
 from .errors import (
     Busy,
     Cancelled,
@@ -13,6 +13,7 @@ from .errors import (
     ServerError,
     YoutuError,
 )
+from .stream import Stream
 from .wire import Message, Prompt, Sampling
 
 __all__ = [

@@ -14,8 +14,7 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from . import wire
 from .answers import Answer, ModelInfo, Piece
-from .client import ELSEWHERE, checked_timeout
-from .errors import Cancelled, DeadlineExceeded, YoutuError, from_rpc
+from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_rpc
 from .servers import Rota, Server, addresses
 from .wire import Prompt, Sampling
 
@@ -33,7 +32,7 @@ class AsyncClient:
         timeout: float = 300.0,
         model: str = "youtu_llm",
     ) -> None:
-        self.timeout = checked_timeout(timeout)
+        self.timeout = wire.seconds(timeout)
         self.model = model
         self._rota = Rota(
             [
@@ -98,8 +97,7 @@ class AsyncClient:
 
     def _open(self, prompt: Prompt, *, raw: bool, stream: bool, options: Sampling) -> AsyncStream:
         request = wire.infer_request(self.model, prompt, raw=raw, stream=stream, options=options)
-        own = options.get("timeout")
-        return AsyncStream(self._rota.order(), request, self.timeout if own is None else checked_timeout(own))
+        return AsyncStream(self._rota.order(), request, wire.seconds(options.get("timeout"), self.timeout))
 
     async def _unary(self, server: Server, method: str, request: Any, timeout: float) -> Any:
         try:

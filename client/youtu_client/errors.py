@@ -66,6 +66,9 @@ class ServerError(YoutuError):
     """The server failed, or answered something that is not the text contract."""
 
 
+ELSEWHERE = (ConnectionFailed, NotReady)
+"""Failures after which another server is worth a try, as long as nothing has been delivered."""
+
 _BY_CODE: dict[grpc.StatusCode, type[YoutuError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,

@@ -132,6 +132,14 @@ def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, option
     return request
 
 
+def seconds(timeout: object, default: float | None = None) -> float:
+    """A timeout, or `default` where it is None; InvalidRequest unless it is a number above 0."""
+    value = default if timeout is None else timeout
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+        raise InvalidRequest(f"timeout must be a number of seconds above 0, not {value!r}")
+    return min(float(value), 1e8)  # gRPC cannot count further; it is three years.
+
+
 def _add(request: Any, name: str, datatype: str, elements: list[bytes]) -> None:
     request.inputs.add(name=name, datatype=datatype, shape=[1, len(elements)])
     if datatype == "BYTES":

@@ -1,0 +1,172 @@
+"""The command `youtu`: its options, and what its exit codes mean. The commands themselves are in `cli_talk`
+and `cli_batch`.
+
+Exit codes: 0 done · 1 failed, one line on stderr says why · 2 wrong usage · 130 ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import cli_batch, cli_talk
+from .client import Client
+from .errors import YoutuError
+from .servers import addresses
+from .wire import Sampling
+
+OPTIONS = {
+    "--max-tokens": (int, "N", "longest answer, in tokens (default: what is left of the context)"),
+    "--temperature": (float, "X", "0 always takes the likeliest token"),
+    "--top-p": (float, "X", "draw from the likeliest tokens that make up this share"),
+    "--top-k": (int, "N", "draw from the N likeliest tokens"),
+    "--min-tokens": (int, "N", "shortest answer, in tokens"),
+    "--repetition-penalty": (float, "X", "above 1: repeat less"),
+    "--presence-penalty": (float, "X", "above 0: repeat less"),
+    "--frequency-penalty": (float, "X", "above 0: repeat less, the more often"),
+    "--seed": (int, "N", "same seed, same question, same answer"),
+}
+
+
+class UsageError(Exception):
+    """The command line makes no sense; ends with exit code 2."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    server = argparse.ArgumentParser(add_help=False)
+    server.add_argument(
+        "--server",
+        default=os.environ.get("YOUTU_SERVER", "localhost:8001"),
+        metavar="HOST:PORT",
+        help="Triton's gRPC address, or several with commas (default: $YOUTU_SERVER or localhost:8001)",
+    )
+    sampling = argparse.ArgumentParser(add_help=False, parents=[server])
+    group = sampling.add_argument_group("sampling (default: the server's own settings)")
+    for flag, (kind, metavar, text) in OPTIONS.items():
+        group.add_argument(flag, type=kind, metavar=metavar, help=text)
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
+    )
+    group.add_argument(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        help="let the model think aloud before it answers",
+    )
+    sampling.add_argument("--system", metavar="TEXT", help="system prompt")
+    sampling.add_argument("--timeout", type=float, metavar="SECONDS", help="for one answer (default: 300)")
+
+    top = argparse.ArgumentParser(prog="youtu", description="Talk to a Youtu language model behind Triton.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    ask = commands.add_parser(
+        "ask", parents=[sampling], help="ask one question, print the answer as it comes"
+    )
+    ask.add_argument("question", nargs="?", help="'-' or nothing: read it from standard input")
+    ask.add_argument("--json", action="store_true", help="print one JSON object with usage and timings")
+
+    commands.add_parser("chat", parents=[sampling], help="a conversation in the terminal")
+
+    batch = commands.add_parser(
+        "batch",
+        parents=[sampling],
+        help="answer a file of questions",
+        description="Answers INPUT into OUTPUT, in the order in which answers are done (column row is the "
+        "row of INPUT). Run it again to go on where it stopped: rows that OUTPUT holds, with the same "
+        "id and the same question, are not asked again. A row that the server refuses as invalid is written "
+        "with its error and counts as done; one that failed otherwise is asked again by the next run.",
+    )
+    batch.add_argument("input", type=Path, metavar="INPUT", help="FILE.csv or FILE.jsonl")
+    batch.add_argument("output", type=Path, metavar="OUTPUT", help="FILE.csv or FILE.jsonl")
+    batch.add_argument("--column", default="question", metavar="NAME", help="where the question is")
+    batch.add_argument(
+        "--id-column", default="id", metavar="NAME", help="where the row's id is, if it has one"
+    )
+    batch.add_argument("--encoding", metavar="NAME", help="of INPUT (default: UTF-8, else GBK)")
+    batch.add_argument(
+        "--concurrency", type=int, default=8, metavar="N", help="questions at once (default: 8)"
+    )
+    batch.add_argument(
+        "--retries",
+        type=int,
+        default=8,
+        metavar="N",
+        help="more tries when the server is busy or away, ever longer apart (default: 8, about a minute)",
+    )
+
+    info = commands.add_parser(
+        "info", parents=[server], help="what the server serves, and whether it is ready"
+    )
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    return top
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling:
+    """The options of a request out of the command line."""
+    names = [flag[2:].replace("-", "_") for flag in OPTIONS]
+    options = {name: getattr(args, name) for name in [*names, "stop", "timeout"]}
+    if args.thinking is not None:
+        options["chat_template_kwargs"] = {"enable_thinking": args.thinking}
+    return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        addresses(args.server)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if args.command == "info":
+        return cli_talk.info(args.server, as_json=args.json)
+    options = sampling_of(args)
+    if args.command == "batch":
+        if args.concurrency < 1 or args.retries < 0:
+            raise UsageError("--concurrency must be at least 1 and --retries at least 0")
+        return cli_batch.batch(
+            args.server,
+            args.input,
+            args.output,
+            column=args.column,
+            id_column=args.id_column,
+            encoding=args.encoding,
+            system=args.system,
+            concurrency=args.concurrency,
+            retries=args.retries,
+            options=options,
+        )
+    with Client(args.server) as client:
+        if args.command == "chat":
+            return cli_talk.chat(client, system=args.system, options=options)
+        question = args.question
+        if question in (None, "-"):
+            if question is None and sys.stdin.isatty():
+                raise UsageError("no question; give it as an argument, or '-' to type it here")
+            question = sys.stdin.read().removesuffix("\n")
+        if not question.strip():
+            raise UsageError("the question is empty")
+        return cli_talk.ask(client, question, system=args.system, as_json=args.json, options=options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would stand amid the answer.
+    args = parser().parse_args(argv)
+    try:
+        return run(args)
+    except UsageError as error:
+        return _say(str(error), 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has left. Python would complain about the same pipe once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (YoutuError, cli_batch.FileError, OSError) as error:
+        return _say(str(error), 1)
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"youtu: {' '.join(message.split())}\n")
+    return code
