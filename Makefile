@@ -1,0 +1,105 @@
+# The one door to this repository: `make` lists what it opens. Needs bash and a Python from 3.10 to 3.13, nothing else.
+# Settings go on the command line, in the environment or in youtu.toml: make serve MODEL=... YOUTU_PORT=9000
+# (docs/settings.md names them all).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.ONESHELL:
+
+# The first of these that Triton's wheel has a stub for and that can make a virtual environment.
+PYTHONS := python3.11 python3.12 python3.10 python3.13 python3
+PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c \
+	'import ensurepip, sys, venv; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit(1); print(sys.executable)' \
+	2>/dev/null && break; done)
+
+MODEL ?=
+ifneq ($(MODEL),)
+export YOUTU_MODEL := $(MODEL)
+endif
+ARGS ?=
+
+PIP_INSTALL := -m pip install --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
+
+# $(call environment,FOLDER,LOCK): a virtual environment that holds what the lock pins. Its stamp is written last, so
+# that an interrupted install is taken up again by the next call. The .pth file makes client/ importable in it.
+define environment
+	if [ -z "$(PYTHON)" ]; then
+		echo "No usable Python found: install Python 3.11 with its venv module" \
+			"(Debian: apt-get install python3.11 python3.11-venv), or name one with PYTHON=..." >&2
+		exit 1
+	fi
+	echo "Installing $(2) into $(1), with $(PYTHON)"
+	if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then rm -rf $(1); $(PYTHON) -m venv $(1); fi
+	$(1)/bin/python $(PIP_INSTALL) -r $(2) 2> >(grep -v '^WARNING: ' >&2) \
+		| sed -nuE 's/^ *Downloading (.* MB\))/  \1/p; s/^Installing collected packages.*/  unpacking/p'
+	echo '$(CURDIR)/client' > $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/youtu-client.pth
+endef
+
+.PHONY: help
+help:  ## list these targets
+	@sed -nE 's/^([a-z0-9-]+):[^#]*##  ?(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+.PHONY: serve
+serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | name on the hub | folder | file.gguf]
+	@exec .venv/bin/python -m serve
+
+.PHONY: engine
+engine: .venv/.stamp  ## fetch MODEL and convert it to an int8 engine in var/engines, without serving it
+	@exec .venv/bin/python -m build "$(or $(MODEL),demo)"
+
+.PHONY: install
+install: .venv/.stamp  ## make .venv, which serving runs in
+
+.PHONY: test
+test: .venv/.stamp .venv-test/.stamp chromium  ## install what the tests need and run them all [ARGS="tests/build -x"]
+	@exec .venv-test/bin/python -m pytest $(ARGS)
+
+.PHONY: check
+check: .venv-test/.stamp  ## lint, formatting and types
+	@.venv-test/bin/ruff check .
+	@.venv-test/bin/ruff format --check .
+	@.venv-test/bin/mypy $(ROOMS)
+	@for models in model_repository/*/1; do .venv-test/bin/mypy $$models; done
+
+ROOMS := $(patsubst %/__init__.py,%,$(wildcard build/__init__.py client/youtu_client/__init__.py frontend/__init__.py \
+	serve/__init__.py)) tests
+
+.PHONY: settings-doc
+settings-doc: .venv-test/.stamp  ## write docs/settings.md from serve/settings.py
+	@.venv-test/bin/python -m serve.settings_doc > docs/settings.md
+
+.PHONY: lock
+lock:  ## resolve requirements/*.lock anew from pyproject.toml [ARGS="--upgrade"]
+	@[ -x .venv-lock/bin/python ] || $(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@.venv-lock/bin/python requirements/lock.py $(ARGS)
+
+.PHONY: clean
+clean:  ## remove the environments and var/ (engines and downloads too)
+	rm -rf .venv .venv-test .venv-lock var
+
+# Chromium drives the browser tests.
+.PHONY: chromium
+chromium:
+	@if command -v chromium >/dev/null; then exit; fi
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "The browser tests need Chromium: install it (Debian: sudo apt-get install chromium)" >&2
+		exit 1
+	fi
+	echo "Installing chromium"
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null
+
+.venv/.stamp: requirements/serve.lock
+	@$(call environment,.venv,$<)
+	touch $@
+
+.venv-test/.stamp: requirements/test.lock requirements/torch-cpu.lock requirements/torch-cuda.lock
+	@$(call environment,.venv-test,$<)
+	echo "  torch, CPU build if pip knows a place that has it"
+	.venv-test/bin/python $(PIP_INSTALL) -qqq -r requirements/torch-cpu.lock 2>/dev/null \
+		|| .venv-test/bin/python $(PIP_INSTALL) -q -r requirements/torch-cuda.lock
+	touch $@

@@ -1,0 +1,54 @@
+"""Write the lock files from the dependency groups of pyproject.toml (`make lock`).
+
+A lock pins every package with the hashes of all its files, for Python 3.10 to 3.13:
+
+    serve.lock       what `make serve` runs on
+    test.lock        serve.lock and what the tests need, without torch
+    torch-cpu.lock   PyTorch's CPU build, which PyPI does not have
+    torch-cuda.lock  PyPI's torch and the CUDA libraries it does not import without
+
+uv resolves them; its version is pinned in the Makefile.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+OPTIONS = ["--quiet", "--no-annotate", "--no-header", "--no-emit-index-url", "--generate-hashes"]
+EVERYWHERE = ["--universal", "--python-version", "3.10"]
+ONE_PLATFORM = ["--python-platform", "x86_64-manylinux_2_35", "--python-version", "3.11", "--no-config"]
+ENTRY = re.compile(r"^([a-z0-9-]+)==[^\n]*\\\n(?:    --hash=\S+(?: \\)?\n)+", re.MULTILINE)
+
+
+def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
+    command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, "--output-file", str(output)]
+    subprocess.run([*command, *arguments], cwd=cwd, check=True)
+
+
+def main() -> None:
+    for group in ("serve", "test"):
+        arguments = ["pyproject.toml", "--group", group, "--no-emit-package", "torch", *EVERYWHERE]
+        uv_compile([*arguments, *sys.argv[1:]], HERE / f"{group}.lock", ROOT)
+
+    cpu = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["lock"]["torch-cpu"]
+    hashes = " \\\n".join(f"    --hash={digest}" for digest in cpu["hashes"])
+    (HERE / "torch-cpu.lock").write_text(f"torch=={cpu['version']} \\\n{hashes}\n")
+
+    pinned = {match[1] for match in ENTRY.finditer((HERE / "test.lock").read_text())}
+    with tempfile.TemporaryDirectory() as scratch:  # away from pyproject.toml, which leaves torch's own needs out
+        wanted, lock = Path(scratch, "torch.in"), Path(scratch, "torch.lock")
+        wanted.write_text(f"torch=={cpu['version'].split('+')[0]}\n")
+        uv_compile([str(wanted), *ONE_PLATFORM], lock, Path(scratch))
+        entries = [match[0] for match in ENTRY.finditer(lock.read_text()) if match[1] not in pinned]
+    (HERE / "torch-cuda.lock").write_text("".join(entries))
+
+
+if __name__ == "__main__":
+    main()
