@@ -102,7 +102,7 @@ def _notes(
     if tokenizer is None:
         yield "the checkpoint has no tokenizer: the GGUF takes and gives token ids only"
     elif not tokenizer.known_pre:
-        yield "tokenizer.json splits text in an unknown way: the GGUF says 'youtu', tokenizer.json stays exact"
+        yield "tokenizer.json splits text in an unknown way: the GGUF says 'youtu', tokenizer.json is exact"
     elif tokenizer.pre in ("youtu", "llama-bpe") and not tokenizer.ignore_merges:
         yield (
             f"tokenizer.json does not ignore merges, llama.cpp's '{tokenizer.pre}' does: a whole word of the "

@@ -55,7 +55,7 @@ def refuse_misread(shape: Shape) -> None:
     layers, vocab = shape.num_hidden_layers, shape.vocab_size
     if shape.q_lora_rank is not None and (layers in (26, 27) or (layers == 48 and vocab == 128256)):
         raise BuildError(
-            f"num_hidden_layers {layers} with q_lora_rank {shape.q_lora_rank} and vocab_size {vocab} cannot run: "
+            f"num_hidden_layers {layers} with q_lora_rank {shape.q_lora_rank} and vocab_size {vocab} fail: "
             "llama.cpp takes 26, 27 (with 128256 tokens also 48) layers for a model without q_lora_rank"
         )
 
@@ -111,8 +111,8 @@ class _Rows:
 
     def __init__(self, shape: Shape, source: Weights) -> None:
         self._shape, self._source = shape, source
-        # llama.cpp has one epsilon for all norms. x / sqrt(mean(x^2) + e) stays the same when x is scaled by s
-        # and e by s^2: so s goes into the rows that feed the latent norms, and the result is exact.
+        # llama.cpp has one epsilon for all norms. x / sqrt(mean(x^2) + e) stays the same when x is scaled by
+        # s and e by s^2: so s goes into the rows that feed the latent norms, and the result is exact.
         self._fold = np.float32(latent_scale(shape))
         # llama.cpp rotates the pairs (2i, 2i + 1); without rope_interleave it is (i, i + half).
         half = shape.qk_rope_head_dim // 2

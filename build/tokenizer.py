@@ -29,8 +29,9 @@ _YOUTU_WORDS = (
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 # llama.cpp's names of pre-tokenizers by the split patterns they stand for (its src/llama-vocab.cpp).
+YOUTU_PATTERNS = (_YOUTU_CJK, _YOUTU_WORDS)
 PRE_TOKENIZERS: dict[tuple[str, ...], str] = {
-    (_YOUTU_CJK, _YOUTU_WORDS): "youtu",
+    YOUTU_PATTERNS: "youtu",
     (rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}",): "llama-bpe",
     (rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}",): "qwen2",
     (_GPT2,): "gpt-2",
