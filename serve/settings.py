@@ -1,0 +1,216 @@
+"""The one settings object: read and checked once at the start, frozen, handed down.
+
+Every setting is an environment variable (`YOUTU_` and its name in capitals) or a key of a TOML file:
+`youtu.toml` in the working directory, or the file that `YOUTU_CONFIG` names. The environment wins. A name that
+does not exist and a value that does not fit stop the start, all of them reported at once. This module knows the
+limits of each setting on its own; what fits the machine and the model is asked in `serve.preflight`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from typing_extensions import Self
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PREFIX = "YOUTU_"
+CONFIG_VARIABLE = "YOUTU_CONFIG"
+CONFIG_FILE = "youtu.toml"
+OF_THE_CLIENT = {"YOUTU_SERVER"}  # read by client/, which runs in the same shells
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used: one readable line per fault, each naming its variable or key."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Settings(BaseModel):
+    """All settings with their defaults; `Settings.load()` reads them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: Name = Field(
+        "demo",
+        description="What to serve: `demo`, a name on the Hugging Face hub, a checkpoint folder or a "
+        "`.gguf` file. `MODEL=` of make sets it.",
+    )
+    data_dir: Path = Field(Path("var"), description="Folder for downloads, engines and run-time files.")
+
+    host: Name = Field(
+        "127.0.0.1",
+        description="Address of the web frontend. `0.0.0.0` opens it to the network; set an `api_key` then.",
+    )
+    port: Port = Field(8080, description="Port of the web frontend.")
+    triton_host: Name = Field(
+        "127.0.0.1",
+        description="Address Triton listens on and the frontend finds it at. Triton itself asks for no key.",
+    )
+    http_port: Port = Field(8000, description="Triton's HTTP port.")
+    grpc_port: Port = Field(8001, description="Triton's gRPC port.")
+    metrics_port: Port = Field(8002, description="Port of Triton's Prometheus metrics.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="If set, the frontend asks for `Authorization: Bearer <key>`. Printable ASCII, no spaces.",
+    )
+
+    slots: int = Field(
+        4, ge=1, le=256, description="Requests that generate at once; each has its own part of the KV cache."
+    )
+    queue: int = Field(
+        64, ge=1, le=1024, description="Requests that may wait for a slot; one more is refused as busy."
+    )
+    context: int = Field(
+        2048,
+        ge=32,
+        le=131_072,
+        description="Tokens of prompt and answer together, per request; at most the model's own.",
+    )
+    threads: int = Field(0, ge=0, le=1024, description="Threads of the CPU engine; 0 is one per core.")
+    prefill_chunk: int = Field(
+        128,
+        ge=8,
+        le=4096,
+        description="Prompt tokens per engine step. Smaller: running answers and cancels wait less. "
+        "Larger: long prompts are read a little faster.",
+    )
+    kv_type: Literal["f16", "f32", "q8_0"] = Field(
+        "f16",
+        description="Number format of the KV cache. `q8_0` halves its memory; `f32` is for comparisons.",
+    )
+
+    temperature: float = Field(
+        0.7, ge=0, le=2, description="Sampling temperature of requests that name none; 0 is greedy."
+    )
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus of requests that name none.")
+    repetition_penalty: float = Field(
+        1.1, gt=0, le=2, description="Repetition penalty of requests that name none; 1 is off."
+    )
+
+    request_timeout: float = Field(
+        300.0, gt=0, le=86_400, description="Seconds the frontend gives one answer before it says 504."
+    )
+    drain_timeout: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that running answers get to finish when the server is told to end.",
+    )
+    max_body: ByteSize = Field(
+        ByteSize(1024 * 1024),
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="Largest request body the frontend takes, in bytes or written like `2MiB`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much the logs say."
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not all(
+            "!" <= character <= "~" for character in key.get_secret_value() or " "
+        ):
+            raise ValueError("should be printable ASCII without spaces, at least one character")
+        return key
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        seen: dict[int, str] = {}
+        for name in ("port", "http_port", "grpc_port", "metrics_port"):
+            port = getattr(self, name)
+            if port in seen:
+                raise ValueError(f"{seen[port]} and {name} are both {port}; each needs a port of its own")
+            seen[port] = name
+        return self
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment (`os.environ` unless given; empty counts as not set) and the TOML file.
+
+        Raises SettingsError with one line per unknown name, unreadable file or unfit value.
+        """
+        environ = os.environ if environ is None else environ
+        given: dict[str, tuple[str, Any]] = {}  # name of a setting -> (where it was set, its value)
+        faults: list[str] = []
+        for origin, name, value in (*_from_file(environ, faults), *_from_environment(environ)):
+            if name not in cls.model_fields:
+                known = [
+                    PREFIX + field.upper() if origin.startswith(PREFIX) else field
+                    for field in cls.model_fields
+                ]
+                faults.append(f"{origin}: there is no such setting{_nearest(origin.split(' ')[0], known)}")
+            elif isinstance(value, bool | list | dict):
+                faults.append(f"{origin}: should be a number or a string")
+            else:
+                given[name] = (origin, value)
+        settings = None
+        try:
+            settings = cls(**{name: value for name, (_, value) in given.items()})
+        except ValidationError as error:
+            faults += [_sentence(fault, given) for fault in error.errors()]
+        if settings is None or faults:
+            raise SettingsError(faults)
+        return settings
+
+
+def _from_file(environ: Mapping[str, str], faults: list[str]) -> Iterable[tuple[str, str, Any]]:
+    named = environ.get(CONFIG_VARIABLE)
+    path = Path(named or CONFIG_FILE)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if named:
+            faults.append(f"{CONFIG_VARIABLE}: there is no file {path}")
+        return []
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        faults.append(f"{path}: cannot be read as TOML: {error}")
+        return []
+    return [(f"{key} in {path}", key, value) for key, value in values.items()]
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, str, Any]]:
+    for variable, value in sorted(environ.items()):
+        if variable.startswith(PREFIX) and value and variable not in {CONFIG_VARIABLE, *OF_THE_CLIENT}:
+            name = variable.removeprefix(PREFIX)
+            yield variable, name.lower() if name.isupper() else name, value
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else " (docs/settings.md lists them all)"
+
+
+def _sentence(fault: ErrorDetails, given: Mapping[str, tuple[str, Any]]) -> str:
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    if not fault["loc"]:
+        return message
+    origin, value = given[str(fault["loc"][0])]
+    sent = "" if fault["loc"][0] == "api_key" else f", not {value!r}"  # a key is never shown
+    return f"{origin}: {message[0].lower()}{message[1:]}{sent}"
