@@ -95,6 +95,25 @@ _BY_TEXT: list[tuple[grpc.StatusCode, re.Pattern[str], type[YoutuError]]] = [
 ]
 
 
+# What Triton refuses before it reaches the model comes without a status, whatever was asked of it.
+_WITHOUT_CODE: list[tuple[re.Pattern[str], type[YoutuError]]] = [
+    (re.compile(r"queue is full|maximum queue size", re.I), Busy),
+    (
+        re.compile(r"unknown model|not at ready state|no available versions|not ready|stopp|exiting", re.I),
+        NotReady,
+    ),
+    (re.compile(r"\binputs?\b|\bshape\b|\bbatch|\bdata-type\b", re.I), InvalidRequest),
+]
+
+
+def from_message(message: str, server: str) -> YoutuError:
+    """The exception for an `error_message` in an otherwise good stream of `server`."""
+    for pattern, kind in _WITHOUT_CODE:
+        if pattern.search(message):
+            return kind(message, server=server)
+    return ServerError(f"{server} failed: {message}", server=server)
+
+
 def from_rpc(error: Any, server: str) -> YoutuError:
     """The exception for a `grpc.RpcError` of a call to `server`."""
     code, details = error.code(), error.details() or ""

@@ -17,7 +17,7 @@ import grpc  # type: ignore[import-untyped]
 
 from . import wire
 from .answers import Answer, Piece
-from .errors import ELSEWHERE, Cancelled, YoutuError, from_rpc
+from .errors import ELSEWHERE, Cancelled, YoutuError, from_message, from_rpc
 from .servers import Server
 
 if TYPE_CHECKING:
@@ -116,20 +116,20 @@ class Stream(Iterator[Piece]):
         """Handle one event of the call: a response, its end, its failure. None also when time is up."""
         try:
             response = next(self._call) if self._reader is None else self._reader.get(timeout)
-            first = not self._transcript.started
+            if response.error_message:
+                raise from_message(response.error_message, self._server.address)
             piece = self._transcript.feed(response)
-            if first:
-                self._server.answered()
+            self._server.answered()
             return piece
         except queue.Empty:
             return None
         except StopIteration:
             self._finish()
         except grpc.RpcError as error:
-            self._failed(error)
+            self._failed(from_rpc(error, self._server.address))
         except YoutuError as error:
             self._call.cancel()
-            self._fail(error)
+            self._failed(error)
         except BaseException:
             # Ctrl-C while waiting: the call must not run on behind the caller's back.
             self.close()
@@ -142,22 +142,19 @@ class Stream(Iterator[Piece]):
         self._done = True
         self._transcript.answer()
 
-    def _failed(self, error: Any) -> None:
+    def _failed(self, failure: YoutuError) -> None:
+        """Turn to the next server where that is allowed, else raise."""
         if self._closed:
             raise cast(YoutuError, self._failure) from None
-        if self._transcript.finished:  # The answer is whole; only the goodbye was lost.
+        if self._transcript.finished and not self._done:  # The answer is whole; only the goodbye was lost.
             self._finish()
             return
-        failure = from_rpc(error, self._server.address)
         if isinstance(failure, ELSEWHERE):
             self._server.failed()
             following = None if self._transcript.started else next(self._servers, None)
             if following is not None:
                 self._start(following)
                 return
-        self._fail(failure)
-
-    def _fail(self, failure: YoutuError) -> None:
         self._failure = failure
         self._done = True
         raise failure from None

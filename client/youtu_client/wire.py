@@ -222,9 +222,10 @@ class Transcript:
         self._end: dict[str, Any] = {}
 
     def feed(self, response: Any) -> Piece | None:
-        """Take in one ModelStreamInferResponse; the piece it brings, if any. Raises ServerError."""
-        if response.error_message:
-            raise ServerError(response.error_message)
+        """Take in one ModelStreamInferResponse; the piece it brings, if any.
+
+        Raises ServerError when it is not the text contract. An `error_message` is the caller's to look at.
+        """
         self.started = True
         infer = response.infer_response
         values = _outputs(infer)

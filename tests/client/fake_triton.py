@@ -19,7 +19,7 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
     fail_code    gRPC status name for that (default INTERNAL);  fail_message its text
     fail_times   fail only the first N requests with this very text, then answer (default: always)
     queue_full   true: UNAVAILABLE, as the engine says it when its queue is full
-    not_ready    true: UNAVAILABLE, as Triton says it while a model loads
+    not_ready    true: refused as Triton does it while a model loads
     no_end       true: the stream ends without the last response, as if cut off
     finish       finish_reason (default "stop", or "length" when max_tokens was reached)
     cached       num_cached_tokens (default 0)
@@ -104,9 +104,10 @@ class Call:
 
 
 class Refusal(Exception):
-    """Ends a stream with a gRPC status."""
+    """Ends a request with an error. Without `code` it is one of Triton's own, made before the model is
+    reached: those never carry a status, not even with `triton_grpc_error` (seen with Triton 2.51)."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str | None, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -132,7 +133,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._stopping.clear()
         # so_reuseport off: two fakes must not share one port by accident.
         pool = futures.ThreadPoolExecutor(self._workers)
-        self._server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
+        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+        self._server = grpc.server(pool, options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(self.address)
         self._server.start()
@@ -198,7 +200,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             try:
                 yield from self._answer(request, metadata, context)
             except Refusal as refusal:
-                if metadata.get("triton_grpc_error") == "true":
+                if refusal.code and metadata.get("triton_grpc_error") == "true":
                     context.abort(getattr(grpc.StatusCode, refusal.code), str(refusal))
                 # Triton without that metadata: an OK stream that carries the message and no code.
                 yield service_pb2.ModelStreamInferResponse(error_message=str(refusal))
@@ -233,16 +235,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def _pieces(self, request: Any, call: Call, gone: threading.Event) -> Iterator[Any]:
         if request.model_name != MODEL:
-            raise Refusal("NOT_FOUND", f"Request for unknown model: '{request.model_name}' is not found")
+            raise Refusal(None, f"Request for unknown model: '{request.model_name}' is not found")
         if not self.ready:
-            raise Refusal("UNAVAILABLE", NOT_READY)
+            raise Refusal(None, NOT_READY)
         inputs = call.inputs
         inputs.update(read_inputs(request))
         check(inputs)
         prompt = last_text(inputs)
         script = read_script(prompt)
         if script.get("not_ready"):
-            raise Refusal("UNAVAILABLE", NOT_READY)
+            raise Refusal(None, NOT_READY)
         if self.queue_full or script.get("queue_full"):
             raise Refusal("UNAVAILABLE", "the engine's queue is full: 64 requests wait, the limit is 64")
 
@@ -328,12 +330,12 @@ def read_inputs(request: Any) -> dict[str, Any]:
     for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
         name, shape = tensor.name, list(tensor.shape)
         if name not in INPUTS:
-            raise Refusal("INVALID_ARGUMENT", f"unexpected inference input '{name}' for model '{MODEL}'")
+            raise Refusal(None, f"unexpected inference input '{name}' for model '{MODEL}'")
         if tensor.datatype != INPUTS[name]:
             text = f"input '{name}' has data-type {tensor.datatype}, the model expects {INPUTS[name]}"
-            raise Refusal("INVALID_ARGUMENT", text)
+            raise Refusal(None, text)
         if shape[:1] != [1] or len(shape) != 2 or (shape[1] != 1 and name != "stop_words"):
-            raise Refusal("INVALID_ARGUMENT", f"input '{name}' has shape {shape}, the model expects [1, 1]")
+            raise Refusal(None, f"input '{name}' has shape {shape}, the model expects [1, 1]")
         if tensor.datatype == "BYTES":
             words, at = [], 0
             while at < len(raw):

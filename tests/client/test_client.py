@@ -1,0 +1,485 @@
+"""The sync client against the fake, over real gRPC."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from youtu_client import (
+    Busy,
+    Cancelled,
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    ServerError,
+    YoutuError,
+)
+
+from tests.client.fake_triton import FakeTriton
+
+UNENDING = 'fake:{"unending": true, "delay": 0.01}'
+SILENT = 'fake:{"prefill": 30}'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_pieces_come_in_order_and_one_by_one(client: Client) -> None:
+    began = time.monotonic()
+    arrivals = []
+    pieces = []
+    with client.stream('fake:{"tokens": 5, "delay": 0.05}') as stream:
+        for piece in stream:
+            pieces.append(piece.text)
+            arrivals.append(time.monotonic() - began)
+    assert pieces == ["t0 ", "t1 ", "t2 ", "t3 ", "t4 "]
+    assert arrivals[0] < 0.05 < arrivals[-1]
+    assert stream.done
+    assert stream.answer.text == "t0 t1 t2 t3 t4 "
+
+
+def test_usage_timings_and_finish_reason(client: Client) -> None:
+    answer = client.chat('fake:{"tokens": 11, "delay": 0.01, "prefill": 0.05, "cached": 3}', request_id="r1")
+    assert answer.finish_reason == "stop"
+    assert (answer.usage.completion_tokens, answer.usage.cached_tokens) == (11, 3)
+    assert answer.usage.prompt_tokens > 0
+    assert answer.request_id == "r1"
+    assert answer.log_probs is None
+    timings = answer.timings
+    assert 0.05 <= timings.ttft < 0.5
+    assert timings.total >= timings.ttft + 0.1
+    span = (timings.last_token_ns - timings.first_token_ns) / 1e9
+    assert timings.tokens_per_second == pytest.approx(10 / span)
+    assert client.chat('fake:{"tokens": 9}', max_tokens=4).finish_reason == "length"
+
+
+def test_no_tokens_no_speed(client: Client) -> None:
+    answer = client.chat('fake:{"pieces": []}')
+    assert answer.text == ""
+    assert (answer.timings.ttft, answer.timings.total, answer.timings.tokens_per_second) == (0, 0, 0)
+
+
+def test_log_probs_come_with_each_piece_and_with_the_whole(client: Client) -> None:
+    stream = client.stream('fake:{"tokens": 3}', return_log_probs=True)
+    assert [piece.log_probs for piece in stream] == [(-0.5,), (-0.5,), (-0.5,)]
+    assert stream.answer.log_probs == (-0.5, -0.5, -0.5)
+
+
+def test_text_of_any_kind_survives(client: Client) -> None:
+    text = '"quotes"\n\ttabs 你好 👩‍👩‍👧‍👦 \x00 é'
+    assert client.complete(text).text == "You said: " + text
+
+
+def test_a_chat_asks_for_one_response_a_stream_for_many(client: Client, fake: FakeTriton) -> None:
+    client.chat("x")
+    list(client.stream("x"))
+    assert [call.inputs["stream"] for call in fake.calls] == [False, True]
+
+
+def test_long_answers_fit(client: Client) -> None:
+    assert len(client.complete("x" * 6_000_000).text) > 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "retryable"),
+    [
+        ('"queue_full": true', Busy, True),
+        ('"not_ready": true', NotReady, True),
+        ('"fail_at": 0, "fail_code": "NOT_FOUND"', NotReady, True),
+        ('"fail_at": 0, "fail_code": "UNAVAILABLE", "fail_message": "the engine restarts"', NotReady, True),
+        (
+            '"fail_at": 0, "fail_code": "UNAVAILABLE", "fail_message": "Exceeds maximum queue size"',
+            Busy,
+            True,
+        ),
+        ('"fail_at": 0, "fail_code": "UNAVAILABLE", "fail_message": "Socket closed"', ConnectionFailed, True),
+        (
+            '"fail_at": 1, "fail_code": "INVALID_ARGUMENT", "fail_message": "top_p is 7"',
+            InvalidRequest,
+            False,
+        ),
+        ('"fail_at": 1, "fail_code": "INTERNAL"', ServerError, False),
+        ('"fail_at": 1, "fail_code": "UNKNOWN"', ServerError, False),
+        ('"fail_at": 1, "fail_code": "UNIMPLEMENTED"', ServerError, False),
+        ('"fail_at": 1, "fail_code": "CANCELLED"', Cancelled, False),
+        ('"fail_at": 1, "fail_code": "DEADLINE_EXCEEDED"', DeadlineExceeded, False),
+        ('"fail_at": 0, "fail_code": "RESOURCE_EXHAUSTED"', Busy, True),
+        ('"no_end": true', ServerError, False),
+    ],
+)
+def test_each_failure_is_its_own_error(
+    client: Client, script: str, error: type[YoutuError], retryable: bool
+) -> None:
+    with pytest.raises(YoutuError) as caught:
+        client.chat("fake:{" + script + "}")
+    assert type(caught.value) is error
+    assert caught.value.retryable is retryable
+    if '"fail_message": "top_p is 7"' in script:
+        assert str(caught.value) == "top_p is 7"
+
+
+def test_a_model_that_is_not_there_is_not_ready(fake: FakeTriton) -> None:
+    """Triton 2.51 refuses unknown models and tensors without a status, whatever metadata it was sent."""
+    client = Client(fake.address, model="other")
+    with pytest.raises(NotReady, match="unknown model: 'other'"):
+        client.chat("x")
+    with pytest.raises(NotReady):
+        client.model_info()
+    assert not client.ready()
+    assert client.live()
+
+
+def test_a_stream_that_breaks_keeps_what_came_and_raises(client: Client) -> None:
+    stream = client.stream('fake:{"tokens": 9, "fail_at": 2, "fail_message": "out of luck"}')
+    assert [next(stream).text, next(stream).text] == ["t0 ", "t1 "]
+    with pytest.raises(ServerError, match=r"\(INTERNAL\): out of luck"):
+        next(stream)
+    assert stream.done
+    assert list(stream) == []
+    with pytest.raises(ServerError):
+        _ = stream.answer
+
+
+def test_an_answer_before_the_end_is_a_mistake_of_the_caller(client: Client) -> None:
+    with client.stream('fake:{"tokens": 2}') as stream, pytest.raises(RuntimeError):
+        _ = stream.answer
+
+
+def test_a_server_that_nobody_runs(fake: FakeTriton) -> None:
+    client = Client(f"127.0.0.1:{free_port()}")
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed, match="no connection to 127"):
+        client.chat("x")
+    assert not client.live()
+    assert not client.ready()
+    with pytest.raises(ConnectionFailed):
+        client.model_info()
+    assert time.monotonic() - began < 2
+
+
+def test_a_server_that_dies_mid_stream(client: Client, fake: FakeTriton) -> None:
+    stream = client.stream(UNENDING)
+    next(stream)
+    fake.stop()
+    with pytest.raises(ConnectionFailed):
+        list(stream)
+
+
+def test_a_server_that_comes_back_is_found_within_seconds(client: Client, fake: FakeTriton) -> None:
+    """gRPC's own pause before it tries again grows to two minutes; a restart must not wait for it."""
+    client.chat("x")
+    fake.stop()
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        with pytest.raises(ConnectionFailed):
+            client.chat("x")
+        time.sleep(0.1)
+    fake.start()
+    began = time.monotonic()
+    while True:
+        try:
+            client.chat("x")
+            break
+        except ConnectionFailed:
+            assert time.monotonic() - began < 5
+            time.sleep(0.05)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC sends even loopback through $http_proxy."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    assert Client(fake.address).chat("x").text == "You said: x"
+
+
+@pytest.mark.parametrize("servers", ["", "localhost", "http://localhost:8001", "a:b", [], ["a:1", "b"]])
+def test_an_address_that_is_none(servers: str | list[str]) -> None:
+    with pytest.raises(ValueError, match=r"server|address"):
+        Client(servers)
+
+
+def test_model_info(client: Client) -> None:
+    info = client.model_info()
+    assert (info.id, info.demo, info.context, info.slots, info.queue) == ("youtu-demo", True, 2048, 4, 64)
+    assert info.description.startswith("A fake")
+    assert info.defaults == {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
+
+
+def test_ready_follows_the_server(client: Client, fake: FakeTriton) -> None:
+    assert client.ready()
+    fake.ready = False
+    assert not client.ready()
+    assert client.live()
+    fake.live = False
+    assert not client.live()
+
+
+# Leaving. What counts is that the server learns of it, soon.
+
+
+@pytest.mark.parametrize("prompt", [UNENDING, SILENT], ids=["mid-stream", "silent prefill"])
+@pytest.mark.parametrize("way", ["close", "with", "drop", "error", "generator"])
+def test_leaving_cancels_the_call(client: Client, fake: FakeTriton, prompt: str, way: str) -> None:
+    stream = client.stream(prompt)
+    (call,) = fake.wait_calls(1)
+    if prompt == UNENDING:
+        next(stream)
+    left = time.monotonic()
+    if way == "close":
+        stream.close()
+    elif way == "with":
+        with stream:
+            pass
+    elif way == "drop":
+        del stream
+        gc.collect()
+    elif way == "error":
+        with pytest.raises(ZeroDivisionError), stream:
+            _ = 1 / 0
+    else:
+
+        def pieces() -> Iterator[str]:
+            with client.stream(prompt) as inner:
+                yield "first"
+                yield from (piece.text for piece in inner)
+
+        stream.close()
+        generator = pieces()
+        next(generator)
+        call = fake.wait_calls(2)[1]
+        left = time.monotonic()
+        generator.close()
+    assert call.wait_cancelled() - left < 0.1
+
+
+def test_break_out_of_a_bare_loop_cancels(client: Client, fake: FakeTriton) -> None:
+    for _ in client.stream(UNENDING):
+        break
+    left = time.monotonic()
+    assert fake.calls[0].wait_cancelled() - left < 0.1
+
+
+def test_close_from_another_thread_wakes_the_reader(client: Client, fake: FakeTriton) -> None:
+    stream = client.stream(SILENT)
+    fake.wait_calls(1)
+    threading.Timer(0.1, stream.close).start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled, match="closed before its end"):
+        next(stream)
+    assert time.monotonic() - began < 0.5
+    with pytest.raises(Cancelled):
+        next(stream)
+    with pytest.raises(Cancelled):
+        _ = stream.answer
+    fake.calls[0].wait_cancelled()
+
+
+def test_a_whole_answer_is_not_cancelled_after_its_end(client: Client, fake: FakeTriton) -> None:
+    with client.stream("x") as stream:
+        list(stream)
+    stream.close()
+    assert fake.calls[0].over.wait(5)
+    assert fake.calls[0].cancelled is None
+    assert stream.answer.text == "You said: x"
+
+
+def test_closing_the_client_ends_its_streams(fake: FakeTriton) -> None:
+    client = Client(fake.address)
+    stream = client.stream(SILENT)
+    fake.wait_calls(1)
+    client.close()
+    with pytest.raises(Cancelled):
+        next(stream)
+
+
+@pytest.mark.parametrize("prompt", [UNENDING, SILENT], ids=["mid-stream", "silent prefill"])
+def test_deadline(client: Client, fake: FakeTriton, prompt: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="timeout"):
+        list(client.stream(prompt, timeout=0.3))
+    assert 0.25 < time.monotonic() - began < 0.8
+    fake.calls[0].wait_cancelled()
+
+
+def test_the_client_s_own_timeout_is_the_default(fake: FakeTriton) -> None:
+    with pytest.raises(DeadlineExceeded):
+        Client(fake.address, timeout=0.2).chat(SILENT)
+
+
+# Polling.
+
+
+def test_poll_waits_a_bounded_time(client: Client) -> None:
+    stream = client.stream('fake:{"tokens": 3, "delay": 0.1, "prefill": 0.2}')
+    began = time.monotonic()
+    assert stream.poll(0.05) is None
+    assert 0.04 < time.monotonic() - began < 0.15
+    assert stream.poll(0) is None
+    texts = []
+    while not stream.done:
+        piece = stream.poll(0.03)
+        if piece is not None:
+            texts.append(piece.text)
+    assert texts == ["t0 ", "t1 ", "t2 "]
+    assert stream.poll(1) is None
+    assert stream.answer.usage.completion_tokens == 3
+
+
+def test_poll_and_iteration_may_be_mixed(client: Client) -> None:
+    stream = client.stream('fake:{"tokens": 4}')
+    first = next(stream)
+    second = stream.poll(5)
+    assert [first.text, second and second.text, *(piece.text for piece in stream)] == [
+        "t0 ",
+        "t1 ",
+        "t2 ",
+        "t3 ",
+    ]
+
+
+def test_poll_raises_what_went_wrong(client: Client) -> None:
+    stream = client.stream('fake:{"queue_full": true}')
+    with pytest.raises(Busy):
+        stream.poll(5)
+    assert stream.done
+
+
+def test_the_reading_thread_ends_with_the_stream(client: Client, fake: FakeTriton) -> None:
+    def readers() -> int:
+        return sum(thread.name == "youtu-stream" for thread in threading.enumerate())
+
+    list(client.stream("x"))
+    assert readers() == 0
+    closed, dropped = client.stream(SILENT), client.stream(SILENT)
+    assert closed.poll(0.01) is None
+    assert dropped.poll(0.01) is None
+    assert readers() == 2
+    fake.wait_calls(2)
+    left = time.monotonic()
+    closed.close()
+    del dropped
+    for call in fake.calls[-2:]:
+        assert call.wait_cancelled() - left < 0.1
+    until = time.monotonic() + 2
+    while readers():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+# Several servers.
+
+
+def test_requests_take_turns(fake: FakeTriton) -> None:
+    with FakeTriton() as other:
+        client = Client([fake.address, other.address])
+        for _ in range(10):
+            client.chat("x")
+        assert (len(fake.calls), len(other.calls)) == (5, 5)
+
+
+@pytest.mark.parametrize("way", ["iterate", "poll"])
+@pytest.mark.parametrize("fault", ["nobody", "not ready"])
+def test_a_server_that_is_away_is_passed_over(fake: FakeTriton, fault: str, way: str) -> None:
+    with FakeTriton() as other:
+        other.ready = False
+        away = f"127.0.0.1:{free_port()}" if fault == "nobody" else other.address
+        client = Client(f"{away},{fake.address}")
+        for _ in range(6):
+            stream = client.stream("x")
+            while way == "poll" and not stream.done:
+                stream.poll(1)
+            list(stream)
+            assert stream.answer.text == "You said: x"
+        assert client.ready()
+        assert client.live()
+        assert client.model_info().id == "youtu-demo"
+    assert len(fake.calls) == 6
+
+
+def test_busy_is_not_carried_to_another_server(fake: FakeTriton) -> None:
+    with FakeTriton() as other:
+        other.queue_full = True
+        client = Client([other.address, fake.address])
+        with pytest.raises(Busy):
+            client.chat("x")
+    assert not fake.calls
+
+
+def test_nothing_is_asked_twice_once_a_piece_was_delivered(fake: FakeTriton) -> None:
+    with FakeTriton() as other:
+        client = Client([fake.address, other.address])
+        stream = client.stream(UNENDING)
+        next(stream)
+        fake.stop()
+        with pytest.raises(ConnectionFailed):
+            list(stream)
+        assert not other.calls
+
+
+def test_all_servers_away(fake: FakeTriton) -> None:
+    client = Client([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
+    with pytest.raises(ConnectionFailed):
+        client.chat("x")
+
+
+# Threads and processes.
+
+
+def test_sixty_four_streams_at_once(client: Client, fake: FakeTriton) -> None:
+    results: dict[int, str] = {}
+
+    def work(number: int) -> None:
+        pieces = [f"{number}-{at} " for at in range(20)]
+        script = 'fake:{"delay": 0.01, "pieces": ' + str(pieces).replace("'", '"') + "}"
+        results[number] = "".join(piece.text for piece in client.stream(script))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == {n: "".join(f"{n}-{at} " for at in range(20)) for n in range(64)}
+    assert len({call.id for call in fake.calls}) == 64
+
+
+FORK = """
+import os, sys
+from youtu_client import Client
+client = Client(sys.argv[1])
+if sys.argv[2] == "used":
+    client.chat("parent")
+child = os.fork()
+if child == 0:
+    try:
+        print(client.chat("child").text, flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize(("used", "says"), [("fresh", "You said: child"), ("used", "one per process")])
+def test_a_client_and_a_fork(fake: FakeTriton, used: str, says: str) -> None:
+    """A channel that was used hangs in a forked child: say so instead; an unused client works."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, fake.address, used],
+        env={**os.environ, "PYTHONPATH": "client", "GRPC_VERBOSITY": "NONE"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert says in done.stdout, done.stderr
