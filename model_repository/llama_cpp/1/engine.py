@@ -1,0 +1,251 @@
+"""Continuous batching over the slots of one llama.cpp model: token ids in, token ids out.
+
+Each step of the engine's one thread carries one token of every slot that generates and a piece of
+the prompts that wait to be read, so a request joins and leaves between two steps. A slot keeps its
+KV cache after its request, and a later prompt with the same beginning starts behind it.
+
+Knows nothing of text, of Triton, or of who reads the tokens.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from llama import Llama, LlamaError
+from numpy.typing import NDArray
+from sampling import Sampler, SamplingParams, log_prob
+
+
+class QueueFull(Exception):
+    """As many requests wait as may wait."""
+
+
+@dataclass(eq=False, slots=True)
+class Generation:
+    """One request: what was asked, and what has been made of it so far.
+
+    `tokens` only grows, on the engine's thread; whoever delivers keeps its own position in it.
+    Times are nanoseconds of time.time_ns(). `error` is set when the engine failed it.
+    """
+
+    prompt: NDArray[np.int32]
+    max_new_tokens: int
+    sampling: SamplingParams
+    stop_words: tuple[tuple[int, ...], ...] = ()
+    want_log_probs: bool = False
+    changed: Callable[[Generation], None] = lambda _generation: None
+
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    cached_tokens: int = 0
+    arrival_ns: int = 0
+    scheduled_ns: int = 0
+    first_token_ns: int = 0
+    last_token_ns: int = 0
+    finished: bool = False
+    cancelled: bool = False
+    error: str | None = None
+
+    def ended_by(self, token: int) -> bool:
+        """Whether `token`, just appended, is the last one."""
+        if token == self.sampling.end_id or len(self.tokens) >= self.max_new_tokens:
+            return True
+        return any(tuple(self.tokens[-len(word) :]) == word for word in self.stop_words)
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    index: int
+    cached: list[int] = field(default_factory=list)  # the tokens whose keys and values are in the cache
+    used_at: int = 0
+    generation: Generation | None = None
+    sampler: Sampler | None = None
+    pending: list[int] = field(default_factory=list)  # tokens still to be read: prompt, then the newest one
+
+
+class Engine:
+    """Runs requests on `slots` slots of `context` tokens; at most `queue` more wait, first come first served.
+
+    prefill_chunk: prompt tokens per step while nobody generates; a quarter of it while somebody does,
+    because a step lasts as long for them as for the prompt.
+    """
+
+    def __init__(self, llama: Llama, *, slots: int, context: int, queue: int, prefill_chunk: int) -> None:
+        self.context = context
+        self.vocab_size = llama.vocab_size
+        self._llama = llama
+        self._slots = [_Slot(i) for i in range(slots)]
+        self._queue_limit = queue
+        self._prefill_chunk = prefill_chunk
+        self._waiting: deque[Generation] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._clock = 0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, generation: Generation) -> None:
+        """Queue a request whose prompt is not empty and fits. Raises QueueFull."""
+        generation.arrival_ns = time.time_ns()
+        with self._wake:
+            busy = sum(slot.generation is not None for slot in self._slots)
+            if len(self._waiting) + busy >= self._queue_limit + len(self._slots):
+                raise QueueFull(
+                    f"the queue is full: {len(self._waiting)} requests wait, the limit is {self._queue_limit}"
+                )
+            self._waiting.append(generation)
+            self._wake.notify()
+
+    def cancel(self, generation: Generation) -> None:
+        """End a request wherever it is; it is reported finished within one step, at once if it waits."""
+        with self._wake:
+            generation.cancelled = True
+            waited = generation in self._waiting
+            if waited:
+                self._waiting.remove(generation)
+                generation.finished = True
+            self._wake.notify()
+        if waited:
+            generation.changed(generation)
+
+    def load(self) -> tuple[int, int]:
+        """(slots in use, requests that wait)."""
+        with self._wake:
+            return sum(slot.generation is not None for slot in self._slots), len(self._waiting)
+
+    def close(self) -> None:
+        """Stop after the current step; unfinished requests fail."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._llama.close()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._closing and not self._waiting and not any(s.generation for s in self._slots):
+                    self._wake.wait()
+                if self._closing:
+                    unfinished = [*self._waiting, *(s.generation for s in self._slots if s.generation)]
+                    break
+                ended = self._settle()
+            for generation in ended:
+                self._finish(generation)
+            self._step()
+        for generation in unfinished:
+            generation.error = "the engine is shutting down"
+            self._finish(generation)
+
+    def _settle(self) -> list[Generation]:
+        """Free the slots of cancelled requests, then hand free slots to waiting ones."""
+        ended = []
+        for slot in self._slots:
+            if slot.generation and slot.generation.cancelled:
+                ended.append(slot.generation)
+                self._free(slot)
+        while self._waiting and (free := [slot for slot in self._slots if slot.generation is None]):
+            generation = self._waiting.popleft()
+            # The slot that remembers most of this prompt; among equals the one unused for longest.
+            shared = {slot.index: _common_prefix(slot.cached, generation.prompt) for slot in free}
+            slot = max(free, key=lambda s: (shared[s.index], -s.used_at))
+            # The last prompt token is always read again: its logits start the answer.
+            keep = min(shared[slot.index], len(generation.prompt) - 1)
+            self._llama.forget(slot.index, keep)
+            del slot.cached[keep:]
+            slot.generation = generation
+            slot.sampler = Sampler(generation.sampling, generation.prompt, self.vocab_size)
+            slot.pending = generation.prompt[keep:].tolist()
+            generation.cached_tokens = keep
+            generation.scheduled_ns = time.time_ns()
+        return ended
+
+    def _free(self, slot: _Slot) -> None:
+        self._clock += 1
+        slot.used_at, slot.generation, slot.sampler, slot.pending = self._clock, None, None, []
+
+    def _finish(self, generation: Generation) -> None:
+        generation.finished = True
+        generation.changed(generation)
+
+    def _step(self) -> None:
+        plan = self._plan()
+        if not plan:
+            return
+        tokens = [token for slot, count in plan for token in slot.pending[:count]]
+        positions = [len(slot.cached) + i for slot, count in plan for i in range(count)]
+        sequences = [slot.index for slot, count in plan for _ in range(count)]
+        wanted, row = {}, -1
+        for slot, count in plan:
+            row += count
+            if count == len(slot.pending):
+                wanted[row] = slot
+        try:
+            logits = self._llama.decode(
+                np.array(tokens, np.int32), np.array(positions, np.int32), sequences, list(wanted)
+            )
+        except LlamaError as error:
+            self._fail([slot for slot, _ in plan], str(error))
+            return
+        for slot, count in plan:
+            slot.cached += slot.pending[:count]
+            del slot.pending[:count]
+        for row, slot in wanted.items():
+            self._extend(slot, logits[row])
+
+    def _plan(self) -> list[tuple[_Slot, int]]:
+        """Which slots read how many of their pending tokens in this step."""
+        active = [slot for slot in self._slots if slot.generation is not None]
+        generating = [slot for slot in active if slot.generation and slot.generation.tokens]
+        reading = [slot for slot in active if slot.generation and not slot.generation.tokens]
+        reading.sort(key=lambda slot: slot.generation.arrival_ns if slot.generation else 0)
+        budget = self._prefill_chunk if not generating else max(1, self._prefill_chunk // 4)
+        plan = [(slot, 1) for slot in generating]
+        for slot in reading:
+            count = min(len(slot.pending), budget)
+            if count:
+                plan.append((slot, count))
+                budget -= count
+        return plan
+
+    def _extend(self, slot: _Slot, logits: NDArray[np.float32]) -> None:
+        generation, sampler = slot.generation, slot.sampler
+        assert generation is not None and sampler is not None  # noqa: S101 - only slots in use are planned
+        token = sampler(logits)
+        if generation.want_log_probs:
+            generation.log_probs.append(log_prob(logits, token))
+        generation.last_token_ns = time.time_ns()
+        if not generation.tokens:
+            generation.first_token_ns = generation.last_token_ns
+        generation.tokens.append(token)
+        slot.pending.append(token)
+        if generation.ended_by(token):
+            generation.finished = True
+            with self._wake:
+                self._free(slot)
+        generation.changed(generation)
+
+    def _fail(self, slots: list[_Slot], message: str) -> None:
+        """A step failed: its requests end with the error, and their caches are not trusted."""
+        for slot in slots:
+            generation = slot.generation
+            self._llama.forget(slot.index, 0)
+            slot.cached = []
+            with self._wake:
+                self._free(slot)
+            if generation:
+                generation.error = message
+                self._finish(generation)
+
+
+def _common_prefix(cached: list[int], prompt: NDArray[np.int32]) -> int:
+    length = min(len(cached), len(prompt))
+    if length == 0:
+        return 0
+    different = np.flatnonzero(np.array(cached[:length], np.int32) != prompt[:length])
+    return int(different[0]) if len(different) else length

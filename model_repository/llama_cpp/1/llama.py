@@ -1,0 +1,266 @@
+"""The part of llama.cpp's C API that the engine needs, through ctypes.
+
+The `xllamacpp` wheel links llama.cpp into one extension module and exports its C symbols, so a
+pinned, prebuilt llama.cpp comes from PyPI. Structures follow `llama.h` of the pinned version;
+`LlamaLibrary` compares the library's own default parameters with that header before anything is
+loaded, so another version's layout is refused instead of misread.
+
+Knows nothing of requests, slots, text or Triton.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+PINNED = "2026.10.11549"
+# enum ggml_type, ggml.h
+KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+_FLASH_ATTENTION_OFF = 0
+_LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
+
+
+class LlamaError(Exception):
+    """llama.cpp could not load, or could not compute."""
+
+
+class _ModelParams(ctypes.Structure):
+    _fields_ = [
+        ("devices", c_void_p),
+        ("tensor_buft_overrides", c_void_p),
+        ("n_gpu_layers", c_int32),
+        ("split_mode", c_int32),
+        ("load_mode", c_int32),
+        ("lazy_mode", c_int32),
+        ("main_gpu", c_int32),
+        ("tensor_split", c_void_p),
+        ("progress_callback", c_void_p),
+        ("progress_callback_user_data", c_void_p),
+        ("kv_overrides", c_void_p),
+        ("vocab_only", c_bool),
+        ("check_tensors", c_bool),
+        ("use_extra_bufts", c_bool),
+        ("no_host", c_bool),
+        ("no_alloc", c_bool),
+        ("load_mtp", c_bool),
+    ]
+
+
+class _ContextParams(ctypes.Structure):
+    _fields_ = [
+        ("n_ctx", c_uint32),
+        ("n_batch", c_uint32),
+        ("n_ubatch", c_uint32),
+        ("n_seq_max", c_uint32),
+        ("n_rs_seq", c_uint32),
+        ("n_outputs_max", c_uint32),
+        ("n_outputs_max_per_seq", c_uint32),
+        ("n_threads", c_int32),
+        ("n_threads_batch", c_int32),
+        ("ctx_type", c_int32),
+        ("rope_scaling_type", c_int32),
+        ("pooling_type", c_int32),
+        ("attention_type", c_int32),
+        ("flash_attn_type", c_int32),
+        ("rope_freq_base", c_float),
+        ("rope_freq_scale", c_float),
+        ("yarn_ext_factor", c_float),
+        ("yarn_attn_factor", c_float),
+        ("yarn_beta_fast", c_float),
+        ("yarn_beta_slow", c_float),
+        ("yarn_orig_ctx", c_uint32),
+        ("defrag_thold", c_float),
+        ("cb_eval", c_void_p),
+        ("cb_eval_user_data", c_void_p),
+        ("type_k", c_int32),
+        ("type_v", c_int32),
+        ("moe_cache_size", c_size_t),
+        ("abort_callback", c_void_p),
+        ("abort_callback_data", c_void_p),
+        ("embeddings", c_bool),
+        ("offload_kqv", c_bool),
+        ("no_perf", c_bool),
+        ("op_offload", c_bool),
+        ("swa_full", c_bool),
+        ("kv_unified", c_bool),
+        ("samplers", c_void_p),
+        ("n_samplers", c_size_t),
+        ("ctx_other", c_void_p),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        ("n_tokens", c_int32),
+        ("token", POINTER(c_int32)),
+        ("embd", POINTER(c_float)),
+        ("pos", POINTER(c_int32)),
+        ("n_seq_id", POINTER(c_int32)),
+        ("seq_id", POINTER(POINTER(c_int32))),
+        ("logits", POINTER(c_int8)),
+    ]
+
+
+_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    "llama_backend_init": (None, []),
+    "llama_log_set": (None, [_LOG_CALLBACK, c_void_p]),
+    "llama_model_default_params": (_ModelParams, []),
+    "llama_context_default_params": (_ContextParams, []),
+    "llama_model_load_from_file": (c_void_p, [c_char_p, _ModelParams]),
+    "llama_model_free": (None, [c_void_p]),
+    "llama_model_get_vocab": (c_void_p, [c_void_p]),
+    "llama_model_n_ctx_train": (c_int32, [c_void_p]),
+    "llama_vocab_n_tokens": (c_int32, [c_void_p]),
+    "llama_tokenize": (c_int32, [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
+    "llama_init_from_model": (c_void_p, [c_void_p, _ContextParams]),
+    "llama_free": (None, [c_void_p]),
+    "llama_get_memory": (c_void_p, [c_void_p]),
+    "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
+    "llama_batch_init": (_Batch, [c_int32, c_int32, c_int32]),
+    "llama_batch_free": (None, [_Batch]),
+    "llama_decode": (c_int32, [c_void_p, _Batch]),
+    "llama_get_logits_ith": (POINTER(c_float), [c_void_p, c_int32]),
+}
+
+
+class LlamaLibrary:
+    """The loaded library, its functions typed and its layout checked. Raises LlamaError."""
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("xllamacpp")
+        if spec is None or not spec.submodule_search_locations:
+            raise LlamaError("xllamacpp is not installed: pip install -r requirements/serve.lock")
+        installed = importlib.metadata.version("xllamacpp")
+        if installed != PINNED:
+            raise LlamaError(f"xllamacpp {installed} is installed; this engine is written for {PINNED}")
+        # Threads that wait for work must sleep: spinning ones starve the servers on the same cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        self.c = ctypes.CDLL(str(Path(spec.submodule_search_locations[0]) / "xllamacpp.abi3.so"))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(self.c, name)
+            function.restype, function.argtypes = result, arguments
+        self.last_error = ""
+        self._log = _LOG_CALLBACK(self._remember)
+        self.c.llama_log_set(self._log, None)
+        self.c.llama_backend_init()
+        self._check_layout()
+
+    def _remember(self, level: int, text: bytes | None, _data: object) -> None:
+        if level >= 4 and text:  # GGML_LOG_LEVEL_ERROR
+            self.last_error = text.decode("utf-8", "replace").strip()
+
+    def _check_layout(self) -> None:
+        model, context = self.c.llama_model_default_params(), self.c.llama_context_default_params()
+        found = (
+            model.n_gpu_layers, model.load_mode, model.vocab_only, model.use_extra_bufts,
+            context.n_ctx, context.n_batch, context.flash_attn_type, context.yarn_ext_factor,
+            context.type_k, context.type_v, context.embeddings, context.offload_kqv, context.swa_full,
+            context.kv_unified, context.n_samplers,
+        )  # fmt: skip
+        expected = (-1, -1, False, True, 512, 2048, -1, -1.0, 1, 1, False, True, True, False, 0)
+        if found != expected:
+            raise LlamaError(f"llama.cpp's parameters are laid out differently: {found} is not {expected}")
+
+
+class Llama:
+    """One model with `sequences` independent KV caches of `context` tokens each.
+
+    kv_type: "f16", "q8_0" (both with flash attention) or "f32" (without: exact, slower).
+    Raises LlamaError when the file is not a model that llama.cpp can run.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        sequences: int,
+        batch: int,
+        threads: int,
+        kv_type: str = "f16",
+        library: LlamaLibrary | None = None,
+    ) -> None:
+        self.library = library or LlamaLibrary()
+        self._c = self.library.c
+        self._context = None
+        self._model = self._c.llama_model_load_from_file(
+            os.fsencode(path), self._c.llama_model_default_params()
+        )
+        if not self._model:
+            raise LlamaError(f"{path}: {self.library.last_error or 'not a model that llama.cpp can load'}")
+        self.vocab_size: int = self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(self._model))
+        self.batch_size = batch
+        params = self._c.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = context * sequences, sequences
+        # Attention is computed per part of the KV cache: no sequence sees or pays for another.
+        params.kv_unified = False
+        params.n_batch = params.n_ubatch = batch
+        params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = KV_TYPES[kv_type]
+        if kv_type == "f32":
+            params.flash_attn_type = _FLASH_ATTENTION_OFF
+        self._context = self._c.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise LlamaError(
+                f"{path}: no context of {sequences} x {context} tokens with a {kv_type} KV cache: "
+                f"{self.library.last_error or 'not enough memory?'}"
+            )
+        self._memory = self._c.llama_get_memory(self._context)
+        self._batch = self._c.llama_batch_init(batch, 0, 1)
+        self._token = np.ctypeslib.as_array(self._batch.token, (batch,))
+        self._pos = np.ctypeslib.as_array(self._batch.pos, (batch,))
+        self._logits = np.ctypeslib.as_array(self._batch.logits, (batch,))
+        np.ctypeslib.as_array(self._batch.n_seq_id, (batch,))[:] = 1
+
+    def decode(
+        self, tokens: NDArray[np.int32], positions: NDArray[np.int32], sequences: list[int], wanted: list[int]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Run one batch. Logits [vocab_size] of the rows in `wanted`: views, valid until the next call.
+
+        tokens, positions: [n], n <= batch; sequences: the KV cache of each row. Raises LlamaError.
+        """
+        n = len(tokens)
+        self._token[:n], self._pos[:n], self._logits[:n] = tokens, positions, 0
+        self._logits[wanted] = 1
+        for row, sequence in enumerate(sequences):
+            self._batch.seq_id[row][0] = sequence
+        self._batch.n_tokens = n
+        status = self._c.llama_decode(self._context, self._batch)
+        if status != 0:
+            raise LlamaError(f"llama_decode returned {status}: {self.library.last_error}")
+        rows = {}
+        for row in wanted:
+            pointer = self._c.llama_get_logits_ith(self._context, row)
+            rows[row] = np.ctypeslib.as_array(pointer, (self.vocab_size,))
+        return rows
+
+    def forget(self, sequence: int, start: int) -> None:
+        """Drop the KV cache of `sequence` from position `start` on."""
+        if not self._c.llama_memory_seq_rm(self._memory, sequence, start, -1):
+            raise LlamaError(f"the KV cache of sequence {sequence} cannot be cut at {start}")
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids by the GGUF's own vocabulary, without added tokens; for checks, not for serving."""
+        data = text.encode()
+        ids = (c_int32 * (len(data) + 8))()
+        vocab = self._c.llama_model_get_vocab(self._model)
+        count = self._c.llama_tokenize(vocab, data, len(data), ids, len(ids), False, special)
+        if count < 0:
+            raise LlamaError(f"llama_tokenize needs {-count} places for {len(data)} bytes")
+        return list(ids[:count])
+
+    def close(self) -> None:
+        if self._context:
+            self._c.llama_batch_free(self._batch)
+            self._c.llama_free(self._context)
+            self._context = None
+        if self._model:
+            self._c.llama_model_free(self._model)
+            self._model = None

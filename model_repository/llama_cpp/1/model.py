@@ -1,0 +1,201 @@
+"""Triton's door to the CPU engine: tensors of the token contract in, tensors out.
+
+Knows the token contract and the engine; knows no text. Two threads beside the engine's own: one
+delivers tokens (what piled up for a request while others were served goes out as one response),
+one asks Triton which callers have left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensors
+import triton_python_backend_utils as pb_utils
+from engine import Engine, Generation, QueueFull
+from llama import Llama, LlamaError
+
+WATCH_PERIOD = 0.02  # s between two looks for callers that left
+
+
+class _Delivery:
+    """What Triton needs to answer one request, and how much of the answer it has got."""
+
+    def __init__(self, request_id: str, sender: Any, *, streaming: bool, echo: bool, perf: bool) -> None:
+        self.request_id, self.sender = request_id, sender
+        self.streaming, self.echo, self.perf = streaming, echo, perf
+        self.generation: Generation | None = None
+        self.sent = 0
+        self.queued = False
+        self.done = False
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = {k: v["string_value"] for k, v in json.loads(args["model_config"])["parameters"].items()}
+        gguf = Path(parameters["gguf"])
+        if not gguf.is_file():
+            raise pb_utils.TritonModelException(f"parameter gguf: no such file: {str(gguf)!r}")
+        slots, chunk = int(parameters["slots"]), int(parameters["prefill_chunk"])
+        self._context = int(parameters["context"])
+        started = time.monotonic()
+        try:
+            llama = Llama(
+                gguf,
+                context=self._context,
+                sequences=slots,
+                batch=chunk + slots,
+                threads=int(parameters["threads"]) or os.cpu_count() or 1,
+                kv_type=parameters["kv_type"],
+            )
+        except LlamaError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        self._engine = Engine(
+            llama, slots=slots, context=self._context, queue=int(parameters["queue"]), prefill_chunk=chunk
+        )
+        self._active: set[_Delivery] = set()
+        self._lock = threading.Lock()
+        self._outbox: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._deliver, name="deliver", daemon=True),
+            threading.Thread(target=self._watch, name="watch", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        pb_utils.Logger.log_info(
+            f"{gguf.name}: {slots} slots of {self._context} tokens, loaded in {time.monotonic() - started:.1f} s"
+        )
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._accept(request, sender)
+            except tensors.InvalidTensor as error:
+                _refuse(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+            except QueueFull as error:
+                _refuse(sender, str(error), pb_utils.TritonError.UNAVAILABLE)
+
+    def finalize(self) -> None:
+        self._closing.set()
+        self._engine.close()
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self, request: Any, sender: Any) -> None:
+        def read(name: str) -> Any:
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            return None if tensor is None else tensor.as_numpy()
+
+        if tensors.scalar(read, "stop", False):
+            self._stop(request.request_id())
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return
+        streaming = bool(tensors.scalar(read, "streaming", False))
+        echo = not streaming and not tensors.scalar(read, "exclude_input_in_output", False)
+        perf = bool(tensors.scalar(read, "return_perf_metrics", False))
+        delivery = _Delivery(request.request_id(), sender, streaming=streaming, echo=echo, perf=perf)
+
+        def changed(generation: Generation) -> None:
+            if generation.finished or streaming:
+                self._post(delivery)
+
+        delivery.generation = tensors.generation(
+            read, context=self._context, vocab_size=self._engine.vocab_size, changed=changed
+        )
+        with self._lock:
+            self._active.add(delivery)
+        try:
+            self._engine.submit(delivery.generation)
+        except QueueFull:
+            with self._lock:
+                self._active.discard(delivery)
+            raise
+
+    def _stop(self, request_id: str) -> None:
+        if not request_id:
+            raise tensors.InvalidTensor("stop: the id of the request to stop is needed, none was sent")
+        for delivery in self._snapshot():
+            if delivery.request_id == request_id and delivery.generation:
+                self._engine.cancel(delivery.generation)
+
+    def _snapshot(self) -> list[_Delivery]:
+        with self._lock:
+            return list(self._active)
+
+    def _post(self, delivery: _Delivery) -> None:
+        with self._lock:
+            if delivery.queued or delivery.done:
+                return
+            delivery.queued = True
+        self._outbox.put(delivery)
+
+    def _deliver(self) -> None:
+        while (delivery := self._outbox.get()) is not None:
+            with self._lock:
+                delivery.queued = False
+            generation = delivery.generation
+            if generation is None or delivery.done:
+                continue
+            finished = generation.finished  # read before the tokens: none can follow it
+            response = self._response(delivery, generation, finished)
+            flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if finished else 0
+            if finished:
+                delivery.done = True
+                with self._lock:
+                    self._active.discard(delivery)
+            if response is not None or finished:
+                try:
+                    delivery.sender.send(response, flags) if response else delivery.sender.send(flags=flags)
+                except Exception as error:  # the caller is gone: its slot goes to the next one
+                    pb_utils.Logger.log_warn(f"request {delivery.request_id!r}: not delivered: {error}")
+                    self._engine.cancel(generation)
+
+    def _response(self, delivery: _Delivery, generation: Generation, finished: bool) -> Any:
+        if generation.error is not None:
+            error = pb_utils.TritonError(generation.error, pb_utils.TritonError.INTERNAL)
+            return pb_utils.InferenceResponse(error=error)
+        end = len(generation.tokens)
+        new = generation.tokens[delivery.sent : end]
+        if not new and not finished:
+            return None
+        first, start, delivery.sent = delivery.sent == 0, delivery.sent, end
+        ids = [*generation.prompt.tolist(), *new] if delivery.echo else new
+        tensor = pb_utils.Tensor
+        out = [
+            tensor("output_ids", np.array([[ids]], np.int32)),
+            tensor("sequence_length", np.array([[len(ids)]], np.int32)),
+        ]
+        if generation.want_log_probs:
+            values = np.array(generation.log_probs[:end], np.float32)
+            out.append(tensor("output_log_probs", values[None, None, start:]))
+            out.append(tensor("cum_log_probs", np.array([[values.sum()]], np.float32)))
+        if delivery.perf and (first or finished):
+            out.append(tensor("kv_cache_reused_blocks", np.array([[generation.cached_tokens]], np.int32)))
+            for name, value in (
+                ("arrival_time_ns", generation.arrival_ns),
+                ("first_scheduled_time_ns", generation.scheduled_ns),
+                ("first_token_time_ns", generation.first_token_ns),
+                ("last_token_time_ns", generation.last_token_ns),
+            ):
+                out.append(tensor(name, np.array([[value]], np.int64)))
+        return pb_utils.InferenceResponse(out)
+
+    def _watch(self) -> None:
+        while not self._closing.wait(WATCH_PERIOD):
+            for delivery in self._snapshot():
+                if not delivery.done and delivery.generation and delivery.sender.is_cancelled():
+                    self._engine.cancel(delivery.generation)
+
+
+def _refuse(sender: Any, message: str, code: int) -> None:
+    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+    sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

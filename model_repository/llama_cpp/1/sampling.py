@@ -1,0 +1,119 @@
+"""From one row of logits to one token, as TensorRT-LLM's decoder does it.
+
+Order: embedding bias; repetition, presence and frequency penalties over prompt and output; bad
+words and min_tokens; temperature; top_k; top_p; one draw. Pure numpy: no engine, no text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """What the token contract says about choosing tokens. top_k 0 and top_p 1 mean no cut."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    min_tokens: int = 0
+    seed: int | None = None
+    end_id: int | None = None
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    bias: NDArray[np.float32] | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0 or self.top_k == 1
+
+
+class Sampler:
+    """Chooses the tokens of one request; keeps count of what was said and its own random stream."""
+
+    def __init__(self, params: SamplingParams, prompt: NDArray[np.int32], vocab_size: int) -> None:
+        self.params = params
+        self._random = np.random.default_rng(params.seed)
+        self._history: list[int] = prompt.tolist() if params.bad_words else []
+        self._made = 0
+        self._penalised = (
+            params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+        )
+        self._counts = np.bincount(prompt, minlength=vocab_size) if self._penalised else None
+        self._seen = np.flatnonzero(self._counts) if self._counts is not None else None
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """The next token for `logits` [vocab_size]; remembers it. The array is left as it was."""
+        token = self._choose(self._adjusted(logits))
+        self._made += 1
+        if self.params.bad_words:
+            self._history.append(token)
+        if self._counts is not None and self._seen is not None:
+            if self._counts[token] == 0:
+                self._seen = np.append(self._seen, token)
+            self._counts[token] += 1
+        return token
+
+    def _adjusted(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        p = self.params
+        banned = [word[-1] for word in p.bad_words if self._ends_with(word[:-1])]
+        if p.end_id is not None and self._made < p.min_tokens:
+            banned.append(p.end_id)
+        if p.bias is None and self._counts is None and not banned:
+            return logits
+        out = logits + p.bias if p.bias is not None else logits.copy()
+        if self._counts is not None and self._seen is not None:
+            seen = self._seen
+            row = out[seen]
+            row = np.where(row > 0, row / p.repetition_penalty, row * p.repetition_penalty)
+            row -= p.presence_penalty + p.frequency_penalty * self._counts[seen]
+            out[seen] = row
+        out[banned] = -np.inf
+        return out
+
+    def _ends_with(self, prefix: tuple[int, ...]) -> bool:
+        return not prefix or tuple(self._history[-len(prefix) :]) == prefix
+
+    def _choose(self, logits: NDArray[np.float32]) -> int:
+        p = self.params
+        if p.greedy:
+            return int(np.argmax(logits))
+        candidates: NDArray[Any] | None = None
+        if 0 < p.top_k < len(logits):
+            candidates = np.argpartition(logits, -p.top_k)[-p.top_k :]
+            logits = logits[candidates]
+        # Weights relative to the best token: exp never overflows, and no normalising is needed.
+        weights = np.exp((logits - logits.max()).astype(np.float64) / p.temperature)
+        order: NDArray[Any] = np.arange(len(weights))
+        if p.top_p < 1.0:
+            order = _nucleus(weights, p.top_p)
+            weights = weights[order]
+        cumulative = np.cumsum(weights)
+        drawn = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        chosen = order[min(drawn, len(order) - 1)]
+        return int(candidates[chosen] if candidates is not None else chosen)
+
+
+def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[Any]:
+    """Indices, heaviest first, of the smallest set that holds `top_p` of the weight."""
+    wanted = top_p * weights.sum()
+    size = min(256, len(weights))
+    while True:  # a nucleus is mostly small: sort a few, and all only when they do not suffice
+        top = np.argpartition(weights, -size)[-size:] if size < len(weights) else np.arange(len(weights))
+        top = top[np.argsort(-weights[top], kind="stable")]
+        cumulative = np.cumsum(weights[top])
+        if cumulative[-1] >= wanted or size == len(weights):
+            return top[: int(np.searchsorted(cumulative, wanted)) + 1]
+        size = min(size * 8, len(weights))
+
+
+def log_prob(logits: NDArray[np.float32], token: int) -> float:
+    """Natural logarithm of the model's own probability of `token`: no penalty, no temperature."""
+    top = float(logits.max())
+    return float(logits[token]) - top - float(np.log(np.exp(logits.astype(np.float64) - top).sum()))
