@@ -1,4 +1,4 @@
-# The one door to this repository: `make` lists what it opens. Needs bash and a Python from 3.10 to 3.13, nothing else.
+# The one door to this repository: `make` lists what it opens. Needs bash and a Python from 3.10 to 3.12, nothing else.
 # Settings go on the command line, in the environment or in youtu.toml: make serve MODEL=... YOUTU_PORT=9000
 # (docs/settings.md names them all).
 
@@ -10,9 +10,9 @@ MAKEFLAGS += --no-print-directory
 .ONESHELL:
 
 # The first of these that Triton's wheel has a stub for and that can make a virtual environment.
-PYTHONS := python3.11 python3.12 python3.10 python3.13 python3
+PYTHONS := python3.11 python3.12 python3.10 python3
 PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c \
-	'import ensurepip, sys, venv; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit(1); print(sys.executable)' \
+	'import ensurepip, sys, venv; (3, 10) <= sys.version_info[:2] <= (3, 12) or sys.exit(1); print(sys.executable)' \
 	2>/dev/null && break; done)
 
 MODEL ?=

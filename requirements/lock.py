@@ -1,6 +1,6 @@
 """Write the lock files from the dependency groups of pyproject.toml (`make lock`).
 
-A lock pins every package with the hashes of all its files, for Python 3.10 to 3.13:
+A lock pins every package with the hashes of all its files, for Python 3.10 to 3.12:
 
     serve.lock       what `make serve` runs on
     test.lock        serve.lock and what the tests need, without torch

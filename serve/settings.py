@@ -1,9 +1,9 @@
 """The one settings object: read and checked once at the start, frozen, handed down.
 
 Every setting is an environment variable (`YOUTU_` and its name in capitals) or a key of a TOML file:
-`youtu.toml` in the working directory, or the file that `YOUTU_CONFIG` names. The environment wins. A name that
-does not exist and a value that does not fit stop the start, all of them reported at once. This module knows the
-limits of each setting on its own; what fits the machine and the model is asked in `serve.preflight`.
+`youtu.toml` in the working directory, or the file that `YOUTU_CONFIG` names. The environment wins. A name
+that does not exist and a value that does not fit stop the start, all of them reported at once. This module
+knows the limits of each setting on its own; what fits machine and model is asked in `serve.preflight`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Settings(BaseModel):
     metrics_port: Port = Field(8002, description="Port of Triton's Prometheus metrics.")
     api_key: SecretStr | None = Field(
         None,
-        description="If set, the frontend asks for `Authorization: Bearer <key>`. Printable ASCII, no spaces.",
+        description="If set, the frontend wants `Authorization: Bearer <key>`. Printable ASCII, no spaces.",
     )
 
     slots: int = Field(
