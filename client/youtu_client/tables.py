@@ -118,7 +118,7 @@ def _csv_rows(path: Path, text: str, column: str, id_column: str) -> list[Row]:
                 rows.append(Row(number, (record.get(id_column) or "").strip(), (message,)))
         return rows
     except csv.Error as error:
-        raise FileError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+        raise FileError(f"{path}, after line {reader.line_num}: not CSV: {error}") from None
 
 
 def _jsonl_rows(path: Path, text: str, column: str, id_column: str) -> list[Row]:
