@@ -45,8 +45,8 @@ from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
 
 MODEL = "youtu_llm"
 PARAMETERS = {
@@ -112,7 +112,7 @@ class Refusal(Exception):
         self.code = code
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc, unused-ignore]
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The server. `port=0` takes a free one; `workers` bounds the streams served at once."""
 
     def __init__(self, port: int = 0, workers: int = 160) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,11 +25,18 @@ def environment(fake: FakeTriton, **more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(CLIENT), "YOUTU_SERVER": fake.address, **more}
 
 
-def youtu(fake: FakeTriton, *args: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    env = environment(fake, **more.pop("env", {}))
-    stdin = {} if "input" in more else {"stdin": subprocess.DEVNULL}
+def youtu(
+    fake: FakeTriton, *args: str, stdin: str | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; `stdin` is piped in, `more` are environment variables."""
     return subprocess.run(
-        [*YOUTU, *args], env=env, capture_output=True, text=True, timeout=30, check=False, **stdin, **more
+        [*YOUTU, *args],
+        env=environment(fake, **more),
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
@@ -58,7 +64,7 @@ def test_ask_streams(fake: FakeTriton) -> None:
 
 @pytest.mark.parametrize("args", [["ask"], ["ask", "-"]])
 def test_ask_reads_a_pipe(fake: FakeTriton, args: list[str]) -> None:
-    done = youtu(fake, *args, input="two\nlines\n")
+    done = youtu(fake, *args, stdin="two\nlines\n")
     assert done.stdout == "You said: two\nlines\n"
 
 

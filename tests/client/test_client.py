@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 from youtu_client import (
@@ -23,6 +23,7 @@ from youtu_client import (
     ServerError,
     YoutuError,
 )
+from youtu_client.servers import OPTIONS
 
 from tests.client.fake_triton import FakeTriton
 
@@ -251,7 +252,7 @@ def test_leaving_cancels_the_call(client: Client, fake: FakeTriton, prompt: str,
             _ = 1 / 0
     else:
 
-        def pieces() -> Iterator[str]:
+        def pieces() -> Generator[str, None, None]:
             with client.stream(prompt) as inner:
                 yield "first"
                 yield from (piece.text for piece in inner)
@@ -433,6 +434,11 @@ def test_all_servers_away(fake: FakeTriton) -> None:
     client = Client([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
     with pytest.raises(ConnectionFailed):
         client.chat("x")
+
+
+def test_pings_are_rarer_than_triton_resents() -> None:
+    """Pings a minute apart: Triton 2.51 hung up (too_many_pings) on a call after 240 s of silent prefill."""
+    assert dict(OPTIONS)["grpc.keepalive_time_ms"] > 300_000
 
 
 # Threads and processes.

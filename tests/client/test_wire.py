@@ -33,9 +33,9 @@ def test_every_option_reaches_its_tensor(client: Client, fake: FakeTriton) -> No
         max_tokens=2**31 - 1,
         temperature=0,
         top_p=0.5,
-        top_k=np.int64(7),
+        top_k=np.int64(7),  # type: ignore[arg-type]
         min_tokens=3,
-        repetition_penalty=np.float32(1.5),
+        repetition_penalty=np.float32(1.5),  # type: ignore[arg-type]
         presence_penalty=-0.25,
         frequency_penalty=0.25,
         seed=2**64 - 1,
