@@ -1,0 +1,47 @@
+"""`python -m build MODEL`: make the engine that serves MODEL, and say on stdout where it is."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from build.engine import WEIGHTS, make_engine
+from build.errors import BuildError
+from build.progress import TerminalProgress
+
+
+def main() -> None:
+    """The command line; exit status 1 and one line on stderr for a BuildError, 130 when interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m build", description="fetch a model and convert it to an engine"
+    )
+    parser.add_argument(
+        "model", help="demo | Youtu-LLM-2B | organisation/name on the hub | folder | file.gguf"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"
+    )
+    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights (default: q8_0, int8)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for library in ("huggingface_hub", "httpx2"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    progress = TerminalProgress()
+    try:
+        engine = make_engine(
+            arguments.model, arguments.data_dir, weights=arguments.weights, progress=progress
+        )
+    except BuildError as error:
+        progress.close()
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        progress.close()
+        sys.stderr.write("\ninterrupted; what was fetched is kept, and the next start goes on from there\n")
+        sys.exit(130)
+    sys.stdout.write(f"{engine.path}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What MODEL= may be: a name of catalogue.toml, a folder, a .gguf file, or the id of a model on the hub.
+
+This module only decides which; it opens no checkpoint and no connection.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from build.errors import BuildError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CATALOGUE = Path(__file__).with_name("catalogue.toml")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of catalogue.toml; the file explains the fields."""
+
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    display_name: str
+    description: str
+    weights: str
+    download_bytes: int
+    repo: str | None = None
+    checkpoint: str | None = None
+    demo: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: `path` of a folder or .gguf file, or `repo` on the hub; `entry` if any."""
+
+    kind: Literal["folder", "gguf", "hub"]
+    model_id: str
+    path: Path | None = None
+    repo: str | None = None
+    entry: Entry | None = None
+
+    def __str__(self) -> str:
+        return f"hub:{self.repo}" if self.kind == "hub" else str(self.path)
+
+
+@cache
+def catalogue() -> tuple[Entry, ...]:
+    """The entries of catalogue.toml; ValueError names one with a wrong key, or with another's name."""
+    known = {field.name: field for field in fields(Entry)}
+    entries, names = [], set()
+    for number, table in enumerate(tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["model"]):
+        where = f"{CATALOGUE.name}: model {table.get('name', number)}"
+        if unknown := sorted(set(table) - set(known)):
+            raise ValueError(f"{where} has the unknown key {unknown[0]}")
+        if ("repo" in table) == ("checkpoint" in table):
+            raise ValueError(f"{where} needs exactly one of repo and checkpoint")
+        try:
+            entry = Entry(**{**table, "aliases": tuple(table.get("aliases", ()))})
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}") from None
+        for name in {entry.name, *entry.aliases}:
+            if name in names:
+                raise ValueError(f"{where}: {name} is the name of another model too")
+            names.add(name)
+        entries.append(entry)
+    return tuple(entries)
+
+
+def resolve(model: str) -> Source:
+    """Say what `model` means: first the catalogue, then this disk, then the hub.
+
+    BuildError with one sentence when it means nothing, or a catalogued hub id is also a folder here.
+    """
+    if not model.strip():
+        raise BuildError(
+            "MODEL is empty: name a model, a checkpoint folder, a .gguf file or a model on the hub"
+        )
+    path = Path(model).expanduser()
+    for entry in catalogue():
+        if model in (entry.name, *entry.aliases):
+            if "/" in model and path.is_dir():
+                raise BuildError(
+                    f"MODEL={model} is a model on the hub and a folder here: write MODEL={entry.name} for "
+                    "the hub, "
+                    f"MODEL=./{model} for the folder"
+                )
+            return _from_entry(entry)
+    if path.exists():
+        return _on_disk(model, path)
+    if model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1:
+        raise BuildError(f"MODEL={model}: there is no such file or folder ({path.absolute()})")
+    if HUB_ID.fullmatch(model):
+        return Source("hub", model.split("/")[1], repo=model)
+    known = ", ".join(name for entry in catalogue() for name in (*entry.aliases, entry.name))
+    raise BuildError(
+        f"MODEL={model} is not known: it is none of {known}, no folder or .gguf file here, and no id on the "
+        "hub "
+        "(organisation/name)"
+    )
+
+
+def _from_entry(entry: Entry) -> Source:
+    if entry.repo is not None:
+        return Source("hub", entry.name, repo=entry.repo, entry=entry)
+    path = REPOSITORY / str(entry.checkpoint)
+    if not (path / "config.json").is_file():
+        raise BuildError(f"{path / 'config.json'} is missing: this copy of the repository is not whole")
+    return Source("folder", entry.name, path=path, entry=entry)
+
+
+def _on_disk(model: str, path: Path) -> Source:
+    path = path.resolve()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            hint = ": give the folder it is in" if path.suffix == ".safetensors" else ""
+            raise BuildError(f"MODEL={model} is neither a folder nor a .gguf file{hint}")
+        return Source("gguf", path.stem, path=path)
+    if (path / "config.json").is_file():
+        for entry in catalogue():
+            if entry.checkpoint is not None and path == REPOSITORY / entry.checkpoint:
+                return _from_entry(entry)
+        return Source("folder", path.name or "model", path=path)
+    inside = sorted(path.glob("*.gguf")) if path.is_dir() else []
+    hint = f"; for its .gguf file write MODEL={Path(model) / inside[0].name}" if inside else ""
+    raise BuildError(f"MODEL={model} is a folder without config.json, so it is no checkpoint{hint}")

@@ -1,0 +1,195 @@
+"""Make an engine folder out of what MODEL= names: find it, fetch it, convert it, describe it in engine.json.
+
+A folder under its final name is whole: it is made under another name beside it, and engine.json is written
+last. When it is there and its source has not changed, nothing is imported, read or asked but a few small
+files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from build.catalogue import Source, resolve
+from build.downloads import fetched
+from build.engine_info import CHAT_TEMPLATE, GGUF, TOKENIZER, EngineInfo, ModelFacts
+from build.errors import BuildError
+from build.locked import locked
+from build.progress import Report, silent
+
+if TYPE_CHECKING:
+    from build.mapping import WeightType
+
+__all__ = ["EngineInfo", "make_engine"]
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = ("q8_0", "f16", "bf16", "f32")
+ENGINE_SHARE = 0.6  # of the checkpoint's size, about what the int8 engine needs beside it
+SOURCE_FILES = ("*.json", "*.jinja", "*.safetensors")
+
+
+def make_engine(
+    model: str, root: Path, *, weights: str | None = None, progress: Report = silent
+) -> EngineInfo:
+    """The engine of `model` in `root`/engines, made if it is not there or its source has changed since.
+
+    `model`: a name of the catalogue, a checkpoint folder, a .gguf file, or organisation/name on the hub.
+    `weights`: q8_0 (int8, the default), f16, bf16 or f32. Takes seconds for the demonstration, minutes and
+    about 2.5 GB of memory for a 2B model. BuildError says what to mend. Two calls at once: the second waits
+    for the first.
+    """
+    source = resolve(model)
+    if weights is not None and source.kind == "gguf":
+        raise BuildError(f"--weights {weights} does not go with {source}: a .gguf file is served as it is")
+    wanted = weights or (source.entry.weights if source.entry else "q8_0")
+    if wanted not in WEIGHTS:
+        raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {wanted!r}")
+
+    folder = _folder(source, wanted, root)
+    if ready := _ready(folder, source, root):
+        return ready
+    with locked(folder.with_name(f".{folder.name}.lock"), f"building {folder.name}"):
+        building, old = (folder.with_name(f".{folder.name}.{what}") for what in ("building", "old"))
+        for leftover in (building, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if ready := _ready(folder, source, root):
+            return ready
+        if folder.exists():
+            log.warning("%s is from another state of %s: building it again", folder, source)
+        building.mkdir()
+        try:
+            _build(source, wanted, root, building, progress)
+            if folder.exists():
+                folder.rename(old)
+            building.rename(folder)
+        finally:
+            for leftover in (building, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+    return EngineInfo.load(folder)
+
+
+def _folder(source: Source, weights: str, root: Path) -> Path:
+    """The same place for the same source; another for another source of the same name, or other weights."""
+    mark = hashlib.sha256(f"{source} {weights}".encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.model_id).strip(".-") or "model"
+    return root / "engines" / f"{name}-{mark}"
+
+
+def _ready(folder: Path, source: Source, root: Path) -> EngineInfo | None:
+    """The engine in `folder`, unless it is not whole or its source is in another state now."""
+    if not folder.exists():
+        return None
+    try:
+        info = EngineInfo.load(folder)
+    except BuildError as error:
+        log.warning("%s", error)
+        return None
+    now = _fingerprint(source, root)
+    return info if now is None or now == info.fingerprint else None
+
+
+def _fingerprint(source: Source, root: Path) -> str | None:
+    """The state of a source: commit of a download, else sizes and times of files. None: nothing to compare.
+
+    An engine outlives its download, which may be deleted to make room.
+    """
+    if source.repo is not None:
+        download = fetched(source.repo, root)
+        return None if download is None else download.revision
+    path = Path(str(source.path))
+    files = (
+        [path] if source.kind == "gguf" else sorted(file for glob in SOURCE_FILES for file in path.glob(glob))
+    )
+    facts = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _build(source: Source, weights: str, root: Path, building: Path, progress: Report) -> None:
+    checkpoint = source.path
+    if source.repo is not None:
+        # imported here, as below: the libraries behind it take longer than finding a finished engine
+        from build.config import read_shape
+        from build.fetch import fetch
+
+        checkpoint = fetch(source.repo, root, progress, check=read_shape, headroom=ENGINE_SHARE).path
+    if checkpoint is None:
+        raise AssertionError(f"{source} is nowhere")
+    state = _fingerprint(source, root)
+
+    if source.kind == "gguf":
+        from build.gguf_intake import take_in
+
+        facts = take_in(checkpoint, building, progress)
+    else:
+        step = f"Converting {source.model_id} to {weights}"
+        facts = _convert(checkpoint, building, cast("WeightType", weights), partial(progress, step))
+
+    name = source.entry.display_name if source.entry else source.model_id
+    described = f"{name}, int8 (Q8_0)" if facts.weights == "Q8_0" else f"{name}, {facts.weights}"
+    if source.entry and (source.entry.demo or facts.weights.lower() == source.entry.weights):
+        described = source.entry.description
+    EngineInfo(
+        **asdict(facts),
+        model_id=source.model_id,
+        source=str(source),
+        fingerprint=str(state),
+        demo=source.entry is not None and source.entry.demo,
+        description=described,
+        chat_template=(building / CHAT_TEMPLATE).is_file(),
+        gguf_bytes=(building / GGUF).stat().st_size,
+        gguf_sha256=_sha256(building / GGUF, progress),
+        versions={library: version(library) for library in ("gguf", "numpy", "tokenizers")},
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        path=building,
+    ).save()
+
+
+def _convert(
+    checkpoint: Path, building: Path, weights: WeightType, progress: Callable[[int, int], None]
+) -> ModelFacts:
+    from build.config import read_shape
+    from build.convert import convert
+    from build.tokenizer import has_tokenizer
+
+    if not has_tokenizer(checkpoint):
+        raise BuildError(f"{checkpoint} has no tokenizer.json: an engine without one cannot be served")
+    shape = read_shape(checkpoint)
+    model = convert(checkpoint, building / GGUF, weights=weights, progress=progress)
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise AssertionError(f"{checkpoint} lost its tokenizer.json")
+    shutil.copyfile(checkpoint / TOKENIZER, building / TOKENIZER)
+    if tokenizer.chat_template:
+        (building / CHAT_TEMPLATE).write_text(tokenizer.chat_template, encoding="utf-8")
+    return ModelFacts(
+        architecture="YoutuForCausalLM",
+        vocab_size=shape.vocab_size,
+        context_length=shape.max_position_embeddings,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_ids=tokenizer.eos_token_ids,
+        add_bos=tokenizer.add_bos,
+        weights=model.weights,
+        parameters=model.parameters,
+    )
+
+
+def _sha256(path: Path, progress: Report) -> str:
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(8 << 20):
+            digest.update(block)
+            done += len(block)
+            progress(f"Checking {path.name}", done, total)
+    return digest.hexdigest()

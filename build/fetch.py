@@ -1,0 +1,187 @@
+"""Download a checkpoint from the Hugging Face hub: resumed after a break, checked, marked when whole.
+
+The listing, the addresses, the token and the connection are huggingface_hub's. The transfer is not, because
+its downloads begin anew after a break of the process and compare no checksum. The bytes come over plain
+HTTP, never over Xet, so that any mirror set as HF_ENDPOINT serves. This module does not know what the files
+are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from build.downloads import MARK, Fetched, fetched, folder_of
+from build.errors import BuildError
+from build.hub_calls import Hub, RemoteFile, Retry
+from build.locked import locked
+from build.progress import Report, silent
+
+log = logging.getLogger(__name__)
+
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+)
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+SPARE_BYTES = 64 << 20
+
+
+def fetch(
+    repo: str,
+    data_dir: Path,
+    progress: Report = silent,
+    *,
+    check: Callable[[Path], Any] | None = None,
+    headroom: float = 0.0,
+    retry: Retry | None = None,
+) -> Fetched:
+    """The checkpoint `repo` of the hub in `data_dir`/downloads, at the commit that "main" is at the time.
+
+    A checkpoint that is whole already is returned without a request. `check` is called with the folder when
+    the small files are there, before the weights, and may raise. `headroom` is disk space the caller needs
+    afterwards, as a share of the weights. BuildError says what to do: no network, no such model, not
+    allowed, damaged, disk full.
+    """
+    if done := fetched(repo, data_dir):
+        return done
+    folder = folder_of(repo, data_dir)
+    with locked(folder.with_name(f".{folder.name}.lock"), f"fetching {repo}"):
+        if done := fetched(repo, data_dir):
+            return done
+        hub = Hub(repo, retry or Retry())
+        revision, listed = hub.listing()
+        _refuse_other_formats(hub, listed)
+        folder.mkdir(parents=True, exist_ok=True)
+        small = [listed[name] for name in SMALL_FILES if name in listed]
+        transfer = _Transfer(hub, revision, folder, progress)
+        transfer.get(small, total=sum(file.size for file in small))
+        if check is not None:
+            check(folder)
+        weights = _weights(hub, folder, listed)
+        missing = sum(file.size - transfer.present(file) for file in weights)
+        _refuse_full_disk(hub, folder, missing, int(headroom * sum(file.size for file in weights)))
+        transfer.get(weights, total=sum(file.size for file in (*small, *weights)))
+        files = {file.name: file.size for file in (*small, *weights)}
+        _write_mark(folder, {"repo": repo, "revision": revision, "files": files})
+        return Fetched(repo, revision, folder)
+
+
+class _Transfer:
+    """Brings files into `folder`; a file has its name only when its checksum is right."""
+
+    def __init__(self, hub: Hub, revision: str, folder: Path, progress: Report) -> None:
+        self._hub, self._revision, self._folder, self._progress = hub, revision, folder, progress
+        self._done = 0
+
+    def get(self, files: list[RemoteFile], total: int) -> None:
+        for file in files:
+            self._get(file, total)
+            self._done += file.size
+
+    def present(self, file: RemoteFile) -> int:
+        """How many bytes of the file lie on the disk already."""
+        sizes = [path.stat().st_size for path in self._paths(file) if path.exists()]
+        return min(file.size, max(sizes, default=0))
+
+    def _paths(self, file: RemoteFile) -> tuple[Path, Path]:
+        # the checksum in its name keeps parts of two revisions apart
+        return self._folder / file.name, self._folder / f".{file.name}.{file.checksum[:16]}.part"
+
+    def _get(self, file: RemoteFile, total: int) -> None:
+        final, part = self._paths(file)
+        if final.exists() and self._right(file, final):
+            return
+
+        def show(size: int) -> None:
+            self._progress(f"Fetching {self._hub.repo}", self._done + size, total)
+
+        for again in (False, True):
+            self._hub.download(file, self._revision, part, show)
+            if self._right(file, part):
+                part.replace(final)
+                for old in self._folder.glob(f".{file.name}.*.part"):
+                    old.unlink()
+                return
+            part.unlink()
+            if not again:
+                log.warning("%s of %s arrived damaged: fetching it again", file.name, self._hub.repo)
+        raise BuildError(
+            f"{file.name} of {self._hub.repo} arrived damaged twice: its {file.algorithm} is not the "
+            f"{file.checksum} "
+            f"that {self._hub.endpoint} states; it was deleted, try again later or from another HF_ENDPOINT"
+        )
+
+    def _right(self, file: RemoteFile, path: Path) -> bool:
+        if path.stat().st_size != file.size:
+            return False
+        if file.algorithm == "sha256":
+            digest = hashlib.sha256()
+        else:
+            # what git calls the file: not a guard against an adversary, and the only sum the hub has for
+            # small files
+            digest = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+        done = 0
+        with path.open("rb") as stream:
+            while block := stream.read(8 << 20):
+                digest.update(block)
+                done += len(block)
+                if file.size > 256 << 20:
+                    self._progress(f"Checking {file.name}", done, file.size)
+        return digest.hexdigest() == file.checksum
+
+
+def _refuse_other_formats(hub: Hub, listed: dict[str, RemoteFile]) -> None:
+    if "config.json" not in listed:
+        hint = "; give one of its .gguf files as MODEL=" if any(n.endswith(".gguf") for n in listed) else ""
+        raise BuildError(f"{hub.repo} on {hub.endpoint} has no config.json, so it is no checkpoint{hint}")
+    if not any(name.endswith(".safetensors") for name in listed):
+        raise BuildError(
+            f"{hub.repo} on {hub.endpoint} has no .safetensors file, the one format of weights read here"
+        )
+
+
+def _weights(hub: Hub, folder: Path, listed: dict[str, RemoteFile]) -> list[RemoteFile]:
+    """The files that hold the weights: those of the index, else model.safetensors."""
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.name in listed:
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BuildError(f"{index.name} of {hub.repo} names no files of weights: {error!r}") from None
+    for name in names:
+        if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name) or name not in listed:
+            raise BuildError(f"{hub.repo} on {hub.endpoint} has no file {name!r}, which should hold weights")
+    return [listed[name] for name in names]
+
+
+def _refuse_full_disk(hub: Hub, folder: Path, missing: int, afterwards: int) -> None:
+    free, needed = shutil.disk_usage(folder).free, missing + afterwards + SPARE_BYTES
+    if free < needed:
+        raise BuildError(
+            f"{folder.resolve()} is on a disk with {free / 1e9:.2f} GB free; {hub.repo} needs "
+            f"{needed / 1e9:.2f} GB: "
+            f"{missing / 1e9:.2f} GB to fetch and {afterwards / 1e9:.2f} GB for the engine. "
+            "Make room, or set YOUTU_DATA_DIR to another disk"
+        )
+
+
+def _write_mark(folder: Path, mark: dict[str, Any]) -> None:
+    draft = folder / f".{MARK}.part"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(mark, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / MARK)

@@ -1,0 +1,31 @@
+"""One process at a time: whoever comes second waits, and is told what for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`, made with its folder if need be; `what` tells what another process is doing.
+
+    The lock ends with the process that holds it, however that ends; the empty file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process is %s: waiting for it", what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
