@@ -1,8 +1,8 @@
 """Write a Youtu checkpoint of random weights, for benchmarks: speed does not depend on what weights say.
 
-`python -m build.random_checkpoint OUT [--shape youtu-2b|tiny] [--seed N]`. Weights are drawn and written some
-megabytes at a time, shard after shard. The tokenizer is a stand-in of the true size: it encodes any text byte by
-byte, and each id above the bytes decodes to printable text. The answers of such a model are noise.
+`python -m build.random_checkpoint OUT [--shape youtu-2b|tiny] [--seed N]`. Weights are drawn and written in
+chunks, shard after shard. The tokenizer is a stand-in of the true size: it encodes any text byte by byte, and
+each id above the bytes decodes to printable text. The answers of such a model are noise.
 """
 
 from __future__ import annotations
