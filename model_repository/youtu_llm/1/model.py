@@ -1,0 +1,294 @@
+"""Triton's door to the text contract: text in, text out, streamed.
+
+One thread per request walks its tokens from the engine to the reader; one more asks Triton which
+readers have left and tells the engine. Knows the text contract and the token contract, neither
+HTTP nor which engine answers.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import contract
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from detokenizer import StreamingText, token_bytes
+from prompt import PromptBuilder, PromptError
+
+WATCH_PERIOD = 0.02  # s between two looks for readers that left
+# Places beyond the engine's own: requests that are being read or refused hold one for a moment.
+SPARE_PLACES = 64
+
+
+class _Call:
+    """One request on its way: the answer's sender, and the id that the engine knows it by."""
+
+    def __init__(self, sender: Any) -> None:
+        self.sender = sender
+        self.engine_id = f"youtu-{secrets.token_hex(8)}"
+        self.arrival_ns = time.time_ns()
+        self.cancelled = False
+
+
+class _Progress:
+    """What has been learnt of an answer from the engine's responses."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.cached = 0
+        self.first_ns = 0
+        self.last_ns = 0
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = {k: v["string_value"] for k, v in json.loads(args["model_config"])["parameters"].items()}
+        engine_dir = Path(parameters["engine_dir"])
+        try:
+            self._prompts = PromptBuilder(engine_dir)
+            self._bytes = token_bytes(self._prompts.tokenizer)
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"engine_dir {str(engine_dir)!r}: {error}") from error
+        facts = self._prompts.facts
+        self._defaults = contract.Defaults(
+            temperature=float(parameters["temperature"]),
+            top_p=float(parameters["top_p"]),
+            repetition_penalty=float(parameters["repetition_penalty"]),
+            context=int(parameters["context"]),
+            vocab_size=int(facts["vocab_size"]),
+        )
+        self._eos: list[int] = facts["eos_token_ids"]
+        self._engine_model = parameters["engine_model"]
+        self._tokens_per_block = int(parameters["tokens_per_block"])
+        self._places = threading.BoundedSemaphore(
+            int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
+        )
+        self._calls: set[_Call] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._watcher.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            call = _Call(request.get_response_sender())
+            if not self._places.acquire(blocking=False):
+                _refuse(call, "the queue is full", pb_utils.TritonError.UNAVAILABLE)
+                continue
+            try:
+                wanted = contract.read_request(_reader(request), self._defaults)
+            except contract.InvalidInput as error:
+                self._places.release()
+                _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
+                continue
+            threading.Thread(target=self._serve, args=(call, wanted), name="serve", daemon=True).start()
+
+    def finalize(self) -> None:
+        self._closing.set()
+        self._watcher.join()
+
+    def _serve(self, call: _Call, wanted: contract.TextRequest) -> None:
+        with self._lock:
+            self._calls.add(call)
+        try:
+            self._answer(call, wanted)
+        except (contract.InvalidInput, PromptError) as error:
+            _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:  # whatever it is, the caller must hear of it
+            pb_utils.Logger.log_error(f"{call.engine_id}: {type(error).__name__}: {error}")
+            _refuse(call, f"the request failed inside the server: {error}", pb_utils.TritonError.INTERNAL)
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+            self._places.release()
+
+    def _prompt(self, wanted: contract.TextRequest) -> list[int]:
+        if wanted.messages is not None:
+            ids = self._prompts.encode_chat(wanted.messages, wanted.template_kwargs)
+        else:
+            ids = self._prompts.encode_text(wanted.text or "")
+        if not 1 <= len(ids) < self._defaults.context:
+            name = "text_input" if wanted.messages is None else "messages"
+            raise contract.InvalidInput(
+                f"{name}: 1 to {self._defaults.context - 1} tokens fit a context of {self._defaults.context} "
+                f"with room for an answer, {len(ids)} were sent"
+            )
+        return ids
+
+    def _answer(self, call: _Call, wanted: contract.TextRequest) -> None:
+        ids = self._prompt(wanted)
+        room = self._defaults.context - len(ids)
+        limit = min(wanted.max_tokens or room, room)
+        text = StreamingText(self._bytes, wanted.stop_words)
+        progress = _Progress()
+        pieces: list[str] = []
+        log_probs: list[float] = []
+        reason = ""
+        responses = self._engine_request(call, ids, limit, wanted).exec(decoupled=True)
+        for response in responses:
+            if response.has_error():
+                error = response.error()
+                _refuse(call, error.message(), error.code())
+                return
+            new = self._take(response, progress)
+            if reason:
+                continue  # the engine was told to stop; its last tokens are nobody's
+            for i, token in enumerate(new):
+                progress.tokens += 1
+                if token in self._eos:
+                    reason = "stop"
+                elif piece := text.push(token):
+                    pieces.append(piece)
+                if text.stopped:
+                    reason = "stop"
+                if reason:
+                    new = new[: i + 1]
+                    break
+            if wanted.return_log_probs:
+                log_probs += _values(response, "output_log_probs", [])[: len(new)]
+            if text.stopped:
+                self._stop(call)
+            elif wanted.stream and pieces and not reason:
+                self._send(call, "".join(pieces), log_probs, wanted)
+                pieces, log_probs = [], []
+        if call.cancelled:
+            call.sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return
+        pieces.append(text.finish())
+        if not reason:
+            reason = "length" if progress.tokens >= limit and not text.stopped else "stop"
+        end = self._ending(call, reason, len(ids), progress)
+        self._send(call, "".join(pieces), log_probs, wanted, end)
+
+    def _take(self, response: Any, progress: _Progress) -> list[int]:
+        """The new tokens of an engine response; its perf tensors go into `progress`."""
+        perf = {
+            name: values[0]
+            for name in ("kv_cache_reused_blocks", "first_token_time_ns", "last_token_time_ns")
+            if (values := _values(response, name, []))
+        }
+        progress.cached = perf.get("kv_cache_reused_blocks", progress.cached)
+        progress.first_ns = perf.get("first_token_time_ns", progress.first_ns)
+        progress.last_ns = perf.get("last_token_time_ns", progress.last_ns)
+        tokens: list[int] = _values(response, "output_ids", [])
+        return tokens
+
+    def _engine_request(self, call: _Call, ids: list[int], limit: int, wanted: contract.TextRequest) -> Any:
+        inputs: dict[str, Any] = {
+            "input_ids": np.array([ids], np.int32),
+            "input_lengths": np.array([[len(ids)]], np.int32),
+            "request_output_len": np.array([[limit]], np.int32),
+            "temperature": np.array([[wanted.temperature]], np.float32),
+            "runtime_top_p": np.array([[wanted.top_p]], np.float32),
+            "repetition_penalty": np.array([[wanted.repetition_penalty]], np.float32),
+            "streaming": np.array([[True]]),
+            "return_perf_metrics": np.array([[True]]),
+        }
+        if wanted.temperature == 0:  # both engines know greedy as top_k 1
+            inputs["runtime_top_k"] = np.array([[1]], np.int32)
+            del inputs["temperature"]
+        elif wanted.top_k:
+            inputs["runtime_top_k"] = np.array([[wanted.top_k]], np.int32)
+        if self._eos:
+            inputs["end_id"] = np.array([[self._eos[0]]], np.int32)
+        if len(self._eos) > 1:
+            others = self._eos[1:]
+            ends = list(range(1, len(others) + 1))
+            inputs["stop_words_list"] = np.array([[others, ends]], np.int32)
+        for name, value, default, kind in (
+            ("presence_penalty", wanted.presence_penalty, 0.0, np.float32),
+            ("frequency_penalty", wanted.frequency_penalty, 0.0, np.float32),
+            ("min_tokens", wanted.min_tokens, 0, np.int32),
+            ("return_log_probs", wanted.return_log_probs, False, np.bool_),
+        ):
+            if value != default:
+                inputs[name] = np.array([[value]], kind)
+        seed = wanted.seed if wanted.seed is not None else secrets.randbits(63)
+        inputs["seed"] = np.array([[seed]], np.uint64)
+        return pb_utils.InferenceRequest(
+            model_name=self._engine_model,
+            request_id=call.engine_id,
+            requested_output_names=[
+                "output_ids",
+                "kv_cache_reused_blocks",
+                "first_token_time_ns",
+                "last_token_time_ns",
+                *(["output_log_probs"] if wanted.return_log_probs else []),
+            ],
+            inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+        )
+
+    def _ending(self, call: _Call, reason: str, prompt_tokens: int, progress: _Progress) -> list[Any]:
+        now = time.time_ns()
+        return [
+            pb_utils.Tensor("finish_reason", np.array([[reason.encode()]], np.object_)),
+            *(
+                pb_utils.Tensor(name, np.array([[value]], kind))
+                for name, value, kind in (
+                    ("num_input_tokens", prompt_tokens, np.int32),
+                    ("num_output_tokens", progress.tokens, np.int32),
+                    ("num_cached_tokens", progress.cached * self._tokens_per_block, np.int32),
+                    ("arrival_time_ns", call.arrival_ns, np.int64),
+                    ("first_token_time_ns", progress.first_ns or now, np.int64),
+                    ("last_token_time_ns", progress.last_ns or now, np.int64),
+                )
+            ),
+        ]
+
+    def _send(
+        self, call: _Call, text: str, log_probs: list[float], wanted: contract.TextRequest, end: Any = ()
+    ) -> None:
+        out = [pb_utils.Tensor("text_output", np.array([[text.encode()]], np.object_)), *end]
+        if wanted.return_log_probs:
+            out.append(pb_utils.Tensor("output_log_probs", np.array([log_probs], np.float32)))
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if end else 0
+        call.sender.send(pb_utils.InferenceResponse(out), flags)
+
+    def _stop(self, call: _Call) -> None:
+        """Tell the engine that nobody wants the rest."""
+        request = pb_utils.InferenceRequest(
+            model_name=self._engine_model,
+            request_id=call.engine_id,
+            requested_output_names=["output_ids"],
+            inputs=[
+                pb_utils.Tensor("input_ids", np.zeros((1, 1), np.int32)),
+                pb_utils.Tensor("input_lengths", np.ones((1, 1), np.int32)),
+                pb_utils.Tensor("request_output_len", np.ones((1, 1), np.int32)),
+                pb_utils.Tensor("stop", np.array([[True]])),
+            ],
+        )
+        for _ in request.exec(decoupled=True):
+            pass
+
+    def _watch(self) -> None:
+        while not self._closing.wait(WATCH_PERIOD):
+            with self._lock:
+                calls = list(self._calls)
+            for call in calls:
+                if call.cancelled or call.sender.is_cancelled():
+                    # Again each time until it has ended: the first may come before the engine knows it.
+                    call.cancelled = True
+                    self._stop(call)
+
+
+def _reader(request: Any) -> contract.Read:
+    def read(name: str) -> Any:
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
+        return None if tensor is None else tensor.as_numpy()
+
+    return read
+
+
+def _values(response: Any, name: str, default: list[Any]) -> list[Any]:
+    tensor = pb_utils.get_output_tensor_by_name(response, name)
+    return default if tensor is None else tensor.as_numpy().reshape(-1).tolist()
+
+
+def _refuse(call: _Call, message: str, code: int) -> None:
+    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+    call.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -1,0 +1,72 @@
+"""Messages to token ids: the model's own chat template, then its tokenizer.
+
+Renders as `transformers` does (the same Jinja settings and functions), without transformers.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+
+class PromptError(ValueError):
+    """The request's messages or template arguments cannot be made into a prompt."""
+
+
+class PromptBuilder:
+    """Reads `tokenizer.json`, `engine.json` and `chat_template.jinja` of an engine folder.
+
+    Raises OSError or ValueError when one of the first two is missing or broken.
+    """
+
+    def __init__(self, engine_dir: Path) -> None:
+        self.tokenizer = Tokenizer.from_file(str(engine_dir / "tokenizer.json"))
+        self.facts: dict[str, Any] = json.loads((engine_dir / "engine.json").read_text(encoding="utf-8"))
+        path = engine_dir / "chat_template.jinja"
+        source = path.read_text(encoding="utf-8") if path.is_file() else ""
+        self._template = _environment().from_string(source) if source else None
+
+    def encode_text(self, text: str) -> list[int]:
+        """A raw prompt, with whatever the tokenizer itself puts around a text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=True).ids
+        return ids
+
+    def encode_chat(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> list[int]:
+        """The conversation so far, up to where the model is to speak. Raises PromptError."""
+        if self._template is None:
+            raise PromptError("messages: this model has no chat template; send text_input")
+        try:
+            text = self._template.render(
+                messages=messages,
+                add_generation_prompt=True,
+                bos_token=self.facts.get("bos_token") or "",
+                eos_token=self.facts.get("eos_token") or "",
+                **template_kwargs,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise PromptError(f"messages: the chat template refuses them: {error}") from error
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def _environment() -> jinja2.Environment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
