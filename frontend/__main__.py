@@ -1,0 +1,27 @@
+"""`python -m frontend`: the HTTP server, in the foreground. Exit 0 after SIGTERM, 1 when it cannot start."""
+
+from __future__ import annotations
+
+import sys
+
+from serve.settings import Settings, SettingsError
+
+from . import logs
+from .server import CannotListen, Server, listen
+
+
+def main() -> int:
+    """Load the settings, bind the port, serve until told to end. Returns only when it could not start."""
+    try:
+        settings = Settings.load()
+        listener = listen(settings.host, settings.port)
+    except (SettingsError, CannotListen) as error:
+        sys.stderr.write(f"frontend: {error}\n")
+        return 1
+    logs.configure(settings.log_level)
+    Server(settings, listener).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Bytes of a request to a JSON object, strictly; and a pydantic model's refusals as one sentence.
+
+Knows sizes, encodings and what JSON leaves open (duplicate keys, NaN, depth); knows no route's fields.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from flask import Request
+from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
+from pydantic import BaseModel, ValidationError
+
+from .errors import ApiError, shown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
+"""`curl -d '{…}'` says it sends a form; what parses as a JSON object is taken for one."""
+
+_TAGS = ("message", "pair")
+"""Names of union branches in `schema`, which pydantic puts into its paths and callers never wrote."""
+
+
+def read(request: Request, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes. Raises ApiError 413, 415, or 400 when it is cut off."""
+    kind = request.mimetype
+    # A page of another site can send what claims to be a form (or nothing) without asking; JSON it cannot.
+    allowed = JSON_TYPES[:1] if "Origin" in request.headers else JSON_TYPES
+    if kind not in allowed:
+        raise ApiError(
+            415, "unsupported_media_type", f"Content-Type must be application/json, not {shown(kind)}"
+        )
+    length = request.content_length
+    if length is not None and length > limit:
+        raise _too_large(limit, f"{length}")
+    try:
+        # Not request.get_data(): it refuses a chunked body as it refuses an absent one.
+        body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except (ParseException, NoMoreData, OSError) as error:
+        raise ApiError(400, "body_cut_off", "the body could not be read to its end") from error
+    if len(body) > limit:
+        raise _too_large(limit, "more")
+    if length is not None and len(body) < length:
+        message = f"the body ended after {len(body)} of the {length} bytes that Content-Length announced"
+        raise ApiError(400, "body_cut_off", message)
+    return body
+
+
+def _too_large(limit: int, sent: str) -> ApiError:
+    return ApiError(413, "body_too_large", f"the body may have {limit} bytes, sent were {sent}")
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises ApiError 400 that says what is wrong and where."""
+    if not body.strip():
+        raise _not_json('the body is empty; send a JSON object such as {"prompt": "…"}')
+    try:
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise _not_json(f"the body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise _not_json("the body is nested too deeply") from None
+    except ValueError as error:  # An integer of thousands of digits.
+        raise _not_json(f"the body holds a number that is too long: {error}") from None
+    if not isinstance(value, dict):
+        raise _not_json(f"the body must be a JSON object, not {shown(value)}")
+    return value
+
+
+def _not_json(message: str) -> ApiError:
+    return ApiError(400, "invalid_json", message)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ApiError(400, "duplicate_key", f"the key {shown(key)} stands twice", param=_printable(key))
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise _not_json(f"{name} is not JSON; numbers must be finite")
+
+
+def validate(model: type[Model], value: dict[str, Any]) -> Model:
+    """`value` as a `model`. Raises ApiError 400 about its first fault, with the path of the field."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise _fault(model, fault) from None
+
+
+def _fault(model: type[BaseModel], fault: Any) -> ApiError:
+    path, kind, sent = _path(fault["loc"]), fault["type"], fault["input"]
+    if kind == "extra_forbidden":
+        known = ", ".join(model.model_fields) if len(fault["loc"]) == 1 else "role, content"
+        return ApiError(400, "unknown_field", f"{path} is not known here; known are {known}", param=path)
+    if kind == "missing":
+        return ApiError(400, "missing_field", f"{path} is missing", param=path)
+    if kind == "value_error":
+        message = str(fault["ctx"]["error"])
+        return ApiError(400, "invalid_value", f"{path} {message}" if path else message, param=path or None)
+    if kind in ("too_short", "too_long"):
+        limits = fault["ctx"]
+        bound = (
+            f"at least {limits['min_length']}" if kind == "too_short" else f"at most {limits['max_length']}"
+        )
+        message = f"{path} should have {bound} items, not {limits['actual_length']}"
+        return ApiError(400, "invalid_value", message, param=path)
+    message = fault["msg"].removeprefix("Input ")
+    return ApiError(400, "invalid_value", f"{path} {message}, not {shown(sent)}", param=path)
+
+
+def _path(parts: tuple[int | str, ...]) -> str:
+    path = ""
+    for at, part in enumerate(parts):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (at >= 2 and part in _TAGS):
+            path += f".{_printable(part)}" if path else _printable(part)
+    return path
+
+
+def _printable(key: str) -> str:
+    text = key.encode("utf-8", "replace").decode()
+    return text if len(text) <= 60 else text[:60] + "…"

@@ -1,0 +1,116 @@
+"""gunicorn around the app: one process of threads, and an end that waits for running answers.
+
+One worker, so that whatever counts requests counts all of them; threads, so that gRPC works untouched. Every
+running answer and every place in the model's queue holds one thread, and SPARE_THREADS more answer the probes
+and the refusals meanwhile. Knows gunicorn and sockets; no routes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import socket
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from serve.settings import Settings
+
+from . import create_app
+from .errors import ApiError
+
+SPARE_THREADS = 16
+PR_SET_PDEATHSIG = 1
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the message says what to do."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not yet listening. Raises CannotListen."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CannotListen(
+            f"cannot listen on {host} port {port}: {reason}. End what uses it, or set YOUTU_HOST, YOUTU_PORT."
+        ) from error
+    return listener
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """Serves the app on `listener` until SIGTERM, then up to `drain_timeout` seconds for what still runs."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        threads = settings.slots + settings.queue + SPARE_THREADS
+        for name, value in {
+            "bind": f"fd://{self._listener.fileno()}",
+            "worker_class": Worker,
+            "workers": 1,
+            "threads": threads,
+            "worker_connections": 2 * threads + 1000,
+            "graceful_timeout": int(settings.drain_timeout) + 1,
+            "loglevel": settings.log_level,
+            "logger_class": QuietLogger,
+            "control_socket_disable": True,
+            "post_fork": _die_with_parent,
+            "proc_name": "youtu-frontend",
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        # Called in the worker: the gRPC channel must not cross the fork.
+        return create_app(self._settings)
+
+
+def _die_with_parent(_server: Any, _worker: Any) -> None:
+    """An orphaned worker would keep the port, and the next start would find it taken."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class QuietLogger(Logger):  # type: ignore[misc]
+    """gunicorn's messages in our log, in our form; no access log, since `access` writes one line itself."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """A gthread worker whose refusals of what is not HTTP have the one shape, too."""
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        if isinstance(exc, LimitRequestLine):
+            refusal = ApiError(414, "line_too_long", "the request line is too long")
+        elif isinstance(exc, LimitRequestHeaders):
+            refusal = ApiError(431, "headers_too_large", "the headers are too large")
+        elif isinstance(exc, ParseException):
+            refusal = ApiError(400, "not_http", f"this is not a valid HTTP request: {type(exc).__name__}")
+        else:
+            self.log.exception("a request broke the worker thread")
+            refusal = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
+        body = json.dumps(refusal.body()).encode()
+        head = (
+            f"HTTP/1.1 {refusal.status} Refused\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            client.sendall(head.encode() + body)
+        except OSError:
+            self.log.debug("the client left before its refusal")
