@@ -1,0 +1,113 @@
+"""`python -m serve`, which `make serve` runs: check, build the engine if need be, start, watch, end.
+
+Exit status: 0 when it was told to end (Ctrl-C, SIGTERM, SIGHUP), 1 when it could not start or stay up, with
+one line for each reason. Under make, Ctrl-C at a terminal gives 0 too. A SIGTERM or SIGINT sent to make
+itself ends everything just as well, but make reports its own death by that signal (143 or 130).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from build.engine import make_engine
+from build.engine_info import EngineInfo
+from build.errors import BuildError
+from build.progress import TerminalProgress
+from serve import preflight, terminal
+from serve.launch import Server, answers, programs, reachable, say
+from serve.repository import RepositoryError
+from serve.settings import Settings, SettingsError
+
+
+class CannotServe(Exception):
+    """Reasons not to start, a line each."""
+
+
+class AskedToEnd(BaseException):
+    """A signal to end came before there was anything to end; passes every `except Exception`."""
+
+
+def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _ask_to_end)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        with terminal.foreground():
+            return _serve()
+    except (SettingsError, CannotServe, BuildError, RepositoryError) as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"cannot serve: {line}\n")
+        return 1
+    except AskedToEnd:
+        say("ended before it was up")
+        return 0
+
+
+def _ask_to_end(_number: int, _frame: FrameType | None) -> None:
+    raise AskedToEnd
+
+
+def _serve() -> int:
+    begun = time.monotonic()
+    settings = Settings.load()
+    _refuse(preflight.before_build(settings))
+    lock = _only_one(settings.data_dir)
+    progress = TerminalProgress()
+    try:
+        engine = make_engine(settings.model, settings.data_dir, progress=progress)
+    finally:
+        progress.close()
+    _refuse(preflight.before_start(settings, engine))
+    say(f"starting Triton and the frontend with {engine.model_id} (logs: {settings.data_dir / 'log'})")
+    ready = {
+        "triton": lambda: answers(settings.triton_host, settings.http_port, "/v2/health/ready"),
+        "frontend": lambda: answers(settings.host, settings.port, "/health/ready"),
+    }
+    started = programs(settings, engine)
+    with lock:
+        return Server(started, settings.data_dir, ready, lambda: _announce(settings, engine, begun)).run()
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise CannotServe("\n".join(faults))
+
+
+def _only_one(data_dir: Path) -> TextIO:
+    """Hold the data folder's run-time files for this process, as long as the returned file is open."""
+    folder = data_dir / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise CannotServe(f"another server runs from {data_dir}: end it, or set YOUTU_DATA_DIR") from None
+    return lock
+
+
+def _announce(settings: Settings, engine: EngineInfo, begun: float) -> None:
+    web = f"http://{reachable(settings.host)}:{settings.port}"
+    inside = f"{reachable(settings.triton_host)}"
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if settings.api_key else ""
+    say(f"""
+Up after {time.monotonic() - begun:.1f} s.
+
+  page      {web}/
+  shell     curl{key} -d '{{"prompt": "你好"}}' {web}/chat
+  Triton    HTTP {inside}:{settings.http_port}, gRPC {inside}:{settings.grpc_port}, \
+metrics {inside}:{settings.metrics_port}/metrics
+  model     {engine.model_id}: {engine.description}
+
+Ctrl-C ends it.
+""")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

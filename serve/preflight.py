@@ -1,0 +1,213 @@
+"""What this machine must offer before anything is started; each fault is one line that says what to do.
+
+`before_build` asks what can be asked without the engine, `before_start` what depends on it. Both return all
+the faults they find. The machine is asked through `Machine`, so that a test can be a machine that lacks
+something. Sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from build.catalogue import resolve
+from build.engine_info import ENGINE_JSON, EngineInfo
+from build.errors import BuildError
+from serve import gguf_header, triton
+from serve.settings import PREFIX, Settings
+
+SPARE_DISK = 200 << 20  # engine of the demonstration, rendered models, logs
+ENGINE_SHARE = 0.6  # of a bf16 checkpoint's size; int8 is a little more than half
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend has its regions
+SHARED_MEMORY_NEEDED = 16 << 20  # two models: 1 MiB each to begin with, more while many answers run
+# Triton, two Python interpreters, the frontend, the engine's buffers: 0.5 GB measured beside weights and KV.
+PROGRAMS = 500 << 20
+KV_BYTES = {"f16": 2.0, "f32": 4.0, "q8_0": 34 / 32}  # per number
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is asked of the machine."""
+
+    shared_memory: Path = SHARED_MEMORY
+
+    def free_disk(self, folder: Path) -> int:
+        return shutil.disk_usage(folder).free
+
+    def free_memory(self) -> int:
+        """Memory that can be taken without swapping: the system's, or less where a control group says so."""
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
+        return min([available, *_control_group_room()])
+
+
+def before_build(settings: Settings, machine: Machine | None = None) -> list[str]:
+    """Platform, libpython, ports, shared memory, and the disk's room for what MODEL needs."""
+    machine = machine or Machine()
+    faults = []
+    try:
+        triton.find()
+    except triton.TritonMissing as error:
+        faults.append(str(error))
+    faults += ports_in_use(settings)
+    faults += _shared_memory(machine)
+    faults += _disk(settings, machine)
+    return faults
+
+
+def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None = None) -> list[str]:
+    """Context against the model's own, and memory for weights, KV cache and programs."""
+    faults = []
+    if settings.context > engine.context_length:
+        faults.append(
+            f"{PREFIX}CONTEXT is {settings.context}, but {engine.model_id} was trained for "
+            f"{engine.context_length} tokens: set it to that or less"
+        )
+    weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
+    needed, free = weights + cache + PROGRAMS, (machine or Machine()).free_memory()
+    if needed > free:
+        faults.append(
+            f"too little memory: {engine.model_id} needs about {needed / GB:.1f} GB (weights "
+            f"{weights / GB:.1f}, KV cache {cache / GB:.1f} for {settings.slots} slots of {settings.context} "
+            f"tokens, programs {PROGRAMS / GB:.1f}), and {free / GB:.1f} GB are free: end other programs, or "
+            f"set {PREFIX}SLOTS or {PREFIX}CONTEXT lower"
+        )
+    return faults
+
+
+def kv_cache_bytes(settings: Settings, gguf: Path) -> int:
+    """Size of the KV cache: slots x context x layers x numbers per token and layer.
+
+    The MLA form caches one compressed vector and one rotated key per token and layer, 512 + 64 numbers in
+    Youtu-LLM-2B: 36.9 kB a token in f16.
+    """
+    shape = gguf_header.read_numbers(gguf, ("block_count", "attention.kv_lora_rank", "rope.dimension_count"))
+    layers, compressed, rotated = shape
+    per_token = layers * (compressed + rotated) * KV_BYTES[settings.kv_type]
+    return int(settings.slots * settings.context * per_token)
+
+
+def ports_in_use(settings: Settings) -> list[str]:
+    """A line for every port that cannot be bound, with who holds it if that can be seen."""
+    faults = []
+    for name, host in (
+        ("port", settings.host),
+        ("http_port", settings.triton_host),
+        ("grpc_port", settings.triton_host),
+        ("metrics_port", settings.triton_host),
+    ):
+        port, variable = getattr(settings, name), f"{PREFIX}{name.upper()}"
+        reason = _cannot_bind(host, port)
+        if reason == errno.EADDRINUSE:
+            owner = _listener(port)
+            by = f" by {owner}" if owner else ""
+            faults.append(f"port {port} is in use{by}: end that, or choose another with {variable}=...")
+        elif reason == errno.EACCES:
+            faults.append(
+                f"port {port} may not be opened by this user: choose one from 1024 up, {variable}=..."
+            )
+        elif reason is not None:
+            address = f"{PREFIX}{'HOST' if name == 'port' else 'TRITON_HOST'}"
+            why = os.strerror(reason) if reason > 0 else "not an address"
+            faults.append(f"{address}={host}: {why}; it must be an address of this machine")
+            if name == "http_port":
+                break  # the next two would only say it again
+    return faults
+
+
+def _cannot_bind(host: str, port: int) -> int | None:
+    """None, or the errno of what is wrong; -1 when `host` means nothing."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        return -1
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the servers do: TIME_WAIT is no fault
+        try:
+            probe.bind(address)
+            probe.listen()
+        except OSError as error:
+            return error.errno
+    return None
+
+
+def _listener(port: int) -> str | None:
+    """Program and pid of who listens on `port`, as far as /proc shows them to this user."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else []:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: listening
+                inodes.add(f"socket:[{fields[9]}]")
+    for descriptors in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            links = {str(descriptor.readlink()) for descriptor in descriptors.iterdir()}
+        except OSError:
+            continue
+        if links & inodes:
+            program = (descriptors.parent / "comm").read_text().strip()
+            return f"{program} (process {descriptors.parent.name})"
+    return None
+
+
+def _shared_memory(machine: Machine) -> list[str]:
+    folder = machine.shared_memory
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [
+            f"{folder} is not there or not writable, and Triton's Python backend needs it: mount a tmpfs"
+        ]
+    if machine.free_disk(folder) < SHARED_MEMORY_NEEDED:
+        return [
+            f"{folder} has {machine.free_disk(folder) >> 20} MiB free and Triton's Python backend needs "
+            f"{SHARED_MEMORY_NEEDED >> 20}: make it larger (docker run --shm-size=64m)"
+        ]
+    return []
+
+
+def _disk(settings: Settings, machine: Machine) -> list[str]:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [f"{PREFIX}DATA_DIR={settings.data_dir} cannot be made: {error.strerror}"]
+    if not os.access(settings.data_dir, os.W_OK | os.X_OK):
+        return [f"{PREFIX}DATA_DIR={settings.data_dir} is not writable: choose another folder"]
+    free, needed = machine.free_disk(settings.data_dir), SPARE_DISK + _engine_to_come(settings)
+    if free >= needed:
+        return []
+    return [
+        f"too little disk: {settings.data_dir.resolve()} has {free / GB:.1f} GB free, and the engine of "
+        f"{settings.model} needs {needed / GB:.1f}: make room, or set {PREFIX}DATA_DIR to another disk"
+    ]
+
+
+def _engine_to_come(settings: Settings) -> int:
+    """Bytes that building the engine will take. What is fetched is counted where it is fetched."""
+    try:
+        source = resolve(settings.model)
+    except BuildError:
+        return 0  # said by the build itself
+    if source.kind != "folder" or source.path is None:
+        return 0
+    for made in settings.data_dir.glob(f"engines/*/{ENGINE_JSON}"):
+        if f'"{source}"' in made.read_text(encoding="utf-8"):
+            return 0
+    return int(ENGINE_SHARE * sum(shard.stat().st_size for shard in source.path.glob("*.safetensors")))
+
+
+def _control_group_room() -> list[int]:
+    """What the memory limit of our control group (version 2) leaves, if there is one."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
+        folder = Path("/sys/fs/cgroup") / group.lstrip("/")
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return []
+    return [] if limit == "max" else [int(limit) - used]

@@ -1,0 +1,146 @@
+"""Where Triton is and how it is started: the server binary of the nvidia-pytriton wheel.
+
+The wheel brings the binary, its Python backend and one stub program per Python version; the stub needs
+the libpython of the running version, which the wheel does not bring. This module finds these parts, lays
+a backend folder together, and writes the command line and the environment. It starts nothing and knows
+no model's inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from serve.settings import Settings
+
+MODELS = ("llama_cpp", "youtu_llm")  # in the order they are loaded: youtu_llm calls llama_cpp
+MACHINES = ("x86_64", "aarch64")
+GLIBC = (2, 35)
+STUB = "triton_python_backend_stub"
+
+
+class TritonMissing(Exception):
+    """A part without which Triton cannot run here; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Triton:
+    """The parts of Triton for this Python. `libpython` is a file."""
+
+    server: Path
+    backend: Path
+    stub: Path
+    libpython: Path
+
+
+def find() -> Triton:
+    """Find all parts. Raises TritonMissing for the first that is not there."""
+    unsupported = _unsupported(platform.system(), platform.machine(), platform.libc_ver())
+    if unsupported:
+        raise TritonMissing(unsupported)
+    package = find_spec("pytriton")
+    if package is None or package.origin is None:
+        raise TritonMissing("nvidia-pytriton is not installed: run `make install`")
+    root = Path(package.origin).parent / "tritonserver"
+    triton = Triton(
+        server=root / "bin" / "tritonserver",
+        backend=root / "backends" / "python",
+        stub=root / "python_backend_stubs" / sysconfig.get_python_version() / STUB,
+        libpython=find_libpython(),
+    )
+    for part in (triton.server, triton.backend, triton.stub):
+        if not part.exists():
+            raise TritonMissing(
+                f"nvidia-pytriton lacks {part}: remove the environment and run `make install`"
+            )
+    return triton
+
+
+def _unsupported(system: str, machine: str, libc: tuple[str, str]) -> str | None:
+    here = f"{system} on {machine} with {' '.join(libc).strip() or 'an unknown C library'}"
+    version = tuple(int(part) for part in libc[1].split(".")[:2] if part.isdigit())
+    if system == "Linux" and machine in MACHINES and libc[0] == "glibc" and version >= GLIBC:
+        return None
+    return f"Triton's binary needs Linux on x86-64 or arm64 with glibc 2.35 or newer; this is {here}"
+
+
+def find_libpython(folders: Sequence[str] | None = None) -> Path:
+    """The shared library of the running Python, in its own library folder or else in the system's.
+
+    `folders` replaces these. Raises TritonMissing, naming the package to install.
+    """
+    version, machine = sysconfig.get_python_version(), platform.machine()
+    name = f"libpython{version}.so.1.0"
+    own = (str(sysconfig.get_config_var("LIBDIR")), f"{sys.base_prefix}/lib")
+    system = (f"/usr/lib/{machine}-linux-gnu", "/usr/local/lib", "/usr/lib64", "/usr/lib")
+    for folder in (*own, *system) if folders is None else folders:
+        if (file := Path(folder) / name).is_file():
+            return file
+    raise TritonMissing(
+        f"Triton's Python backend needs {name}, and Python {version} at {sys.base_prefix} came without it. "
+        f"Debian, Ubuntu: apt-get install libpython{version}. Fedora: dnf install python{version}-libs. "
+        "Or take a Python built with --enable-shared: make clean serve PYTHON=..."
+    )
+
+
+def shared_memory_prefix(data_dir: Path) -> str:
+    """Begins the names of Triton's shared-memory regions; another for every data folder of this machine."""
+    return f"youtu-{hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:10]}-"
+
+
+def lay_out_backend(triton: Triton, folder: Path) -> Path:
+    """Make `folder` a backend directory for Triton (replacing it): links to the backend and to our stub."""
+    shutil.rmtree(folder, ignore_errors=True)
+    python = folder / "python"
+    python.mkdir(parents=True)
+    for part in (*triton.backend.glob("*.so"), *triton.backend.glob("*.py"), triton.stub):
+        (python / part.name).symlink_to(part)
+    return folder
+
+
+def command(triton: Triton, settings: Settings, repository: Path, backends: Path) -> list[str]:
+    """tritonserver's command line. Strict readiness: ready means that every model is."""
+    options = {
+        "model-repository": repository,
+        "backend-directory": backends,
+        "model-control-mode": "explicit",
+        "strict-readiness": "true",
+        "exit-timeout-secs": round(settings.drain_timeout),
+        "backend-config": f"python,shm-region-prefix-name={shared_memory_prefix(settings.data_dir)}",
+        "http-address": settings.triton_host,
+        "http-port": settings.http_port,
+        "grpc-address": settings.triton_host,
+        "grpc-port": settings.grpc_port,
+        "metrics-address": settings.triton_host,
+        "metrics-port": settings.metrics_port,
+        # Without these three it looks for a GPU at every start, and complains.
+        "allow-gpu-metrics": "false",
+        "pinned-memory-pool-byte-size": 0,
+        "cuda-memory-pool-byte-size": "0:0",
+        "log-format": "ISO8601",
+        "log-info": str(settings.log_level in ("debug", "info")).lower(),
+        "log-warning": str(settings.log_level != "error").lower(),
+        "log-verbose": int(settings.log_level == "debug"),
+    }
+    loads = [f"--load-model={model}" for model in MODELS]
+    return [str(triton.server), *(f"--{name}={value}" for name, value in options.items()), *loads]
+
+
+def environment(triton: Triton) -> dict[str, str]:
+    """What tritonserver's environment needs beside ours.
+
+    The stub starts its Python in isolated mode, where PYTHONPATH counts for nothing: it finds the packages
+    because the first `python3` on the PATH is the virtual environment's.
+    """
+    return {
+        "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "LD_LIBRARY_PATH": str(triton.libpython.parent),
+    }
