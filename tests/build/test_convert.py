@@ -425,16 +425,15 @@ print(json.dumps([before, peak()]))
 
 @pytest.mark.parametrize("weights", ["q8_0", "f32"])
 def test_memory_does_not_grow_with_the_model(tmp_path: Path, weights: str) -> None:
-    """A 540 MB checkpoint adds less than 150 MB to the process; the 2B shape then stays far below 2.5 GB."""
-    shape = replace(SMALL, vocab_size=128_256, hidden_size=2048, num_hidden_layers=1)
+    """A 265 MB checkpoint adds less than 120 MB to the process: the whole is never in memory."""
+    shape = replace(SMALL, vocab_size=128_256, hidden_size=1024, num_hidden_layers=1)
     folder = checkpoints.write(tmp_path / "checkpoint", shape)
     command = [sys.executable, "-c", PEAK, str(folder), str(tmp_path / "model.gguf"), weights]
     answer = subprocess.run(
         command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}
     )
     before, after = json.loads(answer.stdout)
-    assert after - before < 150
-    assert after < 400
+    assert after - before < 120
 
 
 def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:

@@ -90,12 +90,12 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_llama_cpp_transformers_and_tokenizers_agree(
     checkpoint: Path, tmp_path: Path, splits: tuple[str, ...], pre: str, ignore_merges: bool
 ) -> None:
-    """Every id of 4,000 strings: Chinese, English, code, emoji, whitespace, digits, special tokens, any."""
+    """Every id of 2,500 strings: Chinese, English, code, emoji, whitespace, digits, special tokens, any."""
     train(checkpoint, splits, ignore_merges=ignore_merges)
     result = convert(checkpoint, tmp_path / "model.gguf")
     assert result.tokenizer is not None
     assert (result.tokenizer.pre, result.tokenizer.known_pre) == (pre, True)
-    compare(checkpoint, tmp_path / "model.gguf", count=4000)
+    compare(checkpoint, tmp_path / "model.gguf", count=2500)
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason="the demo checkpoint is not built yet")
@@ -108,7 +108,7 @@ def test_the_demo_tokenizer_agrees(tmp_path: Path) -> None:
 def compare(checkpoint: Path, model: Path, count: int) -> None:
     fast = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     auto = AutoTokenizer.from_pretrained(checkpoint)
-    llama = Llama(model, vocab_only=True)
+    llama = Llama(model)
     merged, differing = 0, []
     for text in texts(count):
         ids = fast.encode(text, add_special_tokens=False).ids
@@ -139,7 +139,7 @@ def test_the_stand_in_tokenizer_agrees(tmp_path: Path) -> None:
     convert(folder, tmp_path / "model.gguf")
     fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
     auto = AutoTokenizer.from_pretrained(folder)
-    llama = Llama(tmp_path / "model.gguf", vocab_only=True)
+    llama = Llama(tmp_path / "model.gguf")
     for text in texts(500):
         ids = fast.encode(text, add_special_tokens=False).ids
         assert llama.tokenize(text) == ids == auto.encode(text, add_special_tokens=False), repr(text)
