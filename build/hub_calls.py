@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
@@ -111,11 +113,11 @@ class Hub:
             if begin:
                 headers["Range"] = f"bytes={begin}-"
             with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
-                if response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                     part.unlink()
                     raise httpx2.ReadError("the server has no such range")
                 hf_raise_for_status(response)
-                resumed = response.status_code == httpx2.codes.PARTIAL_CONTENT
+                resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
                 with part.open("ab" if resumed else "wb", buffering=0) as out:
                     for block in response.iter_bytes():
                         out.write(block)
@@ -157,6 +159,9 @@ class Hub:
         if isinstance(error, OfflineModeIsEnabled) or constants.is_offline_mode():
             return f"{self.repo} is not on this machine and HF_HUB_OFFLINE is set: unset it, {OFFLINE}"
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if isinstance(error, RemoteEntryNotFoundError):
+            name = error.response.request.url.path.rsplit("/", 1)[-1]
+            return f"{self.endpoint} lists {name} of {self.repo} and does not have it: try again later"
         if isinstance(error, GatedRepoError):
             return f"{self.repo} is gated: accept its terms on {page}, then set HF_TOKEN to your token"
         if status in (401, 403) and self._token:

@@ -1,0 +1,273 @@
+"""A .gguf file as the source of an engine: its tokenizer rebuilt id by id, its faults told by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from build.convert import convert
+from build.engine import EngineInfo, make_engine
+from build.errors import BuildError
+from build.gguf_intake import ADDS_BOS, IGNORES_MERGES, PATTERNS
+from build.random_checkpoint import TINY, write_random_checkpoint
+from tests.build.texts import texts
+
+SIZE = 1500
+SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|user|>", "<|assistant|>"]
+ADDED = ["<think>", "</think>"]  # user-defined: part of the text, not special
+
+
+def train(pre: str) -> Tokenizer:
+    """A byte-level BPE as its publisher would write it: added tokens after the vocabulary, not in it."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=pre in IGNORES_MERGES))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in PATTERNS[pre]),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE - 100,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(3000, seed=7), trainer)
+    spec = json.loads(tokenizer.to_str())
+    # words that merges do not reach are whole tokens where merges are ignored, and pieces elsewhere
+    spec["model"]["merges"] = [merge for n, merge in enumerate(spec["model"]["merges"]) if n % 5]
+    tokenizer = Tokenizer.from_str(json.dumps(spec))
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIALS])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED])
+    if pre in ADDS_BOS:
+        bos = (SPECIALS[0], tokenizer.token_to_id(SPECIALS[0]))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos[0]} $A", pair=f"{bos[0]} $A {bos[0]} $B", special_tokens=[bos]
+        )
+    return tokenizer
+
+
+def publish(folder: Path, pre: str) -> Tokenizer:
+    """A checkpoint with a vocabulary a little larger than its tokenizer, as published models have."""
+    write_random_checkpoint(folder, replace(TINY, vocab_size=SIZE, num_hidden_layers=2), seed=0)
+    tokenizer = train(pre)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": SPECIALS[0], "eos_token": SPECIALS[1]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gguf")
+    publish(folder / "shop-model", "youtu")
+    return convert(folder / "shop-model", folder / "shop-model.gguf").path
+
+
+@pytest.mark.parametrize("pre", sorted(PATTERNS))
+def test_the_tokenizer_comes_back_id_by_id(tmp_path: Path, pre: str) -> None:
+    original = publish(tmp_path / "shop-model", pre)
+    path = convert(tmp_path / "shop-model", tmp_path / "shop-model.gguf").path
+    reader = gguf.GGUFReader(path)
+    field = reader.get_field("tokenizer.ggml.pre")
+    assert field is not None
+    assert field.contents() == pre
+    engine = make_engine(str(path), tmp_path)
+    rebuilt = Tokenizer.from_file(str(engine.path / "tokenizer.json"))
+    strings = texts(2400)
+    assert len(strings) >= 2000
+    used = set()
+    for text in strings:
+        ids = original.encode(text, add_special_tokens=False).ids
+        used.update(ids)
+        assert rebuilt.encode(text, add_special_tokens=False).ids == ids, repr(text)
+        for skip in (False, True):
+            assert rebuilt.decode(ids, skip_special_tokens=skip) == original.decode(
+                ids, skip_special_tokens=skip
+            )
+    assert rebuilt.get_vocab(with_added_tokens=True) == original.get_vocab(with_added_tokens=True)
+    assert rebuilt.encode("a").ids == original.encode("a").ids
+    assert engine.add_bos is (pre in ADDS_BOS)
+    for added in (*SPECIALS, *ADDED):
+        assert rebuilt.token_to_id(added) == original.token_to_id(added)
+        assert rebuilt.token_to_id(added) in used
+
+
+def test_the_engine_links_to_the_file(file: Path, tmp_path: Path) -> None:
+    engine = make_engine(str(file), tmp_path)
+    assert engine.gguf.is_symlink()
+    assert engine.gguf.resolve() == file.resolve()
+    made_of = convert_facts(file)
+    assert engine == replace(
+        engine,
+        model_id="shop-model",
+        source=str(file.resolve()),
+        demo=False,
+        description="shop-model, int8 (Q8_0)",
+        architecture="deepseek2",
+        vocab_size=SIZE,
+        context_length=TINY.max_position_embeddings,
+        bos_token=SPECIALS[0],
+        eos_token=SPECIALS[1],
+        weights="Q8_0",
+        chat_template=True,
+        gguf_bytes=file.stat().st_size,
+        parameters=made_of,
+    )
+    assert make_engine(str(file), tmp_path) == engine
+    template = (file.with_suffix("") / "chat_template.jinja").read_text()
+    assert (engine.path / "chat_template.jinja").read_text() == template
+
+
+def convert_facts(file: Path) -> int:
+    """The count of weights, from the engine that the checkpoint itself becomes."""
+    return make_engine(str(file.with_suffix("")), file.parent / "var").parameters
+
+
+def test_a_file_that_has_gone_is_told(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.gguf"
+    copy.write_bytes(file.read_bytes())
+    engine = make_engine(str(copy), tmp_path)
+    copy.unlink()
+    with pytest.raises(BuildError, match=f"points to {copy}, which is gone"):
+        EngineInfo.load(engine.path)
+    with pytest.raises(BuildError, match=r"mine\.gguf: there is no such file"):
+        make_engine(str(copy), tmp_path)
+
+
+def test_a_file_that_was_replaced_is_taken_in_again(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.gguf"
+    copy.write_bytes(file.read_bytes())
+    old = make_engine(str(copy), tmp_path)
+    os.utime(copy, ns=(0, 999))
+    assert make_engine(str(copy), tmp_path).fingerprint != old.fingerprint
+
+
+def test_weights_cannot_be_chosen_for_a_gguf(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        BuildError, match=r"--weights q8_0 does not go with .*: a \.gguf file is served as it is"
+    ):
+        make_engine(str(file), tmp_path, weights="q8_0")
+
+
+def test_end_tokens_of_other_converters_are_found(file: Path, tmp_path: Path) -> None:
+    """llama.cpp ends an answer at <|im_end|> whatever the file says, so the engine must know that id too."""
+
+    def say(keys: dict[str, Any]) -> None:
+        keys["tokenizer.ggml.tokens"][SIZE - 1] = "<|im_end|>"
+        keys["tokenizer.ggml.token_type"][SIZE - 1] = 3
+        keys["tokenizer.ggml.eot_token_id"] = 5
+
+    engine = make_engine(str(rewrite(file, tmp_path / "other.gguf", say)), tmp_path)
+    eos = gguf.GGUFReader(file).get_field("tokenizer.ggml.eos_token_id")
+    assert eos is not None
+    assert engine.eos_token_ids == [eos.contents(), 5, SIZE - 1]
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.0, "is no GGUF file"), (0.01, "is cut short"), (0.9, "is cut short")]
+)
+def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, share: float, words: str) -> None:
+    part = tmp_path / "part.gguf"
+    part.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(BuildError, match=f"{re.escape(str(part))} {words}"):
+        make_engine(str(part), tmp_path)
+    assert not list((tmp_path / "engines").glob("part-*"))
+
+
+def test_a_file_that_is_one_byte_short_is_refused(file: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.gguf"
+    tensors = gguf.GGUFReader(file).tensors
+    end = max(int(tensor.data_offset + tensor.n_bytes) for tensor in tensors)
+    part.write_bytes(file.read_bytes()[: end - 1])
+    with pytest.raises(BuildError, match="is cut short or damaged"):
+        make_engine(str(part), tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_header_is_refused_in_words(file: Path, tmp_path: Path, seed: int) -> None:
+    """Every fault of the reading library becomes a sentence, or the damage did not matter."""
+    draw = np.random.default_rng(seed)
+    content = bytearray(file.read_bytes())
+    for place in draw.integers(4, 3000, size=8):
+        content[place] = draw.integers(0, 256)
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(content)
+    try:
+        make_engine(str(path), tmp_path)
+    except BuildError as error:
+        assert str(path) in str(error)  # noqa: PT017  (whether it raises depends on the seed)
+
+
+def test_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "page.gguf"
+    path.write_text("<html>Not found</html>")
+    with pytest.raises(BuildError, match=r"page\.gguf is no GGUF file: it begins with b'<htm'"):
+        make_engine(str(path), tmp_path)
+
+
+def delete(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda keys: keys.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"general.architecture": "llama"}, "general.architecture must be deepseek2 .*, found llama"),
+        ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.model must be gpt2 .*, found llama"),
+        (
+            {"tokenizer.ggml.pre": "deepseek-llm"},
+            r"tokenizer\.ggml\.pre must be one of gpt-2, llama-bpe, qwen2, youtu, found deepseek-llm",
+        ),
+        ({"split.count": 3}, "is one of 3 parts"),
+        ({"tokenizer.ggml.eos_token_id": SIZE}, f"eos_token_id must be below {SIZE}, found {SIZE}"),
+        (delete("tokenizer.ggml.tokens"), r"tokenizer\.ggml\.tokens must be a list of str"),
+        (delete("tokenizer.ggml.pre"), r"tokenizer\.ggml\.pre must be text, found None"),
+        (delete("deepseek2.context_length"), r"deepseek2\.context_length must be a whole number"),
+        (
+            lambda keys: keys["tokenizer.ggml.token_type"].pop(),
+            f"token_type has {SIZE - 1} entries for {SIZE} tokens",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(
+    file: Path, tmp_path: Path, change: Any, sentence: str
+) -> None:
+    path = rewrite(
+        file, tmp_path / "other.gguf", change if callable(change) else lambda keys: keys.update(change)
+    )
+    with pytest.raises(BuildError, match=sentence):
+        make_engine(str(path), tmp_path)
+    assert not list((tmp_path / "engines").glob("other-*"))
+
+
+def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a GGUF file with other metadata."""
+    reader = gguf.GGUFReader(source)
+    keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    change(keys)
+    writer = gguf.GGUFWriter(target, keys.pop("general.architecture"))
+    for name, value in keys.items():
+        kind = gguf.GGUFValueType.get_type(value)
+        element = gguf.GGUFValueType.get_type(value[0]) if kind == gguf.GGUFValueType.ARRAY else None
+        if kind == gguf.GGUFValueType.INT32:
+            kind = gguf.GGUFValueType.UINT32
+        writer.add_key_value(name, value, kind, sub_type=element)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
