@@ -11,6 +11,7 @@ from flask import Flask
 from youtu_client import Client
 
 from . import access, chat, errors, health, page
+from .drain import Drain
 from .model import ServedModel
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     app.json.compact = True  # type: ignore[attr-defined]
     errors.init_app(app)
     access.init_app(app, key)
-    app.register_blueprint(chat.blueprint(served, settings.max_body))
-    app.register_blueprint(health.blueprint(served))
+    app.extensions["drain"] = drain = Drain(settings.drain_timeout)
+    app.register_blueprint(chat.blueprint(served, drain, settings.max_body))
+    app.register_blueprint(health.blueprint(served, drain))
     app.register_blueprint(page.blueprint(needs_key=key is not None))
     return app

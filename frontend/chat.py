@@ -32,7 +32,8 @@ from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, Yout
 from . import body
 from .access import Entry, entry
 from .caller import LOOK_EVERY_S, Caller
-from .errors import ApiError, from_client
+from .drain import Drain
+from .errors import ApiError, ending, from_client
 from .model import ServedModel
 from .schema import FIELDS, ChatRequest, facts
 
@@ -46,14 +47,16 @@ class CallerLeft(Exception):
     """Nobody is there to be answered any more."""
 
 
-def blueprint(served: ServedModel, max_body: int) -> Blueprint:
-    """The route, answering with `served`. `max_body` in bytes."""
+def blueprint(served: ServedModel, drain: Drain, max_body: int) -> Blueprint:
+    """The route, answering with `served` until `drain`. `max_body` in bytes."""
     routes = Blueprint("chat", __name__)
 
     @routes.post("/chat")
     def chat() -> Response:
         wanted = body.validate(ChatRequest, body.parse(body.read(request, max_body)))
-        conversation = Conversation(served, wanted, Caller(request.environ), entry())
+        if drain.begun:
+            raise ending()
+        conversation = Conversation(served, wanted, Caller(request.environ), drain, entry())
         if not wanted.stream:
             return conversation.whole()
         return conversation.streamed()
@@ -64,9 +67,12 @@ def blueprint(served: ServedModel, max_body: int) -> Blueprint:
 class Conversation:
     """One request on its way: the call to the model, the caller who waits, the line in the log."""
 
-    def __init__(self, served: ServedModel, wanted: ChatRequest, caller: Caller, line: Entry) -> None:
+    def __init__(
+        self, served: ServedModel, wanted: ChatRequest, caller: Caller, drain: Drain, line: Entry
+    ) -> None:
         self._served = served
         self._caller = caller
+        self._drain = drain
         self._line = line
         try:
             self._model = served.info().id
@@ -126,6 +132,8 @@ class Conversation:
             yield "event: done\n" + _data(self._facts(self._stream.answer))
         except YoutuError as error:
             yield "event: error\n" + _data(self._failed(error).body())
+        except ApiError as error:
+            yield "event: error\n" + _data(error.body())
         except CallerLeft:
             self._line.left = True
         except GeneratorExit:
@@ -137,6 +145,8 @@ class Conversation:
     def _poll(self) -> Piece | None:
         if self._caller.gone():
             raise CallerLeft
+        if self._drain.over:
+            raise ending()
         return self._stream.poll(LOOK_EVERY_S)
 
     def _facts(self, answer: Answer) -> dict[str, Any]:

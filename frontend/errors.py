@@ -100,6 +100,12 @@ def from_client(error: YoutuError, fields: tuple[str, ...] = ()) -> ApiError:
     return ApiError(502, "engine_error", "The inference server failed while it made the answer.")
 
 
+def ending() -> ApiError:
+    """This process was told to end."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return ApiError(503, "draining", "The server is ending. Try again shortly.", headers=headers)
+
+
 def _field_in(message: str, fields: tuple[str, ...]) -> str | None:
     named = [(at, field) for field in fields if (at := message.find(field)) >= 0]
     return min(named)[1] if named else None

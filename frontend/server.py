@@ -59,12 +59,13 @@ class Server(BaseApplication):  # type: ignore[misc]
         settings = self._settings
         threads = settings.slots + settings.queue + SPARE_THREADS
         for name, value in {
-            "bind": f"fd://{self._listener.fileno()}",
+            "bind": f"fd://{self._listener.detach()}",
             "worker_class": Worker,
             "workers": 1,
             "threads": threads,
             "worker_connections": 2 * threads + 1000,
-            "graceful_timeout": int(settings.drain_timeout) + 1,
+            # At drain_timeout the app cuts off what still runs, with an error; gunicorn kills a little later.
+            "graceful_timeout": int(settings.drain_timeout) + 2,
             "loglevel": settings.log_level,
             "logger_class": QuietLogger,
             "control_socket_disable": True,
@@ -93,7 +94,17 @@ class QuietLogger(Logger):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A gthread worker whose refusals of what is not HTTP have the one shape, too."""
+    """A gthread worker that tells the app of its end, and refuses what is not HTTP in the one shape, too."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        app = getattr(self, "wsgi", None)  # Absent until the app is loaded.
+        if isinstance(app, Flask):
+            app.extensions["drain"].begin()
+        super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Goes on accepting while answers finish: whoever comes is told 503 instead of waiting in vain."""
+        super().set_accept_enabled(enabled or not self.alive)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, LimitRequestLine):

@@ -153,7 +153,7 @@ function explain(error) {
   if (error.status === 401) return show("unauthorized");
   if (error.status === 429) return show("busy", values);
   if (error.status === 504) return show("late");
-  if (error.status === 503) return show(health?.status === "loading" ? "loading" : "down");
+  if (error.status === 503) return show("unavailable", values);
   show(error.status >= 400 && error.status < 500 ? "refused" : "failed", values);
 }
 

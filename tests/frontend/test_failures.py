@@ -1,0 +1,154 @@
+"""What a caller is told when the model or Triton fails, before the first byte and after it; and health."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.client.fake_triton import FakeTriton
+
+from .conftest import Frontend, events, free_port, script
+
+TABLE = [
+    ({"queue_full": True}, 429, "rate_limit_error", "queue_full"),
+    ({"not_ready": True}, 503, "unavailable_error", "not_ready"),
+    ({"fail_at": 0, "fail_code": "INTERNAL"}, 502, "server_error", "engine_error"),
+    ({"fail_at": 0, "fail_code": "UNKNOWN"}, 502, "server_error", "engine_error"),
+    ({"fail_at": 0, "fail_code": "CANCELLED"}, 503, "unavailable_error", "cancelled"),
+    ({"fail_at": 0, "fail_code": "DEADLINE_EXCEEDED"}, 504, "timeout_error", "deadline_exceeded"),
+    (
+        {"fail_at": 0, "fail_code": "UNAVAILABLE", "fail_message": "Socket closed"},
+        503,
+        "unavailable_error",
+        "no_engine",
+    ),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("orders", "status", "kind", "code"), TABLE)
+def test_a_failure_before_the_first_piece_has_its_status(
+    frontend: Frontend, orders: dict[str, Any], status: int, kind: str, code: str, stream: bool
+) -> None:
+    reply = frontend.post({"prompt": script(**orders), "stream": stream})
+    assert reply.status == status
+    assert (reply.error["type"], reply.error["code"]) == (kind, code)
+    assert reply.headers["Content-Type"] == "application/json"
+    assert ("Retry-After" in reply.headers) == (status in (429, 503))
+    for inner in ("127.0.0.1", "INTERNAL", "the fake fails", "Socket"):
+        assert inner not in reply.error["message"]
+
+
+@pytest.mark.parametrize(("orders", "status", "kind", "code"), TABLE[2:])
+def test_a_failure_in_the_middle_is_an_event(
+    frontend: Frontend, orders: dict[str, Any], status: int, kind: str, code: str
+) -> None:
+    """The fault: 200 with half a text and nothing that says so."""
+    prompt = script(**{**orders, "fail_at": 2, "tokens": 5, "delay": 0.01})
+    reply = frontend.post({"prompt": prompt, "stream": True})
+    assert reply.status == 200
+    *pieces, (name, data) = events(reply.body.decode())
+    assert [piece["delta"] for _, piece in pieces] == ["t0 ", "t1 "]
+    assert name == "error"
+    assert (data["error"]["type"], data["error"]["code"]) == (kind, code)
+    assert frontend.post({"prompt": prompt}).status == status
+
+
+def test_a_stream_cut_off_by_the_server_is_no_answer(frontend: Frontend) -> None:
+    assert frontend.post({"prompt": script(no_end=True)}).status == 502
+    reply = frontend.post({"prompt": script(no_end=True), "stream": True})
+    assert events(reply.body.decode())[-1][0] == "error"
+
+
+def test_the_time_limit(another: Any, fake: FakeTriton) -> None:
+    frontend: Frontend = another(request_timeout=0.6)
+    for prompt in (script(prefill=20), script(unending=True, delay=0.1)):
+        started = time.monotonic()
+        assert frontend.post({"prompt": prompt}).status == 504
+        assert 0.5 < time.monotonic() - started < 1.2
+    assert frontend.post({"prompt": script(prefill=20), "stream": True}).status == 504
+    last = events(frontend.post({"prompt": script(unending=True, delay=0.1), "stream": True}).body.decode())[
+        -1
+    ]
+    assert last[0] == "error"
+    assert last[1]["error"]["code"] == "deadline_exceeded"
+
+
+def test_health_when_well(frontend: Frontend) -> None:
+    reply = frontend.get("/health")
+    assert reply.status == 200
+    assert list(reply.json)[:2] == ["status", "model"]
+    assert reply.json["status"] == "healthy"
+    assert reply.json["model"] == "youtu-demo"
+    assert reply.json["demo"] is True
+    assert reply.json["description"] == "A fake that repeats what it was told."
+    assert frontend.get("/health/ready").json == {"status": "ready"}
+    assert frontend.get("/health/live").json == {"status": "live"}
+
+
+def test_health_while_the_model_loads(frontend: Frontend, fake: FakeTriton) -> None:
+    fake.ready = False
+    for path in ("/health", "/health/ready"):
+        reply = frontend.get(path)
+        assert reply.status == 503
+        assert reply.json["status"] == "loading"
+        assert "Retry-After" in reply.headers
+    assert frontend.get("/health/live").status == 200
+    assert frontend.post({"prompt": "q"}).status == 503
+    fake.ready = True
+    assert frontend.get("/health").status == 200
+    assert frontend.post({"prompt": "q"}).status == 200
+
+
+def test_triton_absent_and_back(another: Any) -> None:
+    """Readiness tells the truth in between, nothing hangs, and no restart is needed."""
+    frontend: Frontend = another(grpc_port=free_port())
+    port = int(frontend.environ["YOUTU_GRPC_PORT"])
+
+    def without() -> None:
+        for path in ("/health", "/health/ready"):
+            started = time.monotonic()
+            reply = frontend.get(path)
+            assert time.monotonic() - started < 2.5
+            assert reply.status == 503
+            assert reply.json["status"] == "unhealthy"
+        assert frontend.get("/health/live").status == 200
+        assert frontend.get("/").status == 200
+        started = time.monotonic()
+        reply = frontend.post({"prompt": "q"})
+        assert time.monotonic() - started < 2.5
+        assert (reply.status, reply.error["code"]) == (503, "no_engine")
+        assert "Retry-After" in reply.headers
+
+    def returns() -> None:
+        until = time.monotonic() + 10
+        while frontend.get("/health").status != 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert frontend.post({"prompt": "q"}).json["response"] == "You said: q"
+
+    without()
+    with FakeTriton(port):
+        returns()
+    without()
+    with FakeTriton(port):
+        returns()
+
+
+def test_triton_killed_in_the_middle(another: Any) -> None:
+    with FakeTriton() as own:
+        frontend: Frontend = another(grpc_port=own.port)
+        stream = frontend.connect(
+            {"prompt": script(unending=True, delay=0.02), "stream": True}, "Connection: close"
+        )
+        plain = frontend.connect({"prompt": script(unending=True, delay=0.02)}, "Connection: close")
+        own.wait_calls(2)
+        while b"delta" not in stream.recv(4096):
+            pass
+        own.stop()
+        assert b"event: error" in b"".join(iter(lambda: stream.recv(65536), b""))
+        assert plain.recv(4096).split()[1] in (b"502", b"503")
+        stream.close()
+        plain.close()

@@ -1,0 +1,126 @@
+"""A caller that leaves, whenever it does, is noticed within 250 ms and its call is given up."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import struct
+import threading
+import time
+
+import psutil
+import pytest
+
+from tests.client.fake_triton import FakeTriton
+
+from .conftest import Frontend, script
+
+NOTICED_S = 0.25
+
+UNENDING = script(unending=True, delay=0.02)
+SILENT = script(prefill=30, tokens=1)
+SLOW = script(tokens=9, delay=10)
+
+
+def leave_after(frontend: Frontend, fake: FakeTriton, prompt: str, stream: bool, read: int) -> float:
+    """Seconds from leaving to the cancel. `read` bytes of the answer are read before."""
+    before = len(fake.calls)
+    connection = frontend.connect({"prompt": prompt, "stream": stream})
+    call = fake.wait_calls(before + 1)[-1]
+    while read > 0:
+        read -= len(connection.recv(read))
+    time.sleep(0.15)
+    left = time.monotonic()
+    connection.close()
+    return call.wait_cancelled() - left
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stream", "read"),
+    [
+        (SILENT, True, 0),
+        (SILENT, False, 0),
+        (UNENDING, True, 900),
+        (UNENDING, False, 0),
+        (SLOW, True, 600),
+        (SLOW, False, 0),
+    ],
+    ids=["silent-sse", "silent-json", "flowing-sse", "flowing-json", "slow-sse", "slow-json"],
+)
+def test_leaving_cancels(frontend: Frontend, fake: FakeTriton, prompt: str, stream: bool, read: int) -> None:
+    seconds = [leave_after(frontend, fake, prompt, stream, read) for _ in range(5)]
+    print(f"noticed after {statistics.median(seconds) * 1000:.0f} ms, at most {max(seconds) * 1000:.0f} ms")
+    assert max(seconds) < NOTICED_S
+    line = frontend.line(fake.calls[-1].id)
+    assert line["left"] is True
+    assert line["status"] == (200 if read else 499)
+
+
+def test_leaving_after_a_ping(frontend: Frontend, fake: FakeTriton) -> None:
+    """Headers are out, the model is still silent: the third state a stream can be left in."""
+    with frontend.connect({"prompt": SILENT, "stream": True}) as connection:
+        while b": ping" not in connection.recv(4096):
+            pass
+        left = time.monotonic()
+    assert fake.calls[0].wait_cancelled() - left < NOTICED_S
+
+
+def test_leaving_by_reset(frontend: Frontend, fake: FakeTriton) -> None:
+    connection = frontend.connect({"prompt": SILENT})
+    call = fake.wait_calls(1)[0]
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    left = time.monotonic()
+    connection.close()
+    assert call.wait_cancelled() - left < NOTICED_S
+
+
+def test_leaving_behind_unread_bytes(frontend: Frontend, fake: FakeTriton) -> None:
+    """The fault: a peek at the socket sees the next pipelined request and not the end behind it."""
+    connection = frontend.connect({"prompt": SILENT})
+    call = fake.wait_calls(1)[0]
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    left = time.monotonic()
+    connection.close()
+    assert call.wait_cancelled() - left < NOTICED_S
+
+
+def test_those_who_stay_lose_nothing(frontend: Frontend, fake: FakeTriton) -> None:
+    """One leaves; its neighbour's stream goes on to its end."""
+    replies = []
+    body = {"prompt": script(tokens=20, delay=0.05)}
+    neighbour = threading.Thread(target=lambda: replies.append(frontend.post(body)))
+    neighbour.start()
+    fake.wait_calls(1)
+    leaving = frontend.connect({"prompt": UNENDING, "stream": True})
+    call = fake.wait_calls(2)[1]
+    leaving.close()
+    call.wait_cancelled()
+    neighbour.join(20)
+    assert replies[0].json["token_count"] == 20
+
+
+@pytest.mark.slow
+def test_two_hundred_who_vanish_leave_nothing_behind(frontend: Frontend, fake: FakeTriton) -> None:
+    worker = psutil.Process(frontend.process.pid).children()[0]
+
+    def crowd(count: int) -> None:
+        connections = [frontend.connect({"prompt": SILENT, "stream": at % 2 == 0}) for at in range(count)]
+        fake.wait_calls(count, timeout=20)
+        for connection in connections:
+            connection.close()
+        for call in fake.calls:
+            call.wait_cancelled()
+        fake.calls.clear()
+
+    def settled() -> tuple[int, int]:
+        time.sleep(1)
+        return worker.num_fds(), worker.num_threads()
+
+    crowd(4 + 64 + 16)  # As many as there are threads, which are made when first needed.
+    before = settled()
+    for _ in range(4):
+        crowd(50)
+    descriptors, threads = settled()
+    assert descriptors <= before[0] + 2
+    assert threads <= before[1] + 2
+    assert frontend.post({"prompt": "q"}).status == 200
