@@ -44,8 +44,8 @@ def make_engine(
     """The engine of `model` in `root`/engines, made if it is not there or its source has changed since.
 
     `model`: a name of the catalogue, a checkpoint folder, a .gguf file, or organisation/name on the hub.
-    `weights`: q8_0 (int8, the default), f16, bf16 or f32. Takes seconds for the demonstration, minutes and
-    about 2.5 GB of memory for a 2B model. BuildError says what to mend. Two calls at once: the second waits
+    `weights`: q8_0 (int8, the default), f16, bf16 or f32. Converting takes a second for the demonstration,
+    a minute for a 2B model. BuildError says what to mend. Two calls at once: the second waits
     for the first.
     """
     source = resolve(model)
@@ -55,7 +55,14 @@ def make_engine(
     if wanted not in WEIGHTS:
         raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {wanted!r}")
 
-    folder = _folder(source, wanted, root)
+    try:
+        return _make(source, wanted, root, progress)
+    except OSError as error:
+        raise BuildError(f"making the engine of {model} in {root.absolute()} failed: {error}") from error
+
+
+def _make(source: Source, weights: str, root: Path, progress: Report) -> EngineInfo:
+    folder = _folder(source, weights, root)
     if ready := _ready(folder, source, root):
         return ready
     with locked(folder.with_name(f".{folder.name}.lock"), f"building {folder.name}"):
@@ -68,7 +75,7 @@ def make_engine(
             log.warning("%s is from another state of %s: building it again", folder, source)
         building.mkdir()
         try:
-            _build(source, wanted, root, building, progress)
+            _build(source, weights, root, building, progress)
             if folder.exists():
                 folder.rename(old)
             building.rename(folder)

@@ -230,6 +230,14 @@ def test_a_failed_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None
     assert entries(tmp_path) == []
 
 
+def test_a_place_that_cannot_be_written_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file, not a folder")
+    with pytest.raises(
+        BuildError, match=rf"making the engine of .* in {tmp_path}/var failed: .*Not a directory"
+    ):
+        make_engine(str(checkpoint), tmp_path / "var")
+
+
 def test_a_failed_rebuild_keeps_the_old_engine(checkpoint: Path, tmp_path: Path) -> None:
     old = make_engine(str(checkpoint), tmp_path)
     change(checkpoint / "config.json", vocab_size=7)

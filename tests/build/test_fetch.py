@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -413,3 +414,18 @@ def test_two_threads_at_once_fetch_once(hub: FakeHub, tmp_path: Path, weights: s
         thread.join(30)
     assert len(hub.bodies(weights)) == 1
     assert fetched(REPO, tmp_path) is not None
+
+
+def test_a_disk_that_fills_up_keeps_what_came(
+    hub: FakeHub, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The space was there before the download and is gone in its middle."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("build.hub_calls.os.fsync", full)
+        with pytest.raises(BuildError, match=r"fetching config\.json .* failed: .*No space left on device"):
+            fetch(REPO, tmp_path, retry=QUICK)
+    assert same(fetch(REPO, tmp_path, retry=QUICK).path, hub.root, weights)
