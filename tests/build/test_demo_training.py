@@ -1,0 +1,91 @@
+"""The trainer: repeatable, scored on the assistant's tokens alone, penalised as engines penalise."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from build.demo import model as network  # noqa: E402
+from build.demo.rows import Texts, as_tensors, batches  # noqa: E402
+from build.demo.tokens import chat_tokens, make_tokenizer  # noqa: E402
+from build.demo.train import train  # noqa: E402
+
+TOKENIZER = make_tokenizer()
+
+
+@pytest.fixture
+def settings_of_torch() -> Iterator[None]:
+    """Training sets threads and determinism for its process; this one goes on with what it had."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("settings_of_torch")
+def test_the_same_steps_give_the_same_weights() -> None:
+    first, second = train(2, TOKENIZER).state_dict(), train(2, TOKENIZER).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    untrained = train(0, TOKENIZER).state_dict()
+    assert not any(torch.equal(first[name], untrained[name]) for name in first)
+
+
+def test_batches_repeat_for_a_seed_and_hold_answers_in_every_row() -> None:
+    texts = Texts()
+    first = list(itertools.islice(batches(texts, TOKENIZER, 3), 4))
+    again = list(itertools.islice(batches(texts, TOKENIZER, 3), 4))
+    for (ids, written), (ids_again, written_again) in zip(first, again, strict=True):
+        assert torch.equal(ids, ids_again)
+        assert torch.equal(written, written_again)
+        assert written.any(1).all()
+        assert not written[:, 0].any()
+
+
+def test_only_the_assistants_tokens_count() -> None:
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    short = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there"}]
+    row = chat_tokens(TOKENIZER, short)
+    ids, written = as_tensors([row], fill=1)
+    _, _, targets = network.answer_logits(model, ids, written)
+    assert TOKENIZER.decode(targets.tolist(), skip_special_tokens=False) == "Hi there<|end_of_text|>"
+    padded_ids, padded_written = as_tensors([row, (row[0] * 3, row[1] * 3)], fill=1)
+    alone = network.loss(model, ids, written)
+    assert torch.allclose(network.loss(model, padded_ids[:1], padded_written[:1]), alone, atol=1e-5)
+
+
+def test_the_penalty_is_the_one_transformers_applies() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    chat = [{"role": "user", "content": "tea tea"}, {"role": "assistant", "content": "tea and tea and cups"}]
+    ids, written = as_tensors([chat_tokens(TOKENIZER, chat)], fill=1)
+    with torch.no_grad():
+        logits, penalised, targets = network.answer_logits(model, ids, written)
+    apply = RepetitionPenaltyLogitsProcessor(network.REPETITION_PENALTY)
+    prompt = ids.shape[1] - len(targets)
+    for i in range(len(targets)):
+        expected = apply(ids[:, : prompt + i], logits[i : i + 1].clone())
+        assert torch.allclose(penalised[i : i + 1], expected)
+
+
+def test_noise_is_taken_back() -> None:
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    original = [weight.clone() for weight in model.parameters()]
+    before = network.add_noise(model, 0.02, torch.Generator().manual_seed(1))
+    assert not torch.equal(model.model.layers[0].mlp.up_proj.weight, original[3])
+    network.restore(model, before)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), original, strict=True))
+
+
+def test_int8_rounding_is_that_of_q8_0() -> None:
+    quants = pytest.importorskip("gguf.quants")
+    from gguf import GGMLQuantizationType
+
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    raw = quants.quantize(weight.detach().numpy(), GGMLQuantizationType.Q8_0)
+    expected = torch.from_numpy(quants.dequantize(raw, GGMLQuantizationType.Q8_0))
+    network.round_to_int8(model)
+    assert torch.allclose(weight, expected, atol=1e-6)
