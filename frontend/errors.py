@@ -15,6 +15,7 @@ It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks s
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import structlog
@@ -107,7 +108,7 @@ def ending() -> ApiError:
 
 
 def _field_in(message: str, fields: tuple[str, ...]) -> str | None:
-    named = [(at, field) for field in fields if (at := message.find(field)) >= 0]
+    named = [(at.start(), field) for field in fields if (at := re.search(rf"\b{field}", message))]
     return min(named)[1] if named else None
 
 

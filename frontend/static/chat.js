@@ -152,8 +152,10 @@ function explain(error) {
   const values = { message: error.message, seconds: error.retryAfter };
   if (error.status === 401) return show("unauthorized");
   if (error.status === 429) return show("busy", values);
-  if (error.status === 504) return show("late");
-  if (error.status === 503) return show("unavailable", values);
+  if (error.code === "deadline_exceeded") return show("late");
+  if (["not_ready", "no_engine", "cancelled", "draining"].includes(error.code)) {
+    return show("unavailable", values);
+  }
   show(error.status >= 400 && error.status < 500 ? "refused" : "failed", values);
 }
 

@@ -5,6 +5,7 @@ export class Refused extends Error {
   constructor(status, error, retryAfter) {
     super(error.message);
     this.status = status;
+    this.code = error.code;
     this.retryAfter = retryAfter;
   }
 }

@@ -253,7 +253,7 @@ def test_a_failure_has_words_and_the_question_stays(visit: Any, orders: dict[str
 def test_a_failure_in_the_middle_keeps_the_half(visit: Any, shots: Path) -> None:
     page = visit("zh-CN", 360)
     ask(page, script(tokens=5, fail_at=3, delay=0.05))
-    expect(page.locator("#notice")).to_contain_text("服务器出错")
+    expect(page.locator("#notice")).to_have_text("服务器在生成回答时出错。")
     expect(page.locator(".assistant .text")).to_have_text("t0 t1 t2 ")
     expect(page.locator(".facts")).to_have_text("已中断")
     page.screenshot(path=shots / "broken-zh-CN-360.png")

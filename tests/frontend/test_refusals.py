@@ -53,7 +53,7 @@ def post(app: FlaskClient, body: bytes, **headers: str) -> Reply:
         ({"prompt": "q", "max_tokens": True}, "max_tokens", "not true"),
         ({"prompt": "q", "temperature": -0.1}, "temperature", "greater than or equal to 0, not -0.1"),
         ({"prompt": "q", "temperature": 1e300}, "temperature", "1e+300"),
-        ({"prompt": "q", "top_p": 0}, "top_p", "greater than 0, not 0"),
+        ({"prompt": "q", "top_p": -0.1}, "top_p", "greater than or equal to 0, not -0.1"),
         ({"prompt": "q", "top_p": 1.01}, "top_p", "less than or equal to 1, not 1.01"),
         ({"prompt": "q", "top_k": -1}, "top_k", "not -1"),
         ({"prompt": "q", "repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
