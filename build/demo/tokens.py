@@ -99,3 +99,5 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     )
     wrapped.chat_template = CHAT_TEMPLATE.read_text(encoding="utf-8")
     wrapped.save_pretrained(str(folder))
+    # transformers has put an empty post-processor in; the file is the tokenizer as it was trained.
+    tokenizer.save(str(folder / "tokenizer.json"))
