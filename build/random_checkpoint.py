@@ -147,7 +147,7 @@ def _draw(name: str, dims: tuple[int, ...], shape: Shape, seed: int) -> Iterator
         values = random.standard_normal(min(CHUNK_ITEMS, count - first), dtype=np.float32)
         values *= np.float32(deviation)
         bits = values.view(np.uint32)
-        bits += 0x7FFF + ((bits >> 16) & 1)  # round to nearest, ties to even
+        bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # round to nearest, ties to even
         yield (bits >> 16).astype(np.uint16)
 
 

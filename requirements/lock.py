@@ -16,8 +16,9 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -42,7 +43,7 @@ def main() -> None:
     (HERE / "torch-cpu.lock").write_text(f"torch=={cpu['version']} \\\n{hashes}\n")
 
     pinned = {match[1] for match in ENTRY.finditer((HERE / "test.lock").read_text())}
-    with tempfile.TemporaryDirectory() as scratch:  # away from pyproject.toml, which leaves torch's own needs out
+    with tempfile.TemporaryDirectory() as scratch:  # pyproject.toml leaves torch's own needs out
         wanted, lock = Path(scratch, "torch.in"), Path(scratch, "torch.lock")
         wanted.write_text(f"torch=={cpu['version'].split('+')[0]}\n")
         uv_compile([str(wanted), *ONE_PLATFORM], lock, Path(scratch))

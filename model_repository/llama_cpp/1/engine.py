@@ -215,7 +215,8 @@ class Engine:
 
     def _extend(self, slot: _Slot, logits: NDArray[np.float32]) -> None:
         generation, sampler = slot.generation, slot.sampler
-        assert generation is not None and sampler is not None  # noqa: S101 - only slots in use are planned
+        if generation is None or sampler is None:
+            return
         token = sampler(logits)
         if generation.want_log_probs:
             generation.log_probs.append(log_prob(logits, token))

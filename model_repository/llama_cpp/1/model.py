@@ -28,12 +28,26 @@ class _Delivery:
     """What Triton needs to answer one request, and how much of the answer it has got."""
 
     def __init__(self, request_id: str, sender: Any, *, streaming: bool, echo: bool, perf: bool) -> None:
-        self.request_id, self.sender = request_id, sender
+        self.request_id = request_id
+        self._sender, self._lock, self._closed = sender, threading.Lock(), False
         self.streaming, self.echo, self.perf = streaming, echo, perf
         self.generation: Generation | None = None
         self.sent = 0
         self.queued = False
         self.done = False
+
+    def send(self, response: Any, *, final: bool) -> None:
+        """One response, or with None just the end. After the last one nothing goes out any more."""
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        with self._lock:
+            if not self._closed:
+                self._closed = final
+                self._sender.send(response, flags) if response else self._sender.send(flags=flags)
+
+    def left(self) -> bool:
+        """Whether the caller has gone. Triton dies when it is asked about a request that has ended."""
+        with self._lock:
+            return not self._closed and bool(self._sender.is_cancelled())
 
 
 class TritonPythonModel:
@@ -70,7 +84,8 @@ class TritonPythonModel:
         for thread in self._threads:
             thread.start()
         pb_utils.Logger.log_info(
-            f"{gguf.name}: {slots} slots of {self._context} tokens, loaded in {time.monotonic() - started:.1f} s"
+            f"{gguf.name}: {slots} slots of {self._context} tokens, "
+            f"loaded in {time.monotonic() - started:.1f} s"
         )
 
     def execute(self, requests: list[Any]) -> None:
@@ -79,9 +94,8 @@ class TritonPythonModel:
             try:
                 self._accept(request, sender)
             except tensors.InvalidTensor as error:
-                _refuse(sender, str(error), pb_utils.TritonError.INVALID_ARG)
-            except QueueFull as error:
-                _refuse(sender, str(error), pb_utils.TritonError.UNAVAILABLE)
+                response = _error(str(error), pb_utils.TritonError.INVALID_ARG)
+                sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
         self._closing.set()
@@ -115,10 +129,11 @@ class TritonPythonModel:
             self._active.add(delivery)
         try:
             self._engine.submit(delivery.generation)
-        except QueueFull:
+        except QueueFull as error:
             with self._lock:
                 self._active.discard(delivery)
-            raise
+            delivery.done = True
+            delivery.send(_error(str(error), pb_utils.TritonError.UNAVAILABLE), final=True)
 
     def _stop(self, request_id: str) -> None:
         if not request_id:
@@ -147,22 +162,20 @@ class TritonPythonModel:
                 continue
             finished = generation.finished  # read before the tokens: none can follow it
             response = self._response(delivery, generation, finished)
-            flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if finished else 0
             if finished:
                 delivery.done = True
                 with self._lock:
                     self._active.discard(delivery)
             if response is not None or finished:
                 try:
-                    delivery.sender.send(response, flags) if response else delivery.sender.send(flags=flags)
+                    delivery.send(response, final=finished)
                 except Exception as error:  # the caller is gone: its slot goes to the next one
                     pb_utils.Logger.log_warn(f"request {delivery.request_id!r}: not delivered: {error}")
                     self._engine.cancel(generation)
 
     def _response(self, delivery: _Delivery, generation: Generation, finished: bool) -> Any:
         if generation.error is not None:
-            error = pb_utils.TritonError(generation.error, pb_utils.TritonError.INTERNAL)
-            return pb_utils.InferenceResponse(error=error)
+            return _error(generation.error, pb_utils.TritonError.INTERNAL)
         end = len(generation.tokens)
         new = generation.tokens[delivery.sent : end]
         if not new and not finished:
@@ -192,10 +205,9 @@ class TritonPythonModel:
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
             for delivery in self._snapshot():
-                if not delivery.done and delivery.generation and delivery.sender.is_cancelled():
+                if not delivery.done and delivery.generation and delivery.left():
                     self._engine.cancel(delivery.generation)
 
 
-def _refuse(sender: Any, message: str, code: int) -> None:
-    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-    sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

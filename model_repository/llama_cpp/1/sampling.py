@@ -43,7 +43,9 @@ class Sampler:
         self._history: list[int] = prompt.tolist() if params.bad_words else []
         self._made = 0
         self._penalised = (
-            params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+            params.repetition_penalty != 1.0
+            or params.presence_penalty != 0.0
+            or params.frequency_penalty != 0.0
         )
         self._counts = np.bincount(prompt, minlength=vocab_size) if self._penalised else None
         self._seen = np.flatnonzero(self._counts) if self._counts is not None else None

@@ -46,7 +46,8 @@ def generation(
         raise InvalidTensor(f"input_ids: ids are 0 to {vocab_size - 1}, {wrong} was sent")
     if len(prompt) >= context:
         raise InvalidTensor(
-            f"input_ids: {len(prompt)} tokens were sent; at most {context - 1} leave room in a context of {context}"
+            f"input_ids: {len(prompt)} tokens were sent; "
+            f"at most {context - 1} leave room in a context of {context}"
         )
     room = context - len(prompt)
     bias = read("embedding_bias")

@@ -146,7 +146,9 @@ def _messages(text: str) -> list[dict[str, Any]]:
             )
         calls = message["role"] == "assistant" and message.get("tool_calls")
         if not isinstance(message.get("content"), str) and not (calls and message.get("content") is None):
-            raise InvalidInput(f"{where}.content: a text is expected, {_shown(message.get('content'))} was sent")
+            raise InvalidInput(
+                f"{where}.content: a text is expected, {_shown(message.get('content'))} was sent"
+            )
         if unknown := sorted(message.keys() - _MESSAGE_KEYS):
             raise InvalidInput(f"{where}: unknown key {_shown(unknown[0])}")
         if _has_surrogate(json.dumps(message, ensure_ascii=False)):

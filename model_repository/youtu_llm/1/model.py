@@ -26,13 +26,26 @@ SPARE_PLACES = 64
 
 
 class _Call:
-    """One request on its way: the answer's sender, and the id that the engine knows it by."""
+    """One request on its way: the door to its reader, and the id that the engine knows it by."""
 
     def __init__(self, sender: Any) -> None:
-        self.sender = sender
+        self._sender, self._lock, self._closed = sender, threading.Lock(), False
         self.engine_id = f"youtu-{secrets.token_hex(8)}"
         self.arrival_ns = time.time_ns()
         self.cancelled = False
+
+    def send(self, response: Any, *, final: bool) -> None:
+        """One response, or with None just the end. After the last one nothing goes out any more."""
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        with self._lock:
+            if not self._closed:
+                self._closed = final
+                self._sender.send(response, flags) if response else self._sender.send(flags=flags)
+
+    def left(self) -> bool:
+        """Whether the reader has gone. Triton dies when it is asked about a request that has ended."""
+        with self._lock:
+            return not self._closed and bool(self._sender.is_cancelled())
 
 
 class _Progress:
@@ -157,7 +170,7 @@ class TritonPythonModel:
                 self._send(call, "".join(pieces), log_probs, wanted)
                 pieces, log_probs = [], []
         if call.cancelled:
-            call.sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            call.send(None, final=True)
             return
         pieces.append(text.finish())
         if not reason:
@@ -246,8 +259,7 @@ class TritonPythonModel:
         out = [pb_utils.Tensor("text_output", np.array([[text.encode()]], np.object_)), *end]
         if wanted.return_log_probs:
             out.append(pb_utils.Tensor("output_log_probs", np.array([log_probs], np.float32)))
-        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if end else 0
-        call.sender.send(pb_utils.InferenceResponse(out), flags)
+        call.send(pb_utils.InferenceResponse(out), final=bool(end))
 
     def _stop(self, call: _Call) -> None:
         """Tell the engine that nobody wants the rest."""
@@ -270,7 +282,7 @@ class TritonPythonModel:
             with self._lock:
                 calls = list(self._calls)
             for call in calls:
-                if call.cancelled or call.sender.is_cancelled():
+                if call.cancelled or call.left():
                     # Again each time until it has ended: the first may come before the engine knows it.
                     call.cancelled = True
                     self._stop(call)
@@ -290,5 +302,4 @@ def _values(response: Any, name: str, default: list[Any]) -> list[Any]:
 
 
 def _refuse(call: _Call, message: str, code: int) -> None:
-    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-    call.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    call.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code)), final=True)

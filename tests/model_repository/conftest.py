@@ -1,0 +1,30 @@
+"""Shared by the tests of what Triton loads: a tiny model of the right architecture, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from llama import Llama
+
+from build.convert import convert
+
+DEMO = Path(__file__).parents[2] / "build" / "demo" / "checkpoint"
+CONTEXT = 512
+SLOTS = 4
+BATCH = 68
+
+
+@pytest.fixture(scope="session")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "demo.gguf"
+    convert(DEMO, path)
+    return path
+
+
+@pytest.fixture
+def llama(gguf: Path) -> Iterator[Llama]:
+    model = Llama(gguf, context=CONTEXT, sequences=SLOTS, batch=BATCH, threads=2)
+    yield model
+    model.close()

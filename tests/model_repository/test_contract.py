@@ -1,0 +1,96 @@
+"""Inputs of the text contract: what is taken, what is refused and with which words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from contract import Defaults, InvalidInput, TextRequest, read_request
+
+DEFAULTS = Defaults(temperature=0.7, top_p=0.9, repetition_penalty=1.1, context=2048, vocab_size=3584)
+HELLO = [{"role": "user", "content": "你好"}]
+KINDS: dict[str, Any] = {
+    "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "temperature": np.float32,
+    "top_p": np.float32, "repetition_penalty": np.float32, "presence_penalty": np.float32,
+    "frequency_penalty": np.float32, "seed": np.uint64, "stream": np.bool_, "return_log_probs": np.bool_,
+}  # fmt: skip
+
+
+def request(**fields: Any) -> TextRequest:
+    def read(name: str) -> Any:
+        if name not in fields:
+            return None
+        value = fields[name]
+        if name == "stop_words":
+            return np.array([[word.encode() for word in value]], np.object_)
+        if name in KINDS:
+            return np.array([[value]], KINDS[name])
+        text = value if isinstance(value, str | bytes) else json.dumps(value)
+        return np.array([[text.encode() if isinstance(text, str) else text]], np.object_)
+
+    return read_request(read, DEFAULTS)
+
+
+def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:
+    got = request(messages=HELLO)
+    assert (got.temperature, got.top_p, got.repetition_penalty) == (0.7, 0.9, 1.1)
+    assert (got.max_tokens, got.top_k, got.seed, got.stop_words, got.stream) == (None, 0, None, (), False)
+
+
+def test_everything_said_arrives() -> None:
+    got = request(
+        text_input="a", max_tokens=5, temperature=0, top_p=0.5, top_k=3, seed=2**64 - 1,
+        stop_words=["x", "好"], stream=True, return_log_probs=True,
+        chat_template_kwargs={"enable_thinking": False},
+    )  # fmt: skip
+    assert (got.text, got.max_tokens, got.temperature, got.top_k, got.seed) == ("a", 5, 0, 3, 2**64 - 1)
+    assert (got.stop_words, got.stream, got.template_kwargs) == (
+        ("x", "好"),
+        True,
+        {"enable_thinking": False},
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, "text_input, messages: exactly one of the two is expected, neither was sent"),
+        ({"text_input": "a", "messages": HELLO}, "both were sent"),
+        ({"text_input": ""}, "text_input: at least one character"),
+        ({"text_input": b"\xff"}, "text_input: UTF-8 is expected, byte 0 is not"),
+        ({"messages": []}, "messages: 1 to 1000 messages are allowed, 0 were sent"),
+        ({"messages": "nonsense"}, "messages: JSON is expected"),
+        ({"messages": {"role": "user"}}, "messages: a list of messages is expected"),
+        ({"messages": "[" * 100_000}, "messages: JSON is expected"),
+        ({"messages": ["hi"]}, r"messages\[0\]: {\"role\", \"content\"} is expected, 'hi' was sent"),
+        ({"messages": [{"role": "king", "content": ""}]}, r"\[0\].role: one of system, .*'king'"),
+        ({"messages": [{"role": ["user"], "content": ""}]}, r"messages\[0\].role"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\].content: a text is expected"),
+        ({"messages": [{"role": "user", "content": 5}]}, "'5' was sent"),
+        ({"messages": [{**HELLO[0], "mood": 1}]}, r"messages\[0\]: unknown key 'mood'"),
+        ({"messages": '[{"role":"user","content":"\\ud800"}]'}, "surrogate"),
+        ({"messages": HELLO * 1001}, "1001 were sent"),
+        ({"messages": HELLO, "temperature": float("nan")}, "temperature: 0 to 10 is allowed, nan was sent"),
+        ({"messages": HELLO, "temperature": -0.1}, "temperature: 0 to 10"),
+        ({"messages": HELLO, "temperature": float("inf")}, "temperature: .* inf was sent"),
+        ({"messages": HELLO, "top_p": 1.5}, "top_p: 0 to 1 is allowed, 1.5 was sent"),
+        ({"messages": HELLO, "top_k": 2**31 - 1}, "top_k: 0 to 3584 is allowed, 2147483647 was sent"),
+        ({"messages": HELLO, "top_k": -1}, "top_k"),
+        ({"messages": HELLO, "max_tokens": 0}, "max_tokens: 1 to 2048 is allowed, 0 was sent"),
+        ({"messages": HELLO, "max_tokens": 2049}, "max_tokens: 1 to 2048"),
+        ({"messages": HELLO, "max_tokens": 5, "min_tokens": 6}, "min_tokens: 0 to 5 is allowed, 6 was sent"),
+        ({"messages": HELLO, "repetition_penalty": 0}, "repetition_penalty: 0.01 to 10"),
+        ({"messages": HELLO, "presence_penalty": 3}, "presence_penalty: -2 to 2"),
+        ({"messages": HELLO, "frequency_penalty": -3}, "frequency_penalty: -2 to 2"),
+        ({"messages": HELLO, "stop_words": ["a"] * 17}, "stop_words: at most 16 are allowed, 17 were sent"),
+        ({"messages": HELLO, "stop_words": [""]}, "stop_words: 1 to 200 characters"),
+        ({"messages": HELLO, "stop_words": ["x" * 201]}, "stop_words: 1 to 200 characters"),
+        ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "chat_template_kwargs: an object is expected"),
+        ({"messages": HELLO, "chat_template_kwargs": {"messages": []}}, "'messages' is the server's own"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_field_the_limit_and_what_was_sent(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        request(**fields)

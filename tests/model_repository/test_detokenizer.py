@@ -1,0 +1,115 @@
+"""The streaming detokeniser: pieces equal the whole, characters stay whole, stop words never leak."""
+
+from __future__ import annotations
+
+import pytest
+from detokenizer import StreamingText, byte_alphabet, token_bytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from .conftest import DEMO
+
+TOKENIZER = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+TABLE = token_bytes(TOKENIZER)
+BYTES = [bytes([b]) for b in range(256)]
+EMOJI = [
+    "👩‍👩‍👧‍👦",
+    "👍🏽",
+    "🏳️‍🌈",
+    "🇨🇳",
+    "é",
+    "e\u0301",
+    "한국어",
+    "𠮷野家",
+    "ﷺ",
+    "\u200d",
+    "\x00",
+    "𝔘",
+    "〇",
+    "々",
+]
+texts = st.one_of(
+    st.text(),
+    st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF)),
+    st.text(st.characters(min_codepoint=0x20000, max_codepoint=0x2EBEF)),
+    st.lists(st.sampled_from(EMOJI)).map("".join),
+)
+
+
+def stream(table: list[bytes], ids: list[int], stop_words: tuple[str, ...] = ()) -> list[str]:
+    text = StreamingText(table, stop_words)
+    pieces = []
+    for token in ids:
+        pieces.append(text.push(token))
+        if text.stopped:
+            return pieces
+    return [*pieces, text.finish()]
+
+
+@settings(deadline=None, max_examples=300)
+@given(texts)
+def test_pieces_equal_the_text(text: str) -> None:
+    pieces = stream(TABLE, TOKENIZER.encode(text, add_special_tokens=False).ids)
+    assert "".join(pieces) == text
+    assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
+
+
+@settings(deadline=None, max_examples=300)
+@given(texts)
+def test_no_piece_ends_inside_a_character(text: str) -> None:
+    for piece in stream(BYTES, list(text.encode())):  # the hardest split: every byte its own token
+        assert "\ufffd" in text or "\ufffd" not in piece
+
+
+@given(st.binary())
+def test_broken_bytes_become_what_the_whole_would(data: bytes) -> None:
+    assert "".join(stream(BYTES, list(data))) == data.decode("utf-8", "replace")
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.integers(0, TOKENIZER.get_vocab_size() - 1)))
+def test_any_tokens_equal_the_tokenizers_own_decoding(ids: list[int]) -> None:
+    ids = [i for i in ids if TOKENIZER.id_to_token(i) not in ("<think>", "</think>")]
+    assert "".join(stream(TABLE, ids)) == TOKENIZER.decode(ids, skip_special_tokens=True)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.text("abc好。", max_size=30),
+    st.lists(st.text("abc好。", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_stop_words_never_leak(text: str, words: list[str]) -> None:
+    shown = "".join(stream(BYTES, list(text.encode()), tuple(words)))
+    ends = [at + len(word) for word in words if (at := text.find(word)) >= 0]
+    if not ends:
+        assert shown == text
+        return
+    # It ends with the stop word that is complete first; of several complete there, the earliest start counts.
+    seen = text[: min(ends)]
+    starts = [seen.find(word) for word in words if word in seen]
+    assert shown == seen[: min(starts)]
+    assert not any(word in shown for word in words)
+
+
+def test_held_text_comes_out_when_it_was_no_stop_word() -> None:
+    assert stream(BYTES, list(b"a<en>b"), ("<end>",)) == ["a", "", "", "", "<en>", "b", ""]
+
+
+def test_the_alphabet_is_all_bytes_once() -> None:
+    alphabet = byte_alphabet()
+    assert sorted(alphabet.values()) == list(range(256))
+    assert alphabet["Ġ"] == 0x20
+    assert alphabet["Ċ"] == 0x0A
+
+
+def test_special_tokens_are_not_text_but_thinking_is() -> None:
+    ids = TOKENIZER.encode("<|begin_of_text|>a<think>b</think>", add_special_tokens=False).ids
+    assert "".join(stream(TABLE, ids)) == "a<think>b</think>"
+
+
+def test_a_vocabulary_of_another_kind_is_refused() -> None:
+    from tokenizers.models import WordLevel
+
+    with pytest.raises(ValueError, match="ByteLevel"):
+        token_bytes(Tokenizer(WordLevel({"a": 0}, unk_token="a")))

@@ -1,0 +1,136 @@
+"""The engine on the real llama.cpp and the demo's weights: slots, caches, cancelling, limits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from engine import Engine, Generation, QueueFull
+from llama import Llama
+from sampling import SamplingParams
+
+from .conftest import CONTEXT, SLOTS
+
+GREEDY = SamplingParams(temperature=0)
+
+
+@pytest.fixture
+def engine(llama: Llama) -> Iterator[Engine]:
+    engine = Engine(llama, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
+    yield engine
+    engine.close()
+
+
+class Run:
+    """One submitted request that can be waited for."""
+
+    def __init__(
+        self, engine: Engine, tokens: list[int], count: int, params: SamplingParams = GREEDY
+    ) -> None:
+        self.ended = threading.Event()
+        self.started = threading.Event()
+        self.generation = Generation(
+            np.array(tokens, np.int32), count, params, want_log_probs=True, changed=self._changed
+        )
+        engine.submit(self.generation)
+
+    def _changed(self, generation: Generation) -> None:
+        self.started.set()
+        if generation.finished:
+            self.ended.set()
+
+    def wait(self) -> Generation:
+        assert self.ended.wait(60), "the request did not end"
+        assert self.generation.error is None
+        return self.generation
+
+
+def prompt(seed: int, length: int = 40) -> list[int]:
+    return [int(t) for t in np.random.default_rng(seed).integers(10, 3000, length)]
+
+
+def test_alone_and_in_company_the_answers_are_the_same(engine: Engine) -> None:
+    prompts = [prompt(i) for i in range(8)]
+    alone = [Run(engine, p, 48).wait().tokens for p in prompts]
+    runs = [Run(engine, p, 48) for p in prompts]
+    assert [run.wait().tokens for run in runs] == alone
+
+
+def test_exactly_as_many_tokens_as_asked_each_with_its_log_prob(engine: Engine) -> None:
+    generation = Run(engine, prompt(1), 33).wait()
+    assert len(generation.tokens) == len(generation.log_probs) == 33
+    assert all(value <= 0 for value in generation.log_probs)
+    assert generation.arrival_ns <= generation.scheduled_ns <= generation.first_token_ns
+    assert generation.first_token_ns <= generation.last_token_ns
+
+
+def test_a_repeated_prompt_starts_behind_what_is_cached(engine: Engine) -> None:
+    first = Run(engine, prompt(2), 20).wait()
+    again = Run(engine, prompt(2), 20).wait()
+    assert (first.cached_tokens, again.cached_tokens) == (0, 39)  # the last token gives the first logits
+    assert again.tokens == first.tokens
+
+
+def test_a_conversation_goes_on_from_its_own_slot(engine: Engine) -> None:
+    first = Run(engine, prompt(3), 20).wait()
+    for other in range(10, 13):
+        Run(engine, prompt(other), 4).wait()
+    longer = [*prompt(3), *first.tokens, *prompt(4, 5)]
+    assert Run(engine, longer, 4).wait().cached_tokens == 40 + 19  # the newest token was never read
+
+
+def test_the_end_token_ends_it_and_is_delivered(engine: Engine) -> None:
+    tokens = Run(engine, prompt(5), 30).wait().tokens
+    end = tokens[9]
+    ended = Run(engine, prompt(5), 30, SamplingParams(temperature=0, end_id=end)).wait()
+    assert ended.tokens == tokens[: tokens.index(end) + 1]
+
+
+def test_cancelling_frees_the_slot_within_a_step(engine: Engine) -> None:
+    runs = [Run(engine, prompt(i), 400) for i in range(SLOTS)]
+    for run in runs:
+        assert run.started.wait(30)
+    began = time.monotonic()
+    engine.cancel(runs[0].generation)
+    assert runs[0].ended.wait(5)
+    assert time.monotonic() - began < 0.1 * 5  # five times the promise: the machine may be busy
+    assert engine.load()[0] == SLOTS - 1
+    for run in runs[1:]:
+        engine.cancel(run.generation)
+
+
+def test_cancelling_in_the_queue_is_immediate(engine: Engine) -> None:
+    running = [Run(engine, prompt(i), 400) for i in range(SLOTS)]
+    waiting = Run(engine, prompt(9), 400)
+    engine.cancel(waiting.generation)
+    assert waiting.ended.is_set()
+    assert waiting.generation.tokens == []
+    for run in running:
+        engine.cancel(run.generation)
+
+
+def test_a_full_queue_refuses_and_forgets(engine: Engine) -> None:
+    runs = [Run(engine, prompt(i), 300) for i in range(SLOTS + 8)]
+    with pytest.raises(QueueFull, match="the limit is 8"):
+        Run(engine, prompt(99), 4)
+    for run in runs:
+        engine.cancel(run.generation)
+    for run in runs:
+        assert run.ended.wait(30)
+    Run(engine, prompt(99), 4).wait()
+
+
+def test_the_context_can_be_filled_to_its_last_token(engine: Engine) -> None:
+    generation = Run(engine, prompt(6, CONTEXT - 10), 10).wait()
+    assert len(generation.tokens) == 10
+
+
+def test_closing_fails_what_is_under_way(llama: Llama) -> None:
+    engine = Engine(llama, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
+    run = Run(engine, prompt(7), 450)
+    assert run.started.wait(30)
+    engine.close()
+    assert run.generation.error == "the engine is shutting down" or len(run.generation.tokens) == 450

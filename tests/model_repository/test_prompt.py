@@ -1,0 +1,61 @@
+"""Prompts are the ones that transformers would make."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prompt import PromptBuilder, PromptError
+
+from .conftest import DEMO
+
+CONVERSATION = [
+    {"role": "system", "content": "你是客服。"},
+    {"role": "user", "content": "怎么退货？ <|end_of_text|>"},
+    {"role": "assistant", "content": "七天内。"},
+    {"role": "user", "content": "  写一个 `for` 循环 👍\n"},
+]
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> PromptBuilder:
+    folder = tmp_path_factory.mktemp("engine")
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        shutil.copy(DEMO / name, folder)
+    facts = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    (folder / "engine.json").write_text(json.dumps(facts))
+    return PromptBuilder(folder)
+
+
+@pytest.mark.parametrize("messages", [CONVERSATION, CONVERSATION[:2], CONVERSATION[1:2]])
+def test_chat_prompts_equal_those_of_transformers(
+    builder: PromptBuilder, messages: list[dict[str, Any]]
+) -> None:
+    from transformers import AutoTokenizer
+
+    reference = AutoTokenizer.from_pretrained(DEMO)
+    expected = reference.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert builder.encode_chat(messages, {}) == expected
+
+
+def test_raw_prompts_equal_those_of_transformers(builder: PromptBuilder) -> None:
+    from transformers import AutoTokenizer
+
+    assert builder.encode_text("hello 你好") == AutoTokenizer.from_pretrained(DEMO)("hello 你好")["input_ids"]
+
+
+def test_a_template_that_refuses_is_the_callers_fault(builder: PromptBuilder) -> None:
+    with pytest.raises(PromptError, match="the chat template refuses"):
+        builder.encode_chat([{"role": "tool", "content": "x"}], {})
+
+
+def test_a_template_cannot_reach_the_machine(builder: PromptBuilder, tmp_path: Path) -> None:
+    for name in ("tokenizer.json",):
+        shutil.copy(DEMO / name, tmp_path)
+    (tmp_path / "engine.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
+    with pytest.raises(PromptError):
+        PromptBuilder(tmp_path).encode_chat(CONVERSATION, {})

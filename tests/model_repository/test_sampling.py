@@ -1,0 +1,103 @@
+"""Sampling against its definition, written out slowly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from sampling import Sampler, SamplingParams, log_prob
+
+EMPTY = np.array([], np.int32)
+rows = arrays(np.float32, st.integers(2, 600), elements=st.floats(-30, 30, width=32))
+
+
+def allowed(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float) -> set[int]:
+    """Every token that may be drawn: top_k first, then the smallest set that holds top_p of what is left."""
+    order = sorted(range(len(logits)), key=lambda i: -logits[i])
+    if top_k:
+        cut = logits[order[min(top_k, len(order)) - 1]]
+        order = [i for i in order if logits[i] >= cut]  # ties: any of them may be the one kept
+    weights = np.exp((logits[order].astype(np.float64) - logits[order[0]]) / temperature)
+    total, held, kept = weights.sum(), 0.0, 0
+    for weight in weights:
+        if held >= top_p * total + 1e-9:
+            break
+        held, kept = held + weight, kept + 1
+    smallest = logits[order[kept - 1]]
+    return {i for i in order if logits[i] >= smallest}
+
+
+@settings(deadline=None, max_examples=150)
+@given(rows, st.floats(0.2, 3), st.integers(0, 20), st.floats(0.05, 1), st.integers(0, 2**63))
+def test_only_tokens_of_the_nucleus_are_drawn(
+    logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
+    sampler = Sampler(SamplingParams(temperature, top_k, top_p, seed=seed), EMPTY, len(logits))
+    assert sampler(logits) in allowed(logits, temperature, top_k, top_p)
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    sampler = Sampler(SamplingParams(seed=7), EMPTY, 4)
+    drawn = np.bincount([sampler(logits) for _ in range(20_000)], minlength=4) / 20_000
+    assert drawn == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.015)
+
+
+def test_a_large_vocabulary_gives_the_same_nucleus_as_a_full_sort() -> None:
+    logits = np.random.default_rng(0).normal(size=128_256).astype(np.float32)  # flat: the nucleus is large
+    drawn = {Sampler(SamplingParams(top_p=0.5, seed=s), EMPTY, len(logits))(logits) for s in range(30)}
+    assert drawn <= allowed(logits, 1.0, 0, 0.5)
+
+
+def test_same_seed_same_tokens_and_another_seed_others() -> None:
+    logits = np.zeros(1000, np.float32)
+
+    def draw(seed: int) -> list[int]:
+        sampler = Sampler(SamplingParams(seed=seed), EMPTY, 1000)
+        return [sampler(logits) for _ in range(8)]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_temperature_zero_and_top_k_one_are_greedy() -> None:
+    logits = np.array([0.0, 3.0, 2.9], np.float32)
+    for params in (SamplingParams(temperature=0), SamplingParams(top_k=1)):
+        assert {Sampler(params, EMPTY, 3)(logits) for _ in range(20)} == {1}
+
+
+def test_repetition_penalty_counts_the_prompt_and_the_output() -> None:
+    logits = np.array([2.0, 1.9, -1.0], np.float32)
+    sampler = Sampler(SamplingParams(temperature=0, repetition_penalty=1.5), np.array([0], np.int32), 3)
+    assert sampler(logits) == 1  # 0 is in the prompt: 2.0 / 1.5 < 1.9
+    assert sampler(logits) == 0  # now 1 was said too: 1.9 / 1.5 < 2.0 / 1.5
+    assert logits.tolist() == pytest.approx([2.0, 1.9, -1.0])  # the model's row is left as it was
+
+
+def test_presence_is_counted_once_and_frequency_each_time() -> None:
+    logits = np.array([1.0, 0.0], np.float32)
+    prompt = np.array([0, 0, 0], np.int32)
+    assert Sampler(SamplingParams(temperature=0, presence_penalty=0.9), prompt, 2)(logits) == 0
+    assert Sampler(SamplingParams(temperature=0, frequency_penalty=0.5), prompt, 2)(logits) == 1
+
+
+def test_min_tokens_keeps_the_end_away_until_then() -> None:
+    logits = np.array([5.0, 1.0], np.float32)
+    sampler = Sampler(SamplingParams(temperature=0, end_id=0, min_tokens=2), EMPTY, 2)
+    assert [sampler(logits) for _ in range(3)] == [1, 1, 0]
+
+
+def test_a_bad_word_is_stopped_at_its_last_token() -> None:
+    logits = np.array([1.0, 2.0, 3.0], np.float32)
+    sampler = Sampler(SamplingParams(temperature=0, bad_words=((2, 2),)), EMPTY, 3)
+    assert [sampler(logits) for _ in range(4)] == [2, 1, 2, 1]
+
+
+@given(rows)
+def test_log_prob_is_the_log_of_the_softmax(logits: NDArray[np.float32]) -> None:
+    wide = logits.astype(np.float64)
+    expected = wide - np.log(np.exp(wide - wide.max()).sum()) - wide.max()
+    assert log_prob(logits, 1) == pytest.approx(expected[1], abs=1e-6)
