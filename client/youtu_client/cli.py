@@ -151,7 +151,6 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would stand amid the answer.
     args = parser().parse_args(argv)
     try:
         return run(args)

@@ -199,6 +199,19 @@ def test_poll_waits_a_bounded_time_and_loses_nothing(fake: FakeTriton) -> None:
     play(fake.address, scene)
 
 
+def test_a_stream_dropped_after_its_server_died_leaves_no_complaint(fake: FakeTriton) -> None:
+    """asyncio logs "exception was never retrieved" for a pending read that nobody looked at."""
+
+    async def scene(client: AsyncClient) -> None:
+        stream = client.stream(SILENT)
+        assert await stream.poll(0.1) is None
+        await asyncio.to_thread(fake.stop)
+        await asyncio.sleep(0.1)
+        del stream
+
+    play(fake.address, scene)
+
+
 def test_deadline(fake: FakeTriton) -> None:
     async def scene(client: AsyncClient) -> None:
         for prompt in (UNENDING, SILENT):

@@ -87,14 +87,20 @@ def test_a_second_run_asks_only_what_is_new(fake: FakeTriton, tmp_path: Path) ->
     write_csv(given, [["id", "question"], ["1", "a"], ["2", "b"], ["", "same"], ["", "same"]])
     assert youtu(fake, "batch", str(given), str(out)).returncode == 0
     assert len(fake.calls) == 4
-    # Row 2 has a new question under its old id, row 3 the old question under a new id, one row is new.
-    write_csv(given, [["id", "question"], ["new", "z"], ["1", "a"], ["2", "B"], ["", "same"], ["x", "same"]])
+    # New: a row, a question under an old id, an old question under a new id, and a third of the same.
+    rows = [["new", "z"], ["1", "a"], ["2", "B"], ["x", "same"], ["", "same"], ["", "same"], ["", "same"]]
+    write_csv(given, [["id", "question"], *rows])
     done = youtu(fake, "batch", str(given), str(out))
     assert done.returncode == 0
-    assert sorted(call.inputs["messages"][0]["content"] for call in fake.calls[4:]) == ["B", "same", "z"]
-    assert "3 written" in done.stderr
-    assert "2 were there already" in done.stderr
-    assert len(table(out)) == 7
+    assert sorted(call.inputs["messages"][0]["content"] for call in fake.calls[4:]) == [
+        "B",
+        "same",
+        "same",
+        "z",
+    ]
+    assert "4 written" in done.stderr
+    assert "3 were there already" in done.stderr
+    assert len(table(out)) == 8
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

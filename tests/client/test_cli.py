@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -155,6 +155,21 @@ def test_a_server_that_nobody_runs(fake: FakeTriton) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_server_that_dies_mid_answer_is_one_line_too(fake: FakeTriton) -> None:
+    """gRPC writes log lines of its own to stderr when a server goes."""
+    command = [*YOUTU, "ask", UNENDING]
+    process = subprocess.Popen(
+        command, env=environment(fake), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    fake.wait_calls(1, 10)
+    time.sleep(0.2)
+    fake.stop()
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert said.startswith("youtu: no connection to 127")
+    assert said.count("\n") == 1
+
+
 def test_ctrl_c_ends_ask_and_the_call(fake: FakeTriton) -> None:
     process = subprocess.Popen([*YOUTU, "ask", SILENT], env=environment(fake), stderr=subprocess.PIPE)
     (call,) = fake.wait_calls(1, 10)
@@ -196,17 +211,28 @@ def test_info(fake: FakeTriton) -> None:
     assert done.stderr == f"youtu: not ready: {fake.address}\n"
 
 
+# Makes the terminal it is given the controlling one, so that ^C typed there is a signal here.
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Terminal:
     """`youtu chat` on a pseudo-terminal."""
 
     def __init__(self, fake: FakeTriton, home: Path) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(
-                sys.executable,
-                [*YOUTU, "chat", "--system", "be kind"],
-                environment(fake, XDG_STATE_HOME=str(home), TERM="dumb"),
-            )
+        self.fd, there = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_TERMINAL, *YOUTU, "chat", "--system", "be kind"],
+            env=environment(fake, XDG_STATE_HOME=str(home), TERM="dumb"),
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            start_new_session=True,
+        )
+        os.close(there)
         self.text = ""
 
     def type(self, keys: str) -> None:
@@ -223,16 +249,19 @@ class Terminal:
         before, _, self.text = self.text.partition(text)
         return before + text
 
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C until `text` appears: readline misses a signal that comes with its prompt."""
+        for _ in range(10):
+            self.type("\x03")
+            with contextlib.suppress(AssertionError):
+                self.wait(text, 1)
+                return
+        raise AssertionError(f"Ctrl-C does not bring {text!r}")
+
     def end(self) -> int:
-        until = time.monotonic() + 5
-        while time.monotonic() < until:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                os.close(self.fd)
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.02)
-        os.kill(self.pid, signal.SIGKILL)
-        raise AssertionError(f"chat did not end; saw {self.text!r}")
+        code = self.process.wait(10)
+        os.close(self.fd)
+        return code
 
 
 def roles(fake: FakeTriton, at: int) -> list[tuple[str, str]]:
@@ -259,8 +288,7 @@ def test_chat_keeps_the_conversation_and_outlives_ctrl_c(fake: FakeTriton, tmp_p
     terminal.type('fake:{"queue_full": true}\n')
     terminal.wait("queue is full")
     terminal.wait("> ")
-    terminal.type("\x03")
-    terminal.wait("/quit")
+    terminal.interrupt("/quit")
     terminal.wait("> ")
     terminal.type("again\n")
     terminal.wait("You said: again")

@@ -179,7 +179,6 @@ def test_a_server_that_dies_mid_stream(client: Client, fake: FakeTriton) -> None
 
 
 def test_a_server_that_comes_back_is_found_within_seconds(client: Client, fake: FakeTriton) -> None:
-    """gRPC's own pause before it tries again grows to two minutes; a restart must not wait for it."""
     client.chat("x")
     fake.stop()
     until = time.monotonic() + 3
@@ -407,6 +406,8 @@ def test_a_server_that_is_away_is_passed_over(fake: FakeTriton, fault: str, way:
         assert client.ready()
         assert client.live()
         assert client.model_info().id == "youtu-demo"
+        # It was asked once, and then left in peace for a while.
+        assert len(other.calls) == (1 if fault == "not ready" else 0)
     assert len(fake.calls) == 6
 
 
@@ -434,6 +435,11 @@ def test_all_servers_away(fake: FakeTriton) -> None:
     client = Client([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
     with pytest.raises(ConnectionFailed):
         client.chat("x")
+
+
+def test_a_lost_server_is_tried_again_every_two_seconds() -> None:
+    """Left alone, gRPC waits ever longer, up to two minutes, before it looks for a restarted server."""
+    assert dict(OPTIONS)["grpc.max_reconnect_backoff_ms"] <= 2_000
 
 
 def test_pings_are_rarer_than_triton_resents() -> None:

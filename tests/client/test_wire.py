@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+import youtu_client
 from youtu_client import Client, InvalidRequest
 
 from tests.client.fake_triton import FakeTriton
@@ -150,3 +153,17 @@ def test_what_values_mean_is_left_to_the_server(
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
         client.chat(messages, **options)
+
+
+def test_every_public_name_is_there() -> None:
+    assert dir(youtu_client) == youtu_client.__all__
+    for name in youtu_client.__all__:
+        assert getattr(youtu_client, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = youtu_client.nonsense
+
+
+def test_loading_the_package_does_not_load_grpc() -> None:
+    """gRPC takes its log level when it is imported; the command line sets it before."""
+    code = "import sys, youtu_client; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "client"}).returncode == 0
