@@ -6,6 +6,7 @@ Each program runs under `serve.guard`. It knows programs as names and commands, 
 from __future__ import annotations
 
 import configparser
+import http.client
 import shlex
 import signal
 import subprocess
@@ -65,8 +66,8 @@ class Supervisor:
         configuration = run / "supervisord.ini"
         with configuration.open("w", encoding="utf-8") as file:
             _configuration(programs, logs, run, socket).write(file)
-        transport = SupervisorTransport(None, None, f"unix://{socket}")
-        self._proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
+        self._transport = SupervisorTransport(None, None, f"unix://{socket}")
+        self._proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", self._transport)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
             stdin=subprocess.DEVNULL,
@@ -78,7 +79,9 @@ class Supervisor:
         """Program -> state; empty while supervisord does not answer."""
         try:
             answer: Any = self._proxy.supervisor.getAllProcessInfo()
-        except (OSError, xmlrpc.client.Error):
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            # Its transport keeps a connection that failed half-way, and every later call would fail on it.
+            self._transport.close()
             return {}
         return {
             entry["name"]: State(entry["statename"], entry["pid"], entry["exitstatus"]) for entry in answer
