@@ -12,6 +12,7 @@ Told to end, the program has SECONDS for it. Exit status: the program's, or 128 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -51,6 +52,9 @@ def guard(command: Sequence[str], *, models: bool, grace: float) -> int:
                 child.kill()
             dead = zombies
     processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # until all that we adopted are buried
+        while True:
+            os.wait()
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

@@ -91,6 +91,7 @@ class Server:
         """Watch until something ends it; 0 when it was asked to end, 1 when it failed."""
         while True:
             asked = signal.sigtimedwait(STOP, LOOK_EVERY)
+            processes.bury(but=self._supervisor.process.pid)
             if asked:
                 say("ending: answers that are being written are finished first (again: end at once)")
                 return self._end(0)
@@ -129,10 +130,13 @@ class Server:
         return None
 
     def _look_at_readiness(self) -> None:
-        for name, since in list(self._waiting.items()):
-            if self._pids.get(name) and self._ready[name]():
-                say(f"{name} is ready ({time.monotonic() - since:.1f} s)")
-                del self._waiting[name]
+        for program in self._programs:  # in their order: the frontend is not ready before Triton is
+            name = program.name
+            if name not in self._waiting:
+                continue
+            if not self._pids.get(name) or not self._ready[name]():
+                break
+            say(f"{name} is ready ({time.monotonic() - self._waiting.pop(name):.1f} s)")
         if self._waiting and time.monotonic() > self._report_at:
             self._report_at = time.monotonic() + REPORT_EVERY
             for name, since in self._waiting.items():
@@ -152,6 +156,7 @@ class Server:
         deadline = time.monotonic() + self._grace
         while self._supervisor.process.poll() is None or processes.descendants(os.getpid()):
             again = signal.sigtimedwait({*STOP, signal.SIGCHLD}, LOOK_EVERY)
+            processes.bury(but=self._supervisor.process.pid)
             self._show_logs()
             if time.monotonic() > deadline or (again and again.si_signo in STOP):
                 processes.send(processes.descendants(os.getpid()), signal.SIGKILL)

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-# Triton's tables, and its messages of level I: all of it is in the file.
-ROUTINE = re.compile(r"^(\d{4}-\d\d-\d\dT\S+ I |[|+]|\s*$)")
+# Triton's tables, its messages of level I, and one of level E that says there is no GPU. All is in the file.
+ROUTINE = re.compile(r"^(\d{4}-\d\d-\d\dT\S+ (I |E .*CudaDriverHelper)|[|+]|\s*$)")
 
 
 class Followed:

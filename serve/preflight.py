@@ -160,9 +160,7 @@ def _listener(port: int) -> str | None:
 def _shared_memory(machine: Machine) -> list[str]:
     folder = machine.shared_memory
     if not os.access(folder, os.W_OK | os.X_OK):
-        return [
-            f"{folder} is not there or not writable, and Triton's Python backend needs it: mount a tmpfs"
-        ]
+        return [f"{folder} is not there or not writable, and Triton's Python backend needs it: mount a tmpfs"]
     if machine.free_disk(folder) < SHARED_MEMORY_NEEDED:
         return [
             f"{folder} has {machine.free_disk(folder) >> 20} MiB free and Triton's Python backend needs "

@@ -30,6 +30,18 @@ def adopt_orphans() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def bury(but: int) -> None:
+    """Ask how our ended children ended, except `but`, whose Popen asks itself.
+
+    An adopted zombie is no mere blemish: Triton's stubs live on as long as their parent's pid exists.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == but:
+                return
+            os.waitpid(ended.si_pid, 0)
+
+
 def _all() -> Iterator[tuple[int, int, str]]:
     """(pid, parent's pid, state) of every process that can be seen."""
     for entry in Path("/proc").iterdir():

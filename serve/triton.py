@@ -131,7 +131,12 @@ def command(triton: Triton, settings: Settings, repository: Path, backends: Path
         "log-verbose": int(settings.log_level == "debug"),
     }
     loads = [f"--load-model={model}" for model in MODELS]
-    return [str(triton.server), *(f"--{name}={value}" for name, value in options.items()), *loads]
+    return [
+        str(triton.server),
+        "--disable-auto-complete-config",  # the configurations are whole; saves a start of every stub
+        *(f"--{name}={value}" for name, value in options.items()),
+        *loads,
+    ]
 
 
 def environment(triton: Triton) -> dict[str, str]:
