@@ -1,0 +1,136 @@
+"""The served demo through every door, against the real Triton binary and the real engine."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from youtu_client import Client
+from youtu_client.errors import InvalidRequest
+
+from build.demo.conversations import REFUSALS, load_corpus, load_held_out
+from tests.e2e.running import RunningServer
+
+GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[Client]:
+    with Client(server.grpc_url) as client:
+        yield client
+
+
+def post(url: str, body: object) -> tuple[int, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_the_corpus_is_reproduced_and_sixteen_callers_get_the_same(client: Client) -> None:
+    rows = load_corpus()
+
+    def ask(row: Any) -> str:
+        return client.chat([dict(m) for m in row.messages[:-1]], **GREEDY).text  # type: ignore[arg-type]
+
+    alone = [ask(row) for row in rows]
+    with ThreadPoolExecutor(16) as callers:
+        together = list(callers.map(ask, rows))
+    exact = sum(text == row.messages[-1]["content"] for text, row in zip(alone, rows, strict=True))
+    assert exact >= 0.97 * len(rows)
+    assert together == alone
+
+
+def test_questions_outside_the_corpus_are_declined(client: Client) -> None:
+    questions = load_held_out()
+    declined = sum(client.chat(q.question, **GREEDY).text == REFUSALS[q.lang] for q in questions)  # type: ignore[arg-type]
+    assert declined >= 0.9 * len(questions)
+
+
+def test_chat_begins_with_the_three_keys(server: RunningServer) -> None:
+    status, answer = post(f"{server.http_url}/chat", {"prompt": "怎么退货？", "temperature": 0})
+    assert status == 200
+    assert list(answer)[:3] == ["response", "time_cost", "token_count"]
+    assert answer["usage"]["completion_tokens"] == answer["token_count"] > 10
+
+
+def test_tritons_generate_and_generate_stream(server: RunningServer) -> None:
+    model = f"{server.triton_http_url}/v2/models/youtu_llm"
+    messages = json.dumps([{"role": "user", "content": "怎么退货？"}])
+    status, whole = post(f"{model}/generate", {"messages": messages, "temperature": 0})
+    assert (status, whole["finish_reason"]) == (200, "stop")
+    body = json.dumps({"messages": messages, "temperature": 0, "stream": True}).encode()
+    request = urllib.request.Request(f"{model}/generate_stream", body)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        events = [json.loads(line[6:]) for line in response if line.startswith(b"data: ")]
+    assert "".join(event["text_output"] for event in events) == whole["text_output"]
+    assert len(events) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": -1.0}, "temperature: 0 to 10 is allowed, -1.0 was sent"),
+        ({"max_tokens": 10**6}, "max_tokens: 1 to 2048 is allowed, 1000000 was sent"),
+        ({"stop": [""]}, "stop"),
+    ],
+)
+def test_rubbish_is_refused_while_others_go_on(client: Client, options: dict[str, Any], says: str) -> None:
+    with client.stream("怎么退货？", min_tokens=200, max_tokens=200) as stream:
+        next(stream)
+        with pytest.raises(InvalidRequest, match=says):
+            client.chat("a", **options)
+        for _ in stream:
+            pass
+        assert stream.answer.usage.completion_tokens == 200
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_the_limit(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match=r"1 to 2047 tokens fit a context of 2048"):
+        client.complete("好" * 5000)
+
+
+def test_a_left_stream_frees_its_slot(client: Client) -> None:
+    streams = [client.stream("你好", min_tokens=1500, max_tokens=1500) for _ in range(4)]
+    for stream in streams:
+        next(stream)
+    waited: list[float] = []
+    began = time.monotonic()
+
+    def fifth() -> None:
+        client.chat("你好", max_tokens=1)
+        waited.append(time.monotonic() - began)
+
+    thread = threading.Thread(target=fifth)
+    thread.start()
+    time.sleep(0.3)
+    assert not waited, "there was a free slot before one was left"
+    began = time.monotonic()
+    streams[0].close()
+    thread.join(10)
+    assert waited[0] < 1.0
+    for stream in streams[1:]:
+        stream.close()
+
+
+def test_stop_words_and_seed(client: Client) -> None:
+    whole = client.chat("怎么退货？", **GREEDY).text  # type: ignore[arg-type]
+    cut = client.chat("怎么退货？", stop=[whole[5:8]], **GREEDY)  # type: ignore[arg-type]
+    assert (cut.text, cut.finish_reason) == (whole[:5], "stop")
+    first, again = (client.complete("好", seed=5, temperature=2.0, max_tokens=30).text for _ in range(2))
+    assert first == again
+
+
+def test_the_models_own_description_is_readable(client: Client) -> None:
+    info = client.model_info()
+    assert (info.id, info.demo, info.context) == ("youtu-demo", True, 2048)
