@@ -25,6 +25,7 @@ from serve.supervisor import AFTER_GRACE, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESTARTS, RESTARTS_WITHIN = 5, 600.0  # more of one program in so many seconds, and we give up
+FAILED_STARTS = 2  # ends in a row of a program that had not become ready
 LOOK_EVERY = 0.25  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting
 LAST_LINES = 20
@@ -81,6 +82,7 @@ class Server:
         self._waiting = {program.name: time.monotonic() for program in started}
         self._pids: dict[str, int] = {}
         self._restarts: dict[str, list[float]] = {program.name: [] for program in started}
+        self._failed_starts = {program.name: 0 for program in started}
         self._report_at = time.monotonic() + REPORT_EVERY
         self._announced = False
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, signal.SIGCHLD})
@@ -121,6 +123,9 @@ class Server:
                 now = time.monotonic()
                 recent = [at for at in self._restarts[name] if now - at < RESTARTS_WITHIN] + [now]
                 self._restarts[name] = recent
+                self._failed_starts[name] += name in self._waiting
+                if self._failed_starts[name] == FAILED_STARTS:
+                    return f"{name} does not start: it ended {FAILED_STARTS} times before it was ready"
                 if len(recent) > RESTARTS:
                     return f"{name} ended {len(recent)} times in {RESTARTS_WITHIN / 60:.0f} minutes"
                 say(f"{name} has ended; it is started again ({len(recent)} of at most {RESTARTS})")
@@ -136,6 +141,7 @@ class Server:
                 continue
             if not self._pids.get(name) or not self._ready[name]():
                 break
+            self._failed_starts[name] = 0
             say(f"{name} is ready ({time.monotonic() - self._waiting.pop(name):.1f} s)")
         if self._waiting and time.monotonic() > self._report_at:
             self._report_at = time.monotonic() + REPORT_EVERY

@@ -46,8 +46,8 @@ class Followed:
         return self._file is None or there != Path(f"/proc/self/fd/{self._file.fileno()}").stat().st_ino
 
     def last_lines(self, count: int) -> list[str]:
-        """The end of the file, routine and all, for when something went wrong."""
+        """The end of the file but for the routine, to be shown when something went wrong."""
         if not self.path.exists():
             return []
         text = self.path.read_bytes()[-100_000:].decode(errors="replace")
-        return [line for line in text.splitlines() if line.strip() and line[0] not in "|+"][-count:]
+        return [line for line in text.splitlines() if not ROUTINE.match(line)][-count:]

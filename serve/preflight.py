@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None
             f"{PREFIX}CONTEXT is {settings.context}, but {engine.model_id} was trained for "
             f"{engine.context_length} tokens: set it to that or less"
         )
-    weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
+    try:
+        weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        return [*faults, f"the engine is damaged ({error}): remove {engine.path}, to have it built again"]
     needed, free = weights + cache + PROGRAMS, (machine or Machine()).free_memory()
     if needed > free:
         faults.append(

@@ -44,7 +44,7 @@ class RunningServer:
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("YOUTU_")
         }
-        self.environment |= {f"YOUTU_{name.upper()}": value for name, value in given.items()}
+        self.environment = ours | {f"YOUTU_{name.upper()}": value for name, value in given.items()}
         self.settings = Settings.load(self.environment)
         self.http_url = f"http://127.0.0.1:{self.settings.port}"
         self.triton_http_url = f"http://127.0.0.1:{self.settings.http_port}"
@@ -60,7 +60,7 @@ class RunningServer:
 
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                command or [PYTHON, "-m", "serve"],
+                command or [str(PYTHON), "-m", "serve"],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=keyboard if terminal else subprocess.DEVNULL,

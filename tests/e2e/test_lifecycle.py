@@ -1,0 +1,189 @@
+"""Start and end of the whole server, and its processes killed one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import RunningServer
+
+TRITON = "bin/tritonserver"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data folder for this module, so that its engine is built once."""
+    return tmp_path_factory.mktemp("lifecycle")
+
+
+@pytest.fixture
+def running(data_dir: Path) -> Iterator[RunningServer]:
+    started = RunningServer(data_dir)
+    try:
+        yield started.wait_until_up()
+    finally:
+        started.kill()
+
+
+def ask(server: RunningServer, **body: object) -> dict[str, object]:
+    content = json.dumps({"prompt": "hi", "max_tokens": 8, **body}).encode()
+    request = urllib.request.Request(f"{server.http_url}/chat", content, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return dict(json.load(answer))
+
+
+def seconds_until_answer(server: RunningServer, within: float = 20) -> float:
+    begun = time.monotonic()
+    while time.monotonic() < begun + within:
+        try:
+            ask(server)
+        except OSError:  # an HTTP status other than 200 is one, too
+            time.sleep(0.1)
+        else:
+            return time.monotonic() - begun
+    raise AssertionError(f"no answer in {within} s:\n{server.log}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_everything_with_status_0(running: RunningServer, number: signal.Signals) -> None:
+    assert ask(running)["finish_reason"] in ("stop", "length")
+    assert running.end(number) == 0, running.log
+    assert running.left_behind() == []
+
+
+def test_an_answer_that_runs_is_finished_before_the_end(running: RunningServer) -> None:
+    answers: list[dict[str, object]] = []
+    # Long enough to run when the signal comes: hot sampling keeps a demonstration from stopping early.
+    body = {"max_tokens": 1500, "temperature": 2.0, "top_p": 1.0, "repetition_penalty": 1.9, "seed": 3}
+    calls = [threading.Thread(target=lambda: answers.append(ask(running, **body))) for _ in range(4)]
+    for call in calls:
+        call.start()
+    time.sleep(0.1)
+    assert running.end() == 0, running.log
+    for call in calls:
+        call.join()
+    assert len(answers) == len(calls)
+
+
+def test_killed_programs_come_back(running: RunningServer) -> None:
+    stub = "triton_python_backend_stub"
+    for number, texts in enumerate([(TRITON,), (stub, "llama_cpp/1"), (stub, "youtu_llm/1")], start=1):
+        os.kill(running.pid_of(*texts), signal.SIGKILL)
+        running.wait_for_line("triton has ended; it is started again", times=number, timeout=10)
+        assert seconds_until_answer(running) < 10
+    assert "a model has died" in running.log
+    os.kill(running.pid_of("-m frontend"), signal.SIGKILL)
+    running.wait_for_line("frontend has ended; it is started again", timeout=10)
+    assert seconds_until_answer(running) < 10
+    assert running.end() == 0, running.log
+    assert running.left_behind() == []
+
+
+def test_a_killed_worker_of_the_frontend_comes_back(running: RunningServer) -> None:
+    master = running.pid_of("-m frontend")
+    workers = [pid for pid, command in running.processes().items() if "-m frontend" in command]
+    worker = max(pid for pid in workers if pid != master)
+    os.kill(worker, signal.SIGKILL)
+    assert seconds_until_answer(running) < 5
+    assert running.pid_of("-m frontend") == master
+
+
+def test_a_killed_guard_takes_its_program_along_and_comes_back(running: RunningServer) -> None:
+    os.kill(running.pid_of("serve.guard", "tritonserver", without="-m supervisor"), signal.SIGKILL)
+    running.wait_for_line("triton has ended; it is started again", timeout=10)
+    assert seconds_until_answer(running) < 10
+    begun = time.monotonic()
+    assert running.end() == 0, running.log
+    # Once took 50 s: the stubs of a Triton that nobody had buried lived on.
+    assert time.monotonic() - begun < 15
+
+
+def test_nothing_is_left_of_a_killed_supervisor(running: RunningServer) -> None:
+    os.kill(running.pid_of("supervisor.supervisord"), signal.SIGKILL)
+    assert running.wait() == 1
+    assert "the supervisor itself has died" in running.log
+    assert running.left_behind() == []
+
+
+def test_nothing_is_left_of_a_killed_launcher(running: RunningServer) -> None:
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.left_behind(within=20) == []
+
+
+def test_the_second_start_takes_seconds(running: RunningServer) -> None:
+    running.end()
+    begun = time.monotonic()
+    again = RunningServer(running.data_dir)
+    try:
+        again.wait_until_up()
+        assert time.monotonic() - begun < 10
+        assert "Converting" not in again.log
+    finally:
+        again.end()
+        again.kill()
+
+
+def test_two_servers_on_one_machine(running: RunningServer, tmp_path: Path) -> None:
+    other = RunningServer(tmp_path, slots="2")
+    try:
+        other.wait_until_up()
+        assert other.end() == 0
+        assert ask(running)["model"] == "youtu-demo"
+    finally:
+        other.kill()
+
+
+def test_a_second_server_in_the_same_folder_is_refused(running: RunningServer) -> None:
+    second = RunningServer(running.data_dir / "link" / "..")
+    assert second.wait() == 1
+    assert "another server runs from" in second.log
+
+
+def test_taken_ports_are_named_all_at_once_with_their_owner(running: RunningServer, tmp_path: Path) -> None:
+    taken = running.settings
+    second = RunningServer(tmp_path, port=str(taken.port), grpc_port=str(taken.grpc_port))
+    assert second.wait() == 1
+    assert f"port {taken.port} is in use by python (process {running.pid_of('-m frontend')})" in second.log
+    assert (
+        f"port {taken.grpc_port} is in use by tritonserver (process {running.pid_of(TRITON)})" in second.log
+    )
+    assert "YOUTU_GRPC_PORT=" in second.log
+
+
+def test_a_model_that_cannot_load_ends_it_with_the_reason(running: RunningServer, tmp_path: Path) -> None:
+    running.end()
+    engines = shutil.copytree(running.data_dir / "engines", tmp_path / "engines")
+    (gguf,) = engines.glob("*/model.gguf")
+    with gguf.open("r+b") as file:  # the header's first keys stay as they were, the size too
+        file.seek(4096)
+        file.write(b"\xff" * (gguf.stat().st_size - 4096))
+    broken = RunningServer(tmp_path)
+    try:
+        assert broken.wait() == 1
+        assert "triton does not start" in broken.log
+        assert "llama_cpp" in broken.log.partition("the end of its log")[2]
+        assert broken.left_behind() == []
+    finally:
+        broken.kill()
+
+
+def test_ctrl_c_at_the_terminal_of_make_serve_ends_well(data_dir: Path) -> None:
+    """Once: make died of the same Ctrl-C and reported a failure for an orderly end."""
+    running = RunningServer(data_dir, command=["make", "serve"], terminal=True)
+    try:
+        running.wait_until_up()
+        running.press(b"\x03")
+        assert running.wait() == 0, running.log
+        assert "everything has ended" in running.log
+        assert running.left_behind() == []
+    finally:
+        running.kill()
