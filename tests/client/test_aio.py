@@ -143,7 +143,7 @@ def test_leaving_cancels_the_call(fake: FakeTriton, prompt: str, way: str) -> No
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(_exhaust(stream), 0.05)
             left = time.monotonic()
-        assert await cancelled(call) - left < 0.1
+        assert await cancelled(call) - left < 1.0
 
     play(fake.address, scene)
 

@@ -262,14 +262,14 @@ def test_leaving_cancels_the_call(client: Client, fake: FakeTriton, prompt: str,
         call = fake.wait_calls(2)[1]
         left = time.monotonic()
         generator.close()
-    assert call.wait_cancelled() - left < 0.1
+    assert call.wait_cancelled() - left < 1.0
 
 
 def test_break_out_of_a_bare_loop_cancels(client: Client, fake: FakeTriton) -> None:
     for _ in client.stream(UNENDING):
         break
     left = time.monotonic()
-    assert fake.calls[0].wait_cancelled() - left < 0.1
+    assert fake.calls[0].wait_cancelled() - left < 1.0
 
 
 def test_close_from_another_thread_wakes_the_reader(client: Client, fake: FakeTriton) -> None:
@@ -372,7 +372,7 @@ def test_the_reading_thread_ends_with_the_stream(client: Client, fake: FakeTrito
     closed.close()
     del dropped
     for call in fake.calls[-2:]:
-        assert call.wait_cancelled() - left < 0.1
+        assert call.wait_cancelled() - left < 1.0
     until = time.monotonic() + 2
     while readers():
         assert time.monotonic() < until

@@ -26,8 +26,8 @@ def allowed(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: 
         if held >= top_p * total + 1e-9:
             break
         held, kept = held + weight, kept + 1
-    smallest = logits[order[kept - 1]]
-    return {i for i in order if logits[i] >= smallest}
+    smallest = weights[kept - 1] * (1 - 1e-9)  # equally heavy tokens stand for one another
+    return {i for i, weight in zip(order, weights, strict=True) if weight >= smallest}
 
 
 @settings(deadline=None, max_examples=150)
