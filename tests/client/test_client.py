@@ -326,7 +326,7 @@ def test_poll_waits_a_bounded_time(client: Client) -> None:
     stream = client.stream('fake:{"tokens": 3, "delay": 0.1, "prefill": 0.2}')
     began = time.monotonic()
     assert stream.poll(0.05) is None
-    assert 0.04 < time.monotonic() - began < 0.15
+    assert 0.04 < time.monotonic() - began < 1.0
     assert stream.poll(0) is None
     texts = []
     while not stream.done:
