@@ -174,6 +174,7 @@ def running(shared_fake: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def frontend(running: Frontend, fake: FakeTriton) -> Frontend:
     """A running frontend with the default settings, shared by the tests that do not end it."""
+    assert running.process.poll() is None, running.log.read_text()
     return running
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.fake_triton import FakeTriton
+from tests.client.fake_triton import PARAMETERS, FakeTriton
 
 from .conftest import Frontend, events, free_port, script
 
@@ -100,6 +100,23 @@ def test_health_while_the_model_loads(frontend: Frontend, fake: FakeTriton) -> N
     fake.ready = True
     assert frontend.get("/health").status == 200
     assert frontend.post({"prompt": "q"}).status == 200
+
+
+def test_another_model_in_its_place(
+    frontend: Frontend, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault: the name of the model was asked for once and kept, over a restart with another one."""
+    assert frontend.post({"prompt": "q"}).json["model"] == "youtu-demo"
+    fake.ready = False
+    assert frontend.get("/health").status == 503
+    fake.ready = True
+    monkeypatch.setitem(PARAMETERS, "model_id", "another")
+    assert frontend.post({"prompt": "q"}).json["model"] == "another"
+    fake.ready = False
+    assert frontend.post({"prompt": "q"}).status == 503
+    fake.ready = True
+    monkeypatch.undo()
+    assert frontend.post({"prompt": "q"}).json["model"] == "youtu-demo"
 
 
 def test_triton_absent_and_back(another: Any) -> None:

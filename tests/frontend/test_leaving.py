@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from flask.testing import FlaskClient
 
 from tests.client.fake_triton import FakeTriton
 
@@ -63,6 +64,13 @@ def test_leaving_after_a_ping(frontend: Frontend, fake: FakeTriton) -> None:
             pass
         left = time.monotonic()
     assert fake.calls[0].wait_cancelled() - left < NOTICED_S
+
+
+def test_a_response_that_is_never_read(app: FlaskClient, fake: FakeTriton) -> None:
+    """The fault: a generator closed before its first step runs none of its `finally`."""
+    reply = app.post("/chat", json={"prompt": UNENDING, "stream": True}, buffered=False)
+    reply.close()
+    fake.calls[0].wait_cancelled()
 
 
 def test_leaving_by_reset(frontend: Frontend, fake: FakeTriton) -> None:

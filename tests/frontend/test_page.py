@@ -167,10 +167,12 @@ def test_hostile_text_is_shown_as_text(visit: Any) -> None:
         "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>b</b> &lt;"
     )
     page = visit()
-    ask(page, script(pieces=[hostile[:30], hostile[30:]]))
-    expect(page.locator(".assistant .text")).to_have_text(hostile)
+    ask(page, script(pieces=[hostile, "."], delay=1))
+    expect(page.locator(".assistant.open .text")).to_have_text(hostile)
+    expect(page.locator("main img, main script, main b")).to_have_count(0)
+    expect(page.locator(".assistant .text")).to_have_text(f"{hostile}.")
     page.reload()
-    expect(page.locator(".assistant .text")).to_have_text(hostile)
+    expect(page.locator(".assistant .text")).to_have_text(f"{hostile}.")
     expect(page.locator("main img, main script, main b")).to_have_count(0)
     assert page.title() == "youtu-demo"
 

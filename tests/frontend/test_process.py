@@ -170,15 +170,17 @@ def test_a_killed_worker_is_replaced(another: Any) -> None:
             time.sleep(0.1)
 
 
-def test_a_killed_master_takes_its_worker_along(another: Any) -> None:
+def test_a_killed_master_takes_its_worker_along(another: Any, fake: FakeTriton) -> None:
     """The fault: the orphan held the port while it drained, and the supervisor's restart found it taken."""
     frontend: Frontend = another()
     worker = psutil.Process(frontend.process.pid).children()[0]
-    frontend.stop(signal.SIGKILL)
-    until = time.monotonic() + 3
-    while not dead(worker):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    with frontend.connect({"prompt": script(unending=True, delay=0.05)}):
+        fake.wait_calls(1)
+        frontend.stop(signal.SIGKILL)
+        until = time.monotonic() + 1
+        while not dead(worker):
+            assert time.monotonic() < until
+            time.sleep(0.02)
     assert Frontend.start(frontend).get("/health").status == 200
 
 
