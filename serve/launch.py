@@ -28,7 +28,7 @@ RESTARTS, RESTARTS_WITHIN = 5, 600.0  # more of one program in so many seconds, 
 FAILED_STARTS = 2  # ends in a row of a program that had not become ready
 LOOK_EVERY = 0.25  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting
-LAST_LINES = 20
+LAST_LINES = 8
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ something. Sizes are in bytes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -151,13 +152,12 @@ def _listener(port: int) -> str | None:
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: listening
                 inodes.add(f"socket:[{fields[9]}]")
     for descriptors in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            links = {str(descriptor.readlink()) for descriptor in descriptors.iterdir()}
-        except OSError:
-            continue
-        if links & inodes:
-            program = (descriptors.parent / "comm").read_text().strip()
-            return f"{program} (process {descriptors.parent.name})"
+        with contextlib.suppress(OSError):  # not ours to see, or ended
+            for descriptor in list(descriptors.iterdir()):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    if str(descriptor.readlink()) in inodes:
+                        program = (descriptors.parent / "comm").read_text().strip()
+                        return f"{program} (process {descriptors.parent.name})"
     return None
 
 

@@ -56,79 +56,88 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: Name = Field(
-        "demo",
+        default="demo",
         description="What to serve: `demo`, a name on the Hugging Face hub, a checkpoint folder or a "
         "`.gguf` file. `MODEL=` of make sets it.",
     )
-    data_dir: Path = Field(Path("var"), description="Folder for downloads, engines and run-time files.")
+    data_dir: Path = Field(default=Path("var"), description="Folder for downloads, engines, run-time files.")
 
     host: Name = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         description="Address of the web frontend. `0.0.0.0` opens it to the network; set an `api_key` then.",
     )
-    port: Port = Field(8080, description="Port of the web frontend.")
+    port: Port = Field(default=8080, description="Port of the web frontend.")
     triton_host: Name = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         description="Address Triton listens on and the frontend finds it at. Triton itself asks for no key.",
     )
-    http_port: Port = Field(8000, description="Triton's HTTP port.")
-    grpc_port: Port = Field(8001, description="Triton's gRPC port.")
-    metrics_port: Port = Field(8002, description="Port of Triton's Prometheus metrics.")
+    http_port: Port = Field(default=8000, description="Triton's HTTP port.")
+    grpc_port: Port = Field(default=8001, description="Triton's gRPC port.")
+    metrics_port: Port = Field(default=8002, description="Port of Triton's Prometheus metrics.")
     api_key: SecretStr | None = Field(
-        None,
+        default=None,
         description="If set, the frontend wants `Authorization: Bearer <key>`. Printable ASCII, no spaces.",
     )
 
     slots: int = Field(
-        4, ge=1, le=256, description="Requests that generate at once; each has its own part of the KV cache."
+        default=4,
+        ge=1,
+        le=256,
+        description="Requests that generate at once, each with its part of the KV cache.",
     )
     queue: int = Field(
-        64, ge=1, le=1024, description="Requests that may wait for a slot; one more is refused as busy."
+        default=64,
+        ge=1,
+        le=1024,
+        description="Requests that may wait for a slot; one more is refused.",
     )
     context: int = Field(
-        2048,
+        default=2048,
         ge=32,
         le=131_072,
         description="Tokens of prompt and answer together, per request; at most the model's own.",
     )
-    threads: int = Field(0, ge=0, le=1024, description="Threads of the CPU engine; 0 is one per core.")
+    threads: int = Field(default=0, ge=0, le=1024, description="Threads of the CPU engine; 0: one per core.")
     prefill_chunk: int = Field(
-        128,
+        default=128,
         ge=8,
         le=4096,
         description="Prompt tokens per engine step. Smaller: running answers and cancels wait less. "
         "Larger: long prompts are read a little faster.",
     )
     kv_type: Literal["f16", "f32", "q8_0"] = Field(
-        "f16",
+        default="f16",
         description="Number format of the KV cache. `q8_0` halves its memory; `f32` is for comparisons.",
     )
 
     temperature: float = Field(
-        0.7, ge=0, le=2, description="Sampling temperature of requests that name none; 0 is greedy."
+        default=0.7, ge=0, le=2, description="Sampling temperature of requests that name none; 0 is greedy."
     )
-    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus of requests that name none.")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus of requests that name none.")
     repetition_penalty: float = Field(
-        1.1, gt=0, le=2, description="Repetition penalty of requests that name none; 1 is off."
+        default=1.1, gt=0, le=2, description="Repetition penalty of requests that name none; 1 is off."
     )
 
     request_timeout: float = Field(
-        300.0, gt=0, le=86_400, description="Seconds the frontend gives one answer before it says 504."
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="Seconds the frontend gives one answer, then it says 504.",
     )
     drain_timeout: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         le=3600,
         description="Seconds that running answers get to finish when the server is told to end.",
     )
     max_body: ByteSize = Field(
-        ByteSize(1024 * 1024),
+        default=ByteSize(1024 * 1024),
         ge=1024,
         le=256 * 1024 * 1024,
         description="Largest request body the frontend takes, in bytes or written like `2MiB`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="How much the logs say."
+        default="info", description="How much the logs say."
     )
 
     @field_validator("api_key")

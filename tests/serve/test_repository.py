@@ -1,0 +1,98 @@
+"""The rendered model repository: the committed one with values, and errors when the two drift apart."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
+
+from serve.repository import COMMITTED, RepositoryError, render
+from serve.settings import Settings
+from serve.triton import MODELS
+from tests.serve.engines import an_engine
+
+
+def config_of(folder: Path, model: str) -> Any:
+    text = (folder / model / "config.pbtxt").read_text(encoding="utf-8")
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
+    engine = an_engine(tmp_path / "engine")
+    settings = Settings(slots=3, queue=5, context=1024, threads=7, prefill_chunk=32, kv_type="q8_0",
+                        temperature=0.25, top_p=0.5, repetition_penalty=1.0)  # fmt: skip
+    target = render(settings, engine, tmp_path / "rendered")
+    llama = {name: value.string_value for name, value in config_of(target, "llama_cpp").parameters.items()}
+    assert llama == {
+        "gguf": str(tmp_path / "engine" / "model.gguf"),
+        "context": "1024",
+        "slots": "3",
+        "queue": "5",
+        "threads": "7",
+        "prefill_chunk": "32",
+        "kv_type": "q8_0",
+        "tokens_per_block": "1",
+    }
+    text = {name: value.string_value for name, value in config_of(target, "youtu_llm").parameters.items()}
+    assert text == {
+        "model_id": "a-model",
+        "demo": "false",
+        "description": 'A model, "so called": 模型',
+        "context": "1024",
+        "slots": "3",
+        "queue": "5",
+        "temperature": "0.25",
+        "top_p": "0.5",
+        "repetition_penalty": "1.0",
+        "engine_dir": str(tmp_path / "engine"),
+        "engine_model": "llama_cpp",
+        "tokens_per_block": "1",
+    }
+
+
+def test_threads_default_to_the_processors_we_may_use(tmp_path: Path) -> None:
+    target = render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered")
+    assert int(config_of(target, "llama_cpp").parameters["threads"].string_value) >= 1
+
+
+def test_everything_but_the_parameters_is_as_committed(tmp_path: Path) -> None:
+    target = render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered")
+    for model in MODELS:
+        ours, theirs = config_of(target, model), config_of(COMMITTED, model)
+        assert set(ours.parameters) == set(theirs.parameters)
+        for config in (ours, theirs):
+            config.ClearField("parameters")
+        assert ours == theirs
+        for file in (COMMITTED / model / "1").glob("*.py"):
+            assert (target / model / "1" / file.name).read_bytes() == file.read_bytes()
+        assert not list(target.rglob("__pycache__"))
+
+
+def test_an_older_rendering_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "rendered"
+    (target / "llama_cpp" / "1").mkdir(parents=True)
+    (target / "llama_cpp" / "1" / "gone.py").write_text("")
+    render(Settings(), an_engine(tmp_path / "engine"), target)
+    assert not (target / "llama_cpp" / "1" / "gone.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda text: text + 'parameters { key: "new" value { string_value: "1" } }', "new is not known"),
+        (lambda text: text.replace('"kv_type"', '"tokens_per_block"'), "kv_type is missing"),
+        (lambda text: text + "parameters {", "config.pbtxt"),
+    ],
+)
+def test_a_config_out_of_step_is_refused_by_name(tmp_path: Path, change: Any, fault: str) -> None:
+    committed = tmp_path / "committed"
+    shutil.copytree(COMMITTED, committed)
+    config = committed / "llama_cpp" / "config.pbtxt"
+    config.write_text(change(config.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(RepositoryError, match=fault):
+        render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered", committed)
+    assert not (tmp_path / "rendered").exists()

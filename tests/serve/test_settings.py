@@ -1,0 +1,147 @@
+"""Where settings come from, what each refuses, and the page about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from serve import settings_doc
+from serve.settings import Settings, SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def faults_of(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ)
+    return caught.value.faults
+
+
+def test_defaults() -> None:
+    settings = Settings.load({})
+    assert (settings.model, settings.port, settings.context, settings.slots) == ("demo", 8080, 2048, 4)
+    assert (settings.temperature, settings.top_p, settings.repetition_penalty) == (0.7, 0.9, 1.1)
+    assert settings.api_key is None
+    assert settings.max_body == 1024 * 1024
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "youtu.toml").write_text('port = 9001\nslots = 2\nmax_body = "2MiB"\n')
+    settings = Settings.load({"YOUTU_PORT": "9002", "PATH": "/bin"})
+    assert (settings.port, settings.slots, settings.max_body) == (9002, 2, 2 * 1024 * 1024)
+
+
+def test_another_file_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "youtu.toml").write_text("slots = 2")
+    other = tmp_path / "other.toml"
+    other.write_text("slots = 3")
+    assert Settings.load({"YOUTU_CONFIG": str(other)}).slots == 3
+    assert "there is no file" in faults_of({"YOUTU_CONFIG": str(tmp_path / "none.toml")})[0]
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert Settings.load({"YOUTU_API_KEY": "", "YOUTU_PORT": ""}).port == 8080
+
+
+def test_variables_of_the_client_are_let_pass() -> None:
+    Settings.load({"YOUTU_SERVER": "elsewhere:8001"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [("YOUTU_PROT", "YOUTU_PORT"), ("YOUTU_Port", "YOUTU_PORT"), ("YOUTU_SLOT", "YOUTU_SLOTS")],
+)
+def test_an_unknown_variable_is_named_with_the_nearest(variable: str, nearest: str) -> None:
+    assert faults_of({variable: "1"}) == [f"{variable}: there is no such setting; did you mean {nearest}?"]
+
+
+def test_an_unknown_key_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "youtu.toml").write_text("prot = 1\nzzz = 2\n")
+    first, second = faults_of({})
+    assert first == "prot in youtu.toml: there is no such setting; did you mean port?"
+    assert second.startswith("zzz in youtu.toml: there is no such setting (docs/settings.md")
+
+
+@pytest.mark.parametrize("text", ["port = ", "\xff", "[port]\nx = 1", "slots = true", "slots = [1]"])
+def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "youtu.toml").write_bytes(text.encode("latin-1"))
+    (fault,) = faults_of({})
+    assert "youtu.toml" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("port", ["0", "65536", "-1", "eighty", "80.5"]),
+        ("http_port", ["0", "65536"]),
+        ("grpc_port", ["0", "65536"]),
+        ("metrics_port", ["0", "65536"]),
+        ("slots", ["0", "257", "many"]),
+        ("queue", ["0", "1025"]),
+        ("context", ["31", "131073"]),
+        ("threads", ["-1", "1025"]),
+        ("prefill_chunk", ["7", "4097"]),
+        ("kv_type", ["f8", "F16"]),
+        ("temperature", ["-0.1", "2.1", "nan", "inf", "warm"]),
+        ("top_p", ["0", "1.1", "nan"]),
+        ("repetition_penalty", ["0", "2.1", "inf"]),
+        ("request_timeout", ["0", "-1", "86401", "nan"]),
+        ("drain_timeout", ["-1", "3601", "inf"]),
+        ("max_body", ["1023", "1GiB", "3 bananas"]),
+        ("log_level", ["loud", "INFO"]),
+    ],
+)
+def test_each_value_out_of_range_is_refused_with_name_and_value(name: str, values: list[str]) -> None:
+    for value in values:
+        (fault,) = faults_of({f"YOUTU_{name.upper()}": value})
+        assert fault.startswith(f"YOUTU_{name.upper()}: ")
+        assert repr(value) in fault
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "youtu.toml").write_text("context = 1\nprot = 1")
+    faults = faults_of({"YOUTU_SLOTS": "0", "YOUTU_NEW": "1"})
+    assert len(faults) == 4
+
+
+def test_two_settings_cannot_have_one_port() -> None:
+    (fault,) = faults_of({"YOUTU_HTTP_PORT": "8080"})
+    assert fault == "port and http_port are both 8080; each needs a port of its own"
+
+
+@pytest.mark.parametrize("key", ["two words", "schlüssel", "tab\there", "\n"])
+def test_a_key_that_fits_no_header_is_refused_and_not_shown(key: str) -> None:
+    (fault,) = faults_of({"YOUTU_API_KEY": key})
+    assert "printable ASCII" in fault
+    assert key.strip() == "" or key not in fault
+
+
+def test_the_key_is_never_printed() -> None:
+    settings = Settings.load({"YOUTU_API_KEY": "very-secret"})
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "very-secret"
+    assert (
+        "very-secret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    )
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings.load({}).port = 1
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_page_is_current() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_doc.table(), "run make settings-doc"
+    assert all(f"`YOUTU_{name.upper()}`" in page for name in Settings.model_fields)
