@@ -67,6 +67,14 @@ check: .venv-test/.stamp  ## lint, formatting and types
 ROOMS := $(patsubst %/__init__.py,%,$(wildcard build/__init__.py client/youtu_client/__init__.py frontend/__init__.py \
 	serve/__init__.py)) tests
 
+.PHONY: demo
+demo: .venv-test/.stamp  ## train the demonstration checkpoint again, into build/demo/checkpoint (minutes)
+	@exec .venv-test/bin/python -m build.demo.train $(ARGS)
+
+.PHONY: random-2b
+random-2b: .venv/.stamp  ## write a checkpoint of random weights in the true 2B shape to var/random-2b (4 GB)
+	@exec .venv/bin/python -m build.random_checkpoint var/random-2b $(ARGS)
+
 .PHONY: settings-doc
 settings-doc: .venv-test/.stamp  ## write docs/settings.md from serve/settings.py
 	@.venv-test/bin/python -m serve.settings_doc > docs/settings.md
