@@ -97,9 +97,14 @@ class Settings(BaseModel):
         le=131_072,
         description="Tokens of prompt and answer together, per request; at most the model's own.",
     )
-    threads: int = Field(default=0, ge=0, le=1024, description="Threads of the CPU engine; 0: one per core.")
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Threads of the CPU engine; 0: one per core, and one in all for a tiny model.",
+    )
     prefill_chunk: int = Field(
-        default=128,
+        default=64,
         ge=8,
         le=4096,
         description="Prompt tokens per engine step. Smaller: running answers and cancels wait less. "

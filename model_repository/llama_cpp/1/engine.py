@@ -71,8 +71,8 @@ class _Slot:
 class Engine:
     """Runs requests on `slots` slots of `context` tokens; at most `queue` more wait, first come first served.
 
-    prefill_chunk: prompt tokens per step while nobody generates; a quarter of it while somebody does,
-    because a step lasts as long for them as for the prompt.
+    prefill_chunk: prompt tokens per step while nobody generates; half of it while somebody does, because
+    a step lasts as long for them as for the prompt.
     """
 
     def __init__(self, llama: Llama, *, slots: int, context: int, queue: int, prefill_chunk: int) -> None:
@@ -204,7 +204,7 @@ class Engine:
         generating = [slot for slot in active if slot.generation and slot.generation.tokens]
         reading = [slot for slot in active if slot.generation and not slot.generation.tokens]
         reading.sort(key=lambda slot: slot.generation.arrival_ns if slot.generation else 0)
-        budget = self._prefill_chunk if not generating else max(1, self._prefill_chunk // 4)
+        budget = self._prefill_chunk if not generating else max(1, self._prefill_chunk // 2)
         plan = [(slot, 1) for slot in generating]
         for slot in reading:
             count = min(len(slot.pending), budget)

@@ -21,6 +21,8 @@ import triton_python_backend_utils as pb_utils
 from engine import Engine, Generation, QueueFull
 from llama import Llama, LlamaError
 
+# A step of a model this small is over before a second thread is awake.
+ONE_THREAD_BYTES = 64 << 20
 WATCH_PERIOD = 0.02  # s between two looks for callers that left
 
 
@@ -65,7 +67,7 @@ class TritonPythonModel:
                 context=self._context,
                 sequences=slots,
                 batch=chunk + slots,
-                threads=int(parameters["threads"]) or os.cpu_count() or 1,
+                threads=int(parameters["threads"]) or _threads(gguf),
                 kv_type=parameters["kv_type"],
             )
         except LlamaError as error:
@@ -207,6 +209,11 @@ class TritonPythonModel:
             for delivery in self._snapshot():
                 if not delivery.done and delivery.generation and delivery.left():
                     self._engine.cancel(delivery.generation)
+
+
+def _threads(gguf: Path) -> int:
+    """All processors that this process may use, or one for a tiny model."""
+    return 1 if gguf.stat().st_size < ONE_THREAD_BYTES else len(os.sched_getaffinity(0))
 
 
 def _error(message: str, code: int) -> Any:
