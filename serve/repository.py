@@ -7,7 +7,6 @@ step. It knows names of parameters, not what the models do with them.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, st
         "llama_cpp": shared
         | {
             "gguf": str(engine.gguf.absolute()),
-            "threads": str(settings.threads or len(os.sched_getaffinity(0))),
+            "threads": str(settings.threads),
             "prefill_chunk": str(settings.prefill_chunk),
             "kv_type": settings.kv_type,
         },

@@ -54,9 +54,9 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     }
 
 
-def test_threads_default_to_the_processors_we_may_use(tmp_path: Path) -> None:
+def test_the_engine_chooses_its_threads_unless_they_are_set(tmp_path: Path) -> None:
     target = render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered")
-    assert int(config_of(target, "llama_cpp").parameters["threads"].string_value) >= 1
+    assert config_of(target, "llama_cpp").parameters["threads"].string_value == "0"
 
 
 def test_everything_but_the_parameters_is_as_committed(tmp_path: Path) -> None:

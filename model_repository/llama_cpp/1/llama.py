@@ -140,8 +140,8 @@ class LlamaLibrary:
         installed = importlib.metadata.version("xllamacpp")
         if installed != PINNED:
             raise LlamaError(f"xllamacpp {installed} is installed; this engine is written for {PINNED}")
-        # How long a thread looks for work before it sleeps. Without end, it starves the servers on the same
-        # cores; not at all, it wakes up too late. Measured: 2B decode, two cores, idle and beside a busy loop.
+        # How long a thread looks for work before it sleeps: with no end it starves the servers on the same
+        # cores, not at all it wakes up too late (2B decode on two cores, idle and beside a busy loop).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         self.c = ctypes.CDLL(str(Path(spec.submodule_search_locations[0]) / "xllamacpp.abi3.so"))
         for name, (result, arguments) in _SIGNATURES.items():
