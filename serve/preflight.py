@@ -26,7 +26,7 @@ SPARE_DISK = 200 << 20  # engine of the demonstration, rendered models, logs
 ENGINE_SHARE = 0.6  # of a bf16 checkpoint's size; int8 is a little more than half
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend has its regions
 SHARED_MEMORY_NEEDED = 16 << 20  # two models: 1 MiB each to begin with, more while many answers run
-# All processes together hold 0.23 GB (PSS) with the demonstration; a 2B model's work buffers need about as much.
+# All processes together hold 0.23 GB (PSS) with the demonstration; a 2B model's buffers need about as much.
 PROGRAMS = 500 << 20
 KV_BYTES = {"f16": 2.0, "f32": 4.0, "q8_0": 34 / 32}  # per number
 GB = 1e9
