@@ -21,9 +21,9 @@ from build.engine_info import EngineInfo
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from serve import preflight, terminal
-from serve.launch import Server, answers, programs, reachable, say
+from serve.launch import Server, answers, programs, say
 from serve.repository import RepositoryError
-from serve.settings import Settings, SettingsError
+from serve.settings import Settings, SettingsError, reachable
 
 
 class CannotServe(Exception):

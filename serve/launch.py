@@ -20,7 +20,7 @@ from serve import processes, triton
 from serve.guard import STOP
 from serve.logs import Followed
 from serve.repository import render
-from serve.settings import Settings
+from serve.settings import Settings, reachable
 from serve.supervisor import AFTER_GRACE, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,8 +182,3 @@ def answers(host: str, port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def reachable(host: str) -> str:
-    """An address to connect to for one that is listened on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build.engine_info import EngineInfo
-from serve.settings import Settings
+from serve.settings import Settings, reachable
 from serve.triton import MODELS
 
 COMMITTED = Path(__file__).resolve().parent.parent / "model_repository"
@@ -51,6 +51,7 @@ def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, st
             "top_p": str(settings.top_p),
             "repetition_penalty": str(settings.repetition_penalty),
             "engine_dir": str(folder),
+            "engine_url": f"{_bracketed(reachable(settings.triton_host))}:{settings.grpc_port}",
             "engine_model": "llama_cpp",
         },
     }
@@ -85,3 +86,7 @@ def _filled_in(model: str, text: str, values: dict[str, str]) -> str:
     for name, value in values.items():
         config.parameters[name].string_value = value
     return text_format.MessageToString(config, as_utf8=True)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -228,3 +228,8 @@ def _sentence(fault: ErrorDetails, given: Mapping[str, tuple[str, Any]]) -> str:
     origin, value = given[str(fault["loc"][0])]
     sent = "" if fault["loc"][0] == "api_key" else f", not {value!r}"  # a key is never shown
     return f"{origin}: {message[0].lower()}{message[1:]}{sent}"
+
+
+def reachable(host: str) -> str:
+    """An address to connect to for one that is listened on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -191,7 +191,7 @@ class AsyncStream(AsyncIterator[Piece]):
     def _start(self, server: Server) -> None:
         self._server = server
         left = max(0.0, self._deadline - time.monotonic())
-        self._call = server.infer(self._request, timeout=left, metadata=wire.METADATA)
+        self._call = server.infer(self._request, timeout=left)
         self._reading = None
 
     async def _read(self, timeout: float | None) -> Any:

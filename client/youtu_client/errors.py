@@ -95,11 +95,20 @@ _BY_TEXT: list[tuple[grpc.StatusCode, re.Pattern[str], type[YoutuError]]] = [
 ]
 
 
-# What Triton refuses before it reaches the model comes without a status, whatever was asked of it.
+INVALID = "invalid request: "
+"""How the model begins its refusals of a wrong request."""
+
+# Triton ends a stream with a real status only when asked to by metadata, and 2.51 then dies of it now and
+# then. Without, the words are all there is: the model's own, and Triton's before the model is reached.
 _WITHOUT_CODE: list[tuple[re.Pattern[str], type[YoutuError]]] = [
+    (re.compile(f"^{INVALID}"), InvalidRequest),
     (re.compile(r"queue is full|maximum queue size", re.I), Busy),
     (
-        re.compile(r"unknown model|not at ready state|no available versions|not ready|stopp|exiting", re.I),
+        re.compile(
+            r"unknown model|not at ready state|no available versions|not ready|stopp|exiting"
+            r"|shutting down|engine does not answer|not healthy",
+            re.I,
+        ),
         NotReady,
     ),
     (re.compile(r"\binputs?\b|\bshape\b|\bbatch|\bdata-type\b", re.I), InvalidRequest),
@@ -110,7 +119,7 @@ def from_message(message: str, server: str) -> YoutuError:
     """The exception for an `error_message` in an otherwise good stream of `server`."""
     for pattern, kind in _WITHOUT_CODE:
         if pattern.search(message):
-            return kind(message, server=server)
+            return kind(message.removeprefix(INVALID), server=server)
     return ServerError(f"{server} failed: {message}", server=server)
 
 

@@ -106,7 +106,7 @@ class Stream(Iterator[Piece]):
     def _start(self, server: Server) -> None:
         self._server = server
         left = max(0.0, self._deadline - time.monotonic())
-        self._call = server.infer(self._request, timeout=left, metadata=wire.METADATA)
+        self._call = server.infer(self._request, timeout=left)
         if self._reader is not None:
             self._reader = _Reader(self._call)
         if self._closed:

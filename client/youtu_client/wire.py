@@ -22,9 +22,6 @@ from .errors import InvalidRequest, ServerError
 Message: TypeAlias = "Mapping[str, Any]"
 Prompt: TypeAlias = "str | Sequence[Message]"
 
-METADATA = (("triton_grpc_error", "true"),)
-"""Asks Triton to end a stream with the real gRPC status instead of an OK that carries a text."""
-
 
 class Sampling(TypedDict, total=False):
     """Options of one request. What is absent or None is left to the server's defaults."""

@@ -103,9 +103,12 @@ class Call:
         return self.cancelled
 
 
+TOLD = (None, "INVALID_ARGUMENT", "INTERNAL", "UNKNOWN")
+
+
 class Refusal(Exception):
-    """Ends a request with an error. Without `code` it is one of Triton's own, made before the model is
-    reached: those never carry a status, not even with `triton_grpc_error` (seen with Triton 2.51)."""
+    """Ends a request with an error. What the model or Triton refuses comes as a text in a good stream, as
+    Triton 2.51 sends it; any other status ends the call, as gRPC does when connection or time run out."""
 
     def __init__(self, code: str | None, message: str) -> None:
         super().__init__(message)
@@ -200,10 +203,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             try:
                 yield from self._answer(request, metadata, context)
             except Refusal as refusal:
-                if refusal.code and metadata.get("triton_grpc_error") == "true":
-                    context.abort(getattr(grpc.StatusCode, refusal.code), str(refusal))
-                # Triton without that metadata: an OK stream that carries the message and no code.
-                yield service_pb2.ModelStreamInferResponse(error_message=str(refusal))
+                text = str(refusal)
+                if refusal.code not in TOLD and "queue" not in text:
+                    context.abort(getattr(grpc.StatusCode, refusal.code), text)
+                if refusal.code == "INVALID_ARGUMENT":
+                    text = f"invalid request: {text}"
+                yield service_pb2.ModelStreamInferResponse(error_message=text)
 
     def _known(self, name: str, context: Any) -> None:
         if name != MODEL or not self.ready:

@@ -199,7 +199,7 @@ def test_refused_rows_are_written_once_and_failed_rows_asked_again(fake: FakeTri
     done = youtu(fake, "batch", str(given), str(out))
     assert done.returncode == 1
     assert "youtu: row 3: " in done.stderr
-    assert "(INTERNAL): the fake fails" in done.stderr
+    assert "failed: the fake fails" in done.stderr
     assert "2 refused as invalid" in done.stderr
     assert "1 failed" in done.stderr
     errors = {answer["id"]: answer["error"] for answer in jsonl(out)}

@@ -127,7 +127,7 @@ def test_ask_json(fake: FakeTriton) -> None:
     ("args", "code", "says"),
     [
         (["ask", 'fake:{"queue_full": true}'], 1, "youtu: the engine's queue is full"),
-        (["ask", 'fake:{"tokens": 5, "fail_at": 2}'], 1, "(INTERNAL): the fake fails"),
+        (["ask", 'fake:{"tokens": 5, "fail_at": 2}'], 1, "failed: the fake fails"),
         (["ask", "x", "--temperature", "nan"], 1, "youtu: temperature must be"),
         (["ask", "x", "--seed", "-1"], 1, "youtu: seed must be from 0 to 18446744073709551615, not -1"),
         (["ask", SILENT, "--timeout", "0.2"], 1, "was not done within the timeout"),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.launch import RESTARTS, answers, reachable
+from serve.launch import RESTARTS, answers
+from serve.settings import reachable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENDS_WELL = (

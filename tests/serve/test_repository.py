@@ -50,6 +50,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "repetition_penalty": "1.0",
         "engine_dir": str(tmp_path / "engine"),
         "engine_model": "llama_cpp",
+        "engine_url": "127.0.0.1:8001",
         "tokens_per_block": "1",
     }
 

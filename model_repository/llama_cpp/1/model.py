@@ -41,10 +41,14 @@ class _Delivery:
     def send(self, response: Any, *, final: bool) -> None:
         """One response, or with None just the end. After the last one nothing goes out any more."""
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        # The stub drops outputs that nobody asked for without holding the GIL: these must not be the last
+        # references to them.
+        kept = response.output_tensors() if response else []
         with self._lock:
             if not self._closed:
                 self._closed = final
                 self._sender.send(response, flags) if response else self._sender.send(flags=flags)
+        kept.clear()
 
     def left(self) -> bool:
         """Whether the caller has gone. Triton dies when it is asked about a request that has ended."""

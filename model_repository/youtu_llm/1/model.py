@@ -18,11 +18,21 @@ import contract
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from detokenizer import StreamingText, token_bytes
+from engine_client import EngineCall, EngineClient, EngineError
 from prompt import PromptBuilder, PromptError
 
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
+
+
+# Tensors that an engine sends beside its tokens, and where they go in _Progress.
+_PERF = {
+    "kv_cache_reused_blocks": "cached",
+    "first_token_time_ns": "first_ns",
+    "last_token_time_ns": "last_ns",
+}
+_OUTPUTS = ("output_ids", "output_log_probs", *_PERF)
 
 
 class _Call:
@@ -32,15 +42,31 @@ class _Call:
         self._sender, self._lock, self._closed = sender, threading.Lock(), False
         self.engine_id = f"youtu-{secrets.token_hex(8)}"
         self.arrival_ns = time.time_ns()
+        self._engine_call: EngineCall | None = None
         self.cancelled = False
+
+    def follow(self, engine_call: EngineCall) -> None:
+        """From here on a reader who leaves ends this call of the engine."""
+        self._engine_call = engine_call
+        if self.cancelled:
+            engine_call.cancel()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self._engine_call is not None:
+            self._engine_call.cancel()
 
     def send(self, response: Any, *, final: bool) -> None:
         """One response, or with None just the end. After the last one nothing goes out any more."""
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        # The stub drops outputs that nobody asked for without holding the GIL: these must not be the last
+        # references to them.
+        kept = response.output_tensors() if response else []
         with self._lock:
             if not self._closed:
                 self._closed = final
                 self._sender.send(response, flags) if response else self._sender.send(flags=flags)
+        kept.clear()
 
     def left(self) -> bool:
         """Whether the reader has gone. Triton dies when it is asked about a request that has ended."""
@@ -56,6 +82,13 @@ class _Progress:
         self.cached = 0
         self.first_ns = 0
         self.last_ns = 0
+
+    def take(self, response: dict[str, list[Any]]) -> list[int]:
+        """The new tokens of one response; what it says beside them is remembered."""
+        for name, attribute in _PERF.items():
+            if response.get(name):
+                setattr(self, attribute, response[name][0])
+        return response.get("output_ids", [])
 
 
 class TritonPythonModel:
@@ -76,7 +109,7 @@ class TritonPythonModel:
             vocab_size=int(facts["vocab_size"]),
         )
         self._eos: list[int] = facts["eos_token_ids"]
-        self._engine_model = parameters["engine_model"]
+        self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
         self._tokens_per_block = int(parameters["tokens_per_block"])
         self._places = threading.BoundedSemaphore(
             int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
@@ -104,6 +137,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         self._closing.set()
         self._watcher.join()
+        self._engine.close()
 
     def _serve(self, call: _Call, wanted: contract.TextRequest) -> None:
         with self._lock:
@@ -112,6 +146,9 @@ class TritonPythonModel:
             self._answer(call, wanted)
         except (contract.InvalidInput, PromptError) as error:
             _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
+        except EngineError as error:
+            unavailable = pb_utils.TritonError.UNAVAILABLE
+            _refuse(call, str(error), unavailable if error.unavailable else pb_utils.TritonError.INTERNAL)
         except Exception as error:  # whatever it is, the caller must hear of it
             pb_utils.Logger.log_error(f"{call.engine_id}: {type(error).__name__}: {error}")
             _refuse(call, f"the request failed inside the server: {error}", pb_utils.TritonError.INTERNAL)
@@ -142,15 +179,10 @@ class TritonPythonModel:
         pieces: list[str] = []
         log_probs: list[float] = []
         reason = ""
-        responses = self._engine_request(call, ids, limit, wanted).exec(decoupled=True)
-        for response in responses:
-            if response.has_error():
-                error = response.error()
-                _refuse(call, error.message(), error.code())
-                return
-            new = self._take(response, progress)
-            if reason:
-                continue  # the engine was told to stop; its last tokens are nobody's
+        engine_call = self._engine.start(call.engine_id, self._inputs(ids, limit, wanted), _OUTPUTS)
+        call.follow(engine_call)
+        for response in engine_call:
+            new = progress.take(response)
             for i, token in enumerate(new):
                 progress.tokens += 1
                 if token in self._eos:
@@ -159,14 +191,15 @@ class TritonPythonModel:
                     pieces.append(piece)
                 if text.stopped:
                     reason = "stop"
+                    engine_call.cancel()
                 if reason:
                     new = new[: i + 1]
                     break
             if wanted.return_log_probs:
-                log_probs += _values(response, "output_log_probs", [])[: len(new)]
+                log_probs += response.get("output_log_probs", [])[: len(new)]
             if text.stopped:
-                self._stop(call)
-            elif wanted.stream and pieces and not reason:
+                break
+            if wanted.stream and pieces and not reason:
                 self._send(call, "".join(pieces), log_probs, wanted)
                 pieces, log_probs = [], []
         if call.cancelled:
@@ -178,20 +211,7 @@ class TritonPythonModel:
         end = self._ending(call, reason, len(ids), progress)
         self._send(call, "".join(pieces), log_probs, wanted, end)
 
-    def _take(self, response: Any, progress: _Progress) -> list[int]:
-        """The new tokens of an engine response; its perf tensors go into `progress`."""
-        perf = {
-            name: values[0]
-            for name in ("kv_cache_reused_blocks", "first_token_time_ns", "last_token_time_ns")
-            if (values := _values(response, name, []))
-        }
-        progress.cached = perf.get("kv_cache_reused_blocks", progress.cached)
-        progress.first_ns = perf.get("first_token_time_ns", progress.first_ns)
-        progress.last_ns = perf.get("last_token_time_ns", progress.last_ns)
-        tokens: list[int] = _values(response, "output_ids", [])
-        return tokens
-
-    def _engine_request(self, call: _Call, ids: list[int], limit: int, wanted: contract.TextRequest) -> Any:
+    def _inputs(self, ids: list[int], limit: int, wanted: contract.TextRequest) -> dict[str, Any]:
         inputs: dict[str, Any] = {
             "input_ids": np.array([ids], np.int32),
             "input_lengths": np.array([[len(ids)]], np.int32),
@@ -223,18 +243,7 @@ class TritonPythonModel:
                 inputs[name] = np.array([[value]], kind)
         seed = wanted.seed if wanted.seed is not None else secrets.randbits(63)
         inputs["seed"] = np.array([[seed]], np.uint64)
-        return pb_utils.InferenceRequest(
-            model_name=self._engine_model,
-            request_id=call.engine_id,
-            requested_output_names=[
-                "output_ids",
-                "kv_cache_reused_blocks",
-                "first_token_time_ns",
-                "last_token_time_ns",
-                *(["output_log_probs"] if wanted.return_log_probs else []),
-            ],
-            inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
-        )
+        return inputs
 
     def _ending(self, call: _Call, reason: str, prompt_tokens: int, progress: _Progress) -> list[Any]:
         now = time.time_ns()
@@ -261,31 +270,13 @@ class TritonPythonModel:
             out.append(pb_utils.Tensor("output_log_probs", np.array([log_probs], np.float32)))
         call.send(pb_utils.InferenceResponse(out), final=bool(end))
 
-    def _stop(self, call: _Call) -> None:
-        """Tell the engine that nobody wants the rest."""
-        request = pb_utils.InferenceRequest(
-            model_name=self._engine_model,
-            request_id=call.engine_id,
-            requested_output_names=["output_ids"],
-            inputs=[
-                pb_utils.Tensor("input_ids", np.zeros((1, 1), np.int32)),
-                pb_utils.Tensor("input_lengths", np.ones((1, 1), np.int32)),
-                pb_utils.Tensor("request_output_len", np.ones((1, 1), np.int32)),
-                pb_utils.Tensor("stop", np.array([[True]])),
-            ],
-        )
-        for _ in request.exec(decoupled=True):
-            pass
-
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
             with self._lock:
                 calls = list(self._calls)
             for call in calls:
-                if call.cancelled or call.left():
-                    # Again each time until it has ended: the first may come before the engine knows it.
-                    call.cancelled = True
-                    self._stop(call)
+                if not call.cancelled and call.left():
+                    call.cancel()
 
 
 def _reader(request: Any) -> contract.Read:
@@ -296,10 +287,8 @@ def _reader(request: Any) -> contract.Read:
     return read
 
 
-def _values(response: Any, name: str, default: list[Any]) -> list[Any]:
-    tensor = pb_utils.get_output_tensor_by_name(response, name)
-    return default if tensor is None else tensor.as_numpy().reshape(-1).tolist()
-
-
 def _refuse(call: _Call, message: str, code: int) -> None:
+    """Streams carry no status, so a wrong request is told by its first words too."""
+    if code == pb_utils.TritonError.INVALID_ARG:
+        message = f"invalid request: {message}"
     call.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code)), final=True)

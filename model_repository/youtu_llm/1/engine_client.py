@@ -1,0 +1,105 @@
+"""The way from the text contract to the engine: the token contract over Triton's own gRPC port.
+
+Not through the Python backend's BLS: in Triton 2.51 its decoupled form locks up when several threads
+use it at once (`ResponseIterator::Next` takes the GIL while it holds a mutex that a thread with the GIL waits
+for). A gRPC call also carries a cancel to the engine, whichever it is.
+
+Knows tensors by name; knows neither text nor what an engine does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb  # type: ignore[import-untyped]
+
+_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    # Triton is this very process's parent: when it cannot be reached now, it will be at once or never.
+    ("grpc.max_reconnect_backoff_ms", 200),
+]
+_DATATYPES = {"int32": "INT32", "int64": "INT64", "uint64": "UINT64", "float32": "FP32", "bool": "BOOL"}
+_DTYPES = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+# What a full queue is called: by our engine, and by Triton's scheduler in front of NVIDIA's.
+_FULL = re.compile(r"queue is full|maximum queue size", re.IGNORECASE)
+
+
+class EngineError(Exception):
+    """The engine refused or failed. `unavailable`: the same request may succeed a little later."""
+
+    def __init__(self, message: str, *, unavailable: bool) -> None:
+        super().__init__(message)
+        self.unavailable = unavailable
+
+
+class EngineClient:
+    """One channel to `url` (host:port), for requests to `model`. Safe to use from many threads."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._model = model
+        self._channel = grpc.insecure_channel(url, options=_OPTIONS)
+        # One request per call: the streaming method is opened as if only its answer were a stream.
+        self._infer = self._channel.unary_stream(
+            _METHOD,
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )
+
+    def start(
+        self, request_id: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> EngineCall:
+        """Send a request; its responses carry those of `outputs` that the engine has to tell."""
+        request = pb.ModelInferRequest(model_name=self._model, id=request_id)
+        for name, array in inputs.items():
+            request.inputs.add(name=name, datatype=_DATATYPES[array.dtype.name], shape=array.shape)
+            request.raw_input_contents.append(array.tobytes())
+        for name in outputs:
+            request.outputs.add(name=name)
+        return EngineCall(self._infer(request))
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class EngineCall:
+    """The responses to one request, each as tensor name -> values (flat); ends early when cancelled."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._call.cancel()
+
+    def __iter__(self) -> Iterator[dict[str, list[Any]]]:
+        """Raises EngineError."""
+        try:
+            for response in self._call:
+                if response.error_message:
+                    message = response.error_message
+                    raise EngineError(message, unavailable=bool(_FULL.search(message)))
+                yield _values(response.infer_response)
+        except grpc.RpcError as error:
+            if not self._cancelled:
+                raise EngineError(
+                    f"the engine does not answer: {error.details()}",
+                    unavailable=error.code() == grpc.StatusCode.UNAVAILABLE,
+                ) from error
+        finally:
+            self._call.cancel()
+
+
+def _values(response: Any) -> dict[str, list[Any]]:
+    return {
+        output.name: np.frombuffer(raw, _DTYPES[output.datatype]).tolist()
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
