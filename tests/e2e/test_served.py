@@ -97,7 +97,9 @@ def test_rubbish_is_refused_while_others_go_on(client: Client, options: dict[str
 
 def test_a_prompt_that_does_not_fit_is_refused_with_the_limit(client: Client) -> None:
     with pytest.raises(InvalidRequest, match=r"1 to 2047 tokens fit a context of 2048"):
-        client.complete("好" * 5000)
+        client.complete("好" * 2500)
+    with pytest.raises(InvalidRequest, match=r"text_input: no text of more than \d+ bytes fits"):
+        client.complete("好" * 1_000_000)
 
 
 def test_a_left_stream_frees_its_slot(client: Client) -> None:

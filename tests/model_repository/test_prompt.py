@@ -38,18 +38,19 @@ def test_chat_prompts_equal_those_of_transformers(
 
     reference = AutoTokenizer.from_pretrained(DEMO)
     expected = reference.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    assert builder.encode_chat(messages, {}) == expected
+    assert builder.encode(builder.render(messages, {}), add_special_tokens=False) == expected
 
 
 def test_raw_prompts_equal_those_of_transformers(builder: PromptBuilder) -> None:
     from transformers import AutoTokenizer
 
-    assert builder.encode_text("hello 你好") == AutoTokenizer.from_pretrained(DEMO)("hello 你好")["input_ids"]
+    expected = AutoTokenizer.from_pretrained(DEMO)("hello 你好")["input_ids"]
+    assert builder.encode("hello 你好", add_special_tokens=True) == expected
 
 
 def test_a_template_that_refuses_is_the_callers_fault(builder: PromptBuilder) -> None:
     with pytest.raises(PromptError, match="the chat template refuses"):
-        builder.encode_chat([{"role": "tool", "content": "x"}], {})
+        builder.render([{"role": "tool", "content": "x"}], {})
 
 
 def test_a_template_cannot_reach_the_machine(builder: PromptBuilder, tmp_path: Path) -> None:
@@ -58,4 +59,4 @@ def test_a_template_cannot_reach_the_machine(builder: PromptBuilder, tmp_path: P
     (tmp_path / "engine.json").write_text("{}")
     (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
     with pytest.raises(PromptError):
-        PromptBuilder(tmp_path).encode_chat(CONVERSATION, {})
+        PromptBuilder(tmp_path).render(CONVERSATION, {})

@@ -98,6 +98,7 @@ class TritonPythonModel:
         try:
             self._prompts = PromptBuilder(engine_dir)
             self._bytes = token_bytes(self._prompts.tokenizer)
+            self._longest_token = max(map(len, self._bytes))
         except Exception as error:
             raise pb_utils.TritonModelException(f"engine_dir {str(engine_dir)!r}: {error}") from error
         facts = self._prompts.facts
@@ -158,15 +159,23 @@ class TritonPythonModel:
             self._places.release()
 
     def _prompt(self, wanted: contract.TextRequest) -> list[int]:
-        if wanted.messages is not None:
-            ids = self._prompts.encode_chat(wanted.messages, wanted.template_kwargs)
+        name = "text_input" if wanted.messages is None else "messages"
+        if wanted.messages is None:
+            text = wanted.text or ""
         else:
-            ids = self._prompts.encode_text(wanted.text or "")
-        if not 1 <= len(ids) < self._defaults.context:
-            name = "text_input" if wanted.messages is None else "messages"
+            text = self._prompts.render(wanted.messages, wanted.template_kwargs)
+        context = self._defaults.context
+        # No need to count the tokens of a text that even the longest ones could not spell.
+        if (size := len(text.encode())) > context * self._longest_token:
             raise contract.InvalidInput(
-                f"{name}: 1 to {self._defaults.context - 1} tokens fit a context of {self._defaults.context} "
-                f"with room for an answer, {len(ids)} were sent"
+                f"{name}: no text of more than {context * self._longest_token} bytes fits a context of "
+                f"{context} tokens, {size} were sent"
+            )
+        ids = self._prompts.encode(text, add_special_tokens=wanted.messages is None)
+        if not 1 <= len(ids) < context:
+            raise contract.InvalidInput(
+                f"{name}: 1 to {context - 1} tokens fit a context of {context} with room for an answer, "
+                f"{len(ids)} were sent"
             )
         return ids
 

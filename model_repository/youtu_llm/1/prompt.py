@@ -33,17 +33,17 @@ class PromptBuilder:
         source = path.read_text(encoding="utf-8") if path.is_file() else ""
         self._template = _environment().from_string(source) if source else None
 
-    def encode_text(self, text: str) -> list[int]:
-        """A raw prompt, with whatever the tokenizer itself puts around a text."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=True).ids
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids; `add_special_tokens` with whatever the tokenizer itself puts around a raw text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def encode_chat(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> list[int]:
-        """The conversation so far, up to where the model is to speak. Raises PromptError."""
+    def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> str:
+        """The conversation as text, up to where the model is to speak. Raises PromptError."""
         if self._template is None:
             raise PromptError("messages: this model has no chat template; send text_input")
         try:
-            text = self._template.render(
+            return self._template.render(
                 messages=messages,
                 add_generation_prompt=True,
                 bos_token=self.facts.get("bos_token") or "",
@@ -52,8 +52,6 @@ class PromptBuilder:
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise PromptError(f"messages: the chat template refuses them: {error}") from error
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
 
 
 def _environment() -> jinja2.Environment:
