@@ -71,6 +71,7 @@ class Conversation:
         self, served: ServedModel, wanted: ChatRequest, caller: Caller, drain: Drain, line: Entry
     ) -> None:
         self._served = served
+        self._asked_as = "prompt" if wanted.messages is None else "messages"
         self._caller = caller
         self._drain = drain
         self._line = line
@@ -161,7 +162,7 @@ class Conversation:
             self._served.forget()
         # Only its kind: the words of an error may quote the text. Triton's log has them, under the same id.
         self._line.error = type(error).__name__
-        return from_client(error, FIELDS)
+        return from_client(error, FIELDS, asked_as=self._asked_as)
 
     def _nobody(self) -> Response:
         self._line.left = True

@@ -85,10 +85,14 @@ _SENTENCES: list[tuple[type[YoutuError], int, str, str]] = [
 ]
 
 
-def from_client(error: YoutuError, fields: tuple[str, ...] = ()) -> ApiError:
-    """What the caller is told about `error`. `fields`: names that a refusal may speak of, for `param`."""
+def from_client(error: YoutuError, fields: tuple[str, ...] = (), *, asked_as: str = "messages") -> ApiError:
+    """What the caller is told about `error`. `fields`: names that a refusal may speak of, for `param`.
+
+    `asked_as`: what the caller called the question; the model knows only messages.
+    """
     if isinstance(error, InvalidRequest):
-        return ApiError(400, "invalid_value", error.message, param=_field_in(error.message, fields))
+        message = re.sub(r"^messages(?=: )", asked_as, error.message)
+        return ApiError(400, "invalid_value", message, param=_field_in(message, fields))
     retry = {"Retry-After": str(RETRY_AFTER_S)} if error.retryable else {}
     if isinstance(error, Busy):
         message = f"All slots are taken and the queue is full; try again in {RETRY_AFTER_S} seconds."

@@ -261,3 +261,11 @@ def test_a_refusal_by_the_model_keeps_its_sentence(frontend: Frontend) -> None:
         assert reply.status == 400
         assert reply.error["message"] == "top_k must be at most 9, not 10"
         assert reply.error["param"] == "top_k"
+
+
+def test_a_question_that_does_not_fit_is_named_as_it_was_asked(frontend: Frontend) -> None:
+    question = script(fail_at=0, fail_code="INVALID_ARGUMENT", fail_message="messages: 9 tokens do not fit")
+    reply = frontend.post({"prompt": question})
+    assert (reply.error["message"], reply.error["param"]) == ("prompt: 9 tokens do not fit", "prompt")
+    reply = frontend.post({"messages": [{"role": "user", "content": question}]})
+    assert (reply.error["message"], reply.error["param"]) == ("messages: 9 tokens do not fit", "messages")
