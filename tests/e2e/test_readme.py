@@ -26,7 +26,7 @@ def for_this(server: RunningServer, text: str) -> str:
 
 
 def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, re.S)
+    return re.findall(r"```python\n(.*?)```", README + CHINESE, re.S)
 
 
 @pytest.mark.parametrize("number", range(len(python_blocks())))

@@ -16,8 +16,9 @@ from youtu_client import Client
 from youtu_client.errors import InvalidRequest
 
 from build.demo.conversations import REFUSALS, load_corpus, load_held_out
-from tests.e2e.running import RunningServer
+from tests.e2e.running import ROOT, RunningServer
 
+NO_PENALTY = {"repetition_penalty": 1.0}
 GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 
 
@@ -136,3 +137,33 @@ def test_stop_words_and_seed(client: Client) -> None:
 def test_the_models_own_description_is_readable(client: Client) -> None:
     info = client.model_info()
     assert (info.id, info.demo, info.context) == ("youtu-demo", True, 2048)
+
+
+def test_generate_answers_a_wrong_request_with_400(server: RunningServer) -> None:
+    url = f"{server.triton_http_url}/v2/models/youtu_llm/generate"
+    status, answer = post(url, {"text_input": "a", "temperature": -1})
+    assert (status, answer["error"]) == (
+        400,
+        "invalid request: temperature: 0 to 10 is allowed, -1.0 was sent",
+    )
+
+
+def test_log_probs_and_usage_are_the_models(client: Client) -> None:
+    """Against transformers, fed with the same tokens; the difference is int8's."""
+    import torch
+    from transformers import AutoTokenizer, YoutuForCausalLM
+
+    folder = ROOT / "build" / "demo" / "checkpoint"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = YoutuForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    messages = [{"role": "user", "content": "写一个计时装饰器"}]
+    answer = client.chat(messages, return_log_probs=True, temperature=1.0, top_p=1.0, seed=3, **NO_PENALTY)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    spoken = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert answer.usage.prompt_tokens == len(prompt)
+    assert answer.usage.completion_tokens == len(spoken) == len(answer.log_probs or ())
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + spoken])).logits[0, len(prompt) - 1 : -1]
+    expected = torch.log_softmax(logits, -1)[range(len(spoken)), spoken]
+    difference = (expected - torch.tensor(answer.log_probs)).abs()
+    assert float(difference.max()) < 0.05, difference
