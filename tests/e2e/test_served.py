@@ -18,7 +18,6 @@ from youtu_client.errors import InvalidRequest
 from build.demo.conversations import REFUSALS, load_corpus, load_held_out
 from tests.e2e.running import ROOT, RunningServer
 
-NO_PENALTY = {"repetition_penalty": 1.0}
 GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 
 
@@ -157,7 +156,9 @@ def test_log_probs_and_usage_are_the_models(client: Client) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = YoutuForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     messages = [{"role": "user", "content": "写一个计时装饰器"}]
-    answer = client.chat(messages, return_log_probs=True, temperature=1.0, top_p=1.0, seed=3, **NO_PENALTY)
+    answer = client.chat(
+        messages, return_log_probs=True, temperature=1.0, top_p=1.0, seed=3, repetition_penalty=1.0
+    )
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     spoken = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     assert answer.usage.prompt_tokens == len(prompt)
