@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from youtu_client import Client
-from youtu_client.errors import InvalidRequest
+from youtu_client.errors import Busy, InvalidRequest
 
 from build.demo.conversations import REFUSALS, load_corpus, load_held_out
 from tests.e2e.running import ROOT, RunningServer
@@ -123,6 +124,26 @@ def test_a_left_stream_frees_its_slot(client: Client) -> None:
     assert waited[0] < 1.0
     for stream in streams[1:]:
         stream.close()
+
+
+def test_a_full_queue_refuses_and_the_others_are_served(client: Client, server: RunningServer) -> None:
+    places = server.settings.slots + server.settings.queue
+    streams = [client.stream("你好", min_tokens=1900, max_tokens=1900) for _ in range(places)]
+    for stream in streams:
+        stream.poll(0)  # sends it
+    time.sleep(1)
+    with pytest.raises(Busy, match=f"{server.settings.queue} requests wait"):
+        client.chat("你好", max_tokens=1)
+    status, answer = post(f"{server.http_url}/chat", {"prompt": "你好"})
+    assert (status, answer["error"]["code"]) == (429, "queue_full")
+    for stream in streams:
+        stream.close()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        with contextlib.suppress(Busy):
+            assert client.chat("你好", max_tokens=1).finish_reason == "length"
+            return
+    pytest.fail("the places of those who left were not free within 5 s")
 
 
 def test_stop_words_and_seed(client: Client) -> None:
