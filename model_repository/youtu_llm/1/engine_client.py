@@ -2,13 +2,15 @@
 
 Not through the Python backend's BLS: in Triton 2.51 its decoupled form locks up when several threads
 use it at once (`ResponseIterator::Next` takes the GIL while it holds a mutex that a thread with the GIL waits
-for). A gRPC call also carries a cancel to the engine, whichever it is.
+for). And a call is ended by the token contract's own `stop` request, never by cancelling it: a cancel that
+meets a response locks up or kills Triton's gRPC server, about once in a thousand times.
 
 Knows tensors by name; knows neither text nor what an engine does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +28,7 @@ _OPTIONS = [
     # Triton is this very process's parent: when it cannot be reached now, it will be at once or never.
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
+STOP_TIMEOUT = 2.0  # s
 _DATATYPES = {"int32": "INT32", "int64": "INT64", "uint64": "UINT64", "float32": "FP32", "bool": "BOOL"}
 _DTYPES = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 # What a full queue is called: by our engine, and by Triton's scheduler in front of NVIDIA's.
@@ -63,22 +66,34 @@ class EngineClient:
             request.raw_input_contents.append(array.tobytes())
         for name in outputs:
             request.outputs.add(name=name)
-        return EngineCall(self._infer(request))
+        return EngineCall(self, request_id, self._infer(request))
+
+    def stop(self, request_id: str) -> None:
+        """End the request of that id, if the engine has it; its responses then come to an end."""
+        request = pb.ModelInferRequest(model_name=self._model, id=request_id)
+        # The engine's required tensors, of which it reads none.
+        for name in ("input_ids", "input_lengths", "request_output_len"):
+            request.inputs.add(name=name, datatype="INT32", shape=[1, 1])
+            request.raw_input_contents.append(np.ones(1, np.int32).tobytes())
+        request.inputs.add(name="stop", datatype="BOOL", shape=[1, 1])
+        request.raw_input_contents.append(b"\x01")
+        with contextlib.suppress(grpc.RpcError):
+            for _ in self._infer(request, timeout=STOP_TIMEOUT):
+                pass
 
     def close(self) -> None:
         self._channel.close()
 
 
 class EngineCall:
-    """The responses to one request, each as tensor name -> values (flat); ends early when cancelled."""
+    """The responses to one request, each as tensor name -> values (flat). Is to be read to its end."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._cancelled = False
+    def __init__(self, client: EngineClient, request_id: str, call: Any) -> None:
+        self._client, self._request_id, self._call = client, request_id, call
 
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._call.cancel()
+    def stop(self) -> None:
+        """Make it end soon. Does nothing when the request has not reached the engine yet: ask again then."""
+        self._client.stop(self._request_id)
 
     def __iter__(self) -> Iterator[dict[str, list[Any]]]:
         """Raises EngineError."""
@@ -89,13 +104,10 @@ class EngineCall:
                     raise EngineError(message, unavailable=bool(_FULL.search(message)))
                 yield _values(response.infer_response)
         except grpc.RpcError as error:
-            if not self._cancelled:
-                raise EngineError(
-                    f"the engine does not answer: {error.details()}",
-                    unavailable=error.code() == grpc.StatusCode.UNAVAILABLE,
-                ) from error
-        finally:
-            self._call.cancel()
+            raise EngineError(
+                f"the engine does not answer: {error.details()}",
+                unavailable=error.code() == grpc.StatusCode.UNAVAILABLE,
+            ) from error
 
 
 def _values(response: Any) -> dict[str, list[Any]]:

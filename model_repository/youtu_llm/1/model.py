@@ -38,8 +38,9 @@ _OUTPUTS = ("output_ids", "output_log_probs", *_PERF)
 class _Call:
     """One request on its way: the door to its reader, and the id that the engine knows it by."""
 
-    def __init__(self, sender: Any) -> None:
+    def __init__(self, sender: Any, stop_key: str | None) -> None:
         self._sender, self._lock, self._closed = sender, threading.Lock(), False
+        self.stop_key = stop_key
         self.engine_id = f"youtu-{secrets.token_hex(8)}"
         self.arrival_ns = time.time_ns()
         self._engine_call: EngineCall | None = None
@@ -48,13 +49,10 @@ class _Call:
     def follow(self, engine_call: EngineCall) -> None:
         """From here on a reader who leaves ends this call of the engine."""
         self._engine_call = engine_call
-        if self.cancelled:
-            engine_call.cancel()
 
-    def cancel(self) -> None:
-        self.cancelled = True
+    def stop_engine(self) -> None:
         if self._engine_call is not None:
-            self._engine_call.cancel()
+            self._engine_call.stop()
 
     def send(self, response: Any, *, final: bool) -> None:
         """One response, or with None just the end. After the last one nothing goes out any more."""
@@ -118,12 +116,16 @@ class TritonPythonModel:
         self._calls: set[_Call] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._look = threading.Event()  # somebody has left: do not wait for the next look
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            call = _Call(request.get_response_sender())
+            call = _Call(request.get_response_sender(), contract.stop_key(_reader(request)))
+            if contract.wants_stop(_reader(request)):
+                self._stop(call)
+                continue
             if not self._places.acquire(blocking=False):
                 _refuse(call, "the queue is full", pb_utils.TritonError.UNAVAILABLE)
                 continue
@@ -133,16 +135,26 @@ class TritonPythonModel:
                 self._places.release()
                 _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
                 continue
+            with self._lock:
+                self._calls.add(call)
             threading.Thread(target=self._serve, args=(call, wanted), name="serve", daemon=True).start()
 
     def finalize(self) -> None:
         self._closing.set()
+        self._look.set()
         self._watcher.join()
         self._engine.close()
 
-    def _serve(self, call: _Call, wanted: contract.TextRequest) -> None:
+    def _stop(self, asked: _Call) -> None:
+        """End the request that was sent with the same stop_key; answered at once, also when there is none."""
         with self._lock:
-            self._calls.add(call)
+            for call in self._calls:
+                if asked.stop_key and call.stop_key == asked.stop_key:
+                    call.cancelled = True
+        self._look.set()
+        asked.send(None, final=True)
+
+    def _serve(self, call: _Call, wanted: contract.TextRequest) -> None:
         try:
             self._answer(call, wanted)
         except (contract.InvalidInput, PromptError) as error:
@@ -188,9 +200,14 @@ class TritonPythonModel:
         pieces: list[str] = []
         log_probs: list[float] = []
         reason = ""
+        if call.cancelled:
+            call.send(None, final=True)
+            return
         engine_call = self._engine.start(call.engine_id, self._inputs(ids, limit, wanted), _OUTPUTS)
         call.follow(engine_call)
         for response in engine_call:
+            if text.stopped or call.cancelled:
+                continue  # it was told to stop; its last tokens are nobody's
             new = progress.take(response)
             for i, token in enumerate(new):
                 progress.tokens += 1
@@ -200,14 +217,12 @@ class TritonPythonModel:
                     pieces.append(piece)
                 if text.stopped:
                     reason = "stop"
-                    engine_call.cancel()
+                    engine_call.stop()
                 if reason:
                     new = new[: i + 1]
                     break
             if wanted.return_log_probs:
                 log_probs += response.get("output_log_probs", [])[: len(new)]
-            if text.stopped:
-                break
             if wanted.stream and pieces and not reason:
                 self._send(call, "".join(pieces), log_probs, wanted)
                 pieces, log_probs = [], []
@@ -280,12 +295,16 @@ class TritonPythonModel:
         call.send(pb_utils.InferenceResponse(out), final=bool(end))
 
     def _watch(self) -> None:
-        while not self._closing.wait(WATCH_PERIOD):
+        while not self._closing.is_set():
+            self._look.wait(WATCH_PERIOD)
+            self._look.clear()
             with self._lock:
                 calls = list(self._calls)
             for call in calls:
-                if not call.cancelled and call.left():
-                    call.cancel()
+                if call.cancelled or call.left():
+                    call.cancelled = True
+                    # Each time until it has ended: a stop may come to the engine before its request does.
+                    call.stop_engine()
 
 
 def _reader(request: Any) -> contract.Read:
