@@ -15,7 +15,6 @@ import grpc.aio  # type: ignore[import-untyped]
 from . import wire
 from .answers import Answer, ModelInfo, Piece
 from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
-from .leaving import drain_async, leave_async, wait_for_leaving_async
 from .servers import Rota, Server, addresses
 from .wire import Prompt, Sampling
 
@@ -80,7 +79,6 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the channels. Streams under way end with Cancelled."""
         for server in self._rota.servers:
-            await wait_for_leaving_async(server)
             channel = server.release()
             if channel is not None:
                 await channel.close()
@@ -120,7 +118,7 @@ class AsyncStream(AsyncIterator[Piece]):
     """The pieces of one answer, in order. Iterate, or `poll`; then `answer` holds the whole.
 
     Leaving it early (the end of an `async with`, `close()`, cancelling the task that reads it, dropping the
-    last reference) stops the call, and the server frees the slot.
+    last reference) cancels the call, and the server frees the slot.
     """
 
     def __init__(self, servers: list[Server], request: Any, timeout: float) -> None:
@@ -170,12 +168,12 @@ class AsyncStream(AsyncIterator[Piece]):
         return None
 
     def close(self) -> None:
-        """Leave: stops the call unless it is over. Reading on raises Cancelled."""
+        """Leave: cancels the call unless it is over. Reading on raises Cancelled."""
         if not self._done:
             self._closed = True
             self._failure = Cancelled("the stream was closed before its end", server=self._server.address)
             self._done = True
-            leave_async(self._server, self._call, self._request, self._reading)
+            self._call.cancel()
 
     async def __aenter__(self) -> Self:
         return self
@@ -206,10 +204,8 @@ class AsyncStream(AsyncIterator[Piece]):
         if not done:
             raise TimeoutError
         task, self._reading = self._reading, None
-        if self._closed:
-            raise cast(YoutuError, self._failure)
-        if task.cancelled():  # Not this reader but the call was: with its channel.
-            raise Cancelled("the client was closed", server=self._server.address)
+        if task.cancelled():  # Not this reader but the call was: by close() here, or with its channel.
+            raise self._failure or Cancelled("the client was closed", server=self._server.address)
         return task.result()
 
     async def _step(self, timeout: float | None) -> Piece | None:
@@ -220,7 +216,6 @@ class AsyncStream(AsyncIterator[Piece]):
                 self._finish()
                 return None
             if response.error_message:
-                await drain_async(self._call)  # It has ended, and the server is about to say so.
                 raise from_message(response.error_message, self._server.address)
             piece = self._transcript.feed(response)
             self._server.answered()
@@ -230,7 +225,7 @@ class AsyncStream(AsyncIterator[Piece]):
         except grpc.aio.AioRpcError as error:
             self._failed(from_rpc(error, self._server.address))
         except YoutuError as error:
-            leave_async(self._server, self._call, self._request, None)
+            self._call.cancel()
             self._failed(error)
         except BaseException:
             # The reading task was cancelled: the call must not run on behind its back.

@@ -13,7 +13,6 @@ import grpc  # type: ignore[import-untyped]
 from . import wire
 from .answers import Answer, ModelInfo
 from .errors import ELSEWHERE, DeadlineExceeded, YoutuError, from_rpc
-from .leaving import wait_for_leaving
 from .servers import Rota, Server, addresses
 from .stream import Stream
 from .wire import Prompt, Sampling
@@ -91,7 +90,6 @@ class Client:
     def close(self) -> None:
         """Close the channels. Streams under way end with Cancelled."""
         for server in self._rota.servers:
-            wait_for_leaving(server)
             channel = server.release()
             if channel is not None:
                 channel.close()

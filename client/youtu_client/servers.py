@@ -68,8 +68,6 @@ class Server:
         self._open: tuple[Any, Any, Any] | None = None
         self._process = 0
         self._down_until = 0.0
-        self.leaving: set[Any] = set()
-        """The threads, or tasks, that end calls of this server; see `leaving`."""
 
     @property
     def stub(self) -> Any:

@@ -18,7 +18,6 @@ import grpc  # type: ignore[import-untyped]
 from . import wire
 from .answers import Answer, Piece
 from .errors import ELSEWHERE, Cancelled, YoutuError, from_message, from_rpc
-from .leaving import leave
 from .servers import Server
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 class Stream(Iterator[Piece]):
     """The pieces of one answer, in order. Iterate, or `poll`; then `answer` holds the whole.
 
-    Leaving it early (the end of a `with`, `close()`, dropping the last reference) stops the call, and the
+    Leaving it early (the end of a `with`, `close()`, dropping the last reference) cancels the call, and the
     server frees the slot. Read by one thread; `close` may come from any.
     """
 
@@ -41,8 +40,6 @@ class Stream(Iterator[Piece]):
         self._failure: YoutuError | None = None
         self._done = False
         self._closed = False
-        self._turn = threading.RLock()  # between the one who reads and the one who closes
-        self._in_read = False
         self._reader: _Reader | None = None
         self._server: Server
         self._call: Any = None
@@ -86,14 +83,12 @@ class Stream(Iterator[Piece]):
         return None
 
     def close(self) -> None:
-        """Leave: stops the call unless it is over. Reading on raises Cancelled."""
-        with self._turn:
-            if self._done:
-                return
+        """Leave: cancels the call unless it is over. Reading on raises Cancelled."""
+        if not self._done:
             self._closed = True
             self._failure = Cancelled("the stream was closed before its end", server=self._server.address)
             self._done = True
-            self._leave()
+            self._call.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -114,35 +109,14 @@ class Stream(Iterator[Piece]):
         self._call = server.infer(self._request, timeout=left)
         if self._reader is not None:
             self._reader = _Reader(self._call)
-        if self._closed:  # by another thread, while this one turned to the next server
-            self._leave()
-
-    def _leave(self) -> None:
-        being_read = self._in_read or self._reader is not None
-        leave(self._server, self._call, self._request, being_read=being_read)
-
-    def _read(self, timeout: float | None) -> Any:
-        """The next response; after a close in the meantime, whatever ends the call."""
-        with self._turn:
-            if self._closed:
-                raise cast(YoutuError, self._failure)
-            self._in_read = True
-        try:
-            while True:
-                response = next(self._call) if self._reader is None else self._reader.get(timeout)
-                if not self._closed:
-                    return response
-        finally:
-            self._in_read = False
+        if self._closed:
+            self._call.cancel()
 
     def _step(self, timeout: float | None) -> Piece | None:
         """Handle one event of the call: a response, its end, its failure. None also when time is up."""
         try:
-            response = self._read(timeout)
+            response = next(self._call) if self._reader is None else self._reader.get(timeout)
             if response.error_message:
-                with contextlib.suppress(Exception):
-                    while True:  # It has ended, and the server is about to say so.
-                        self._read(None)
                 raise from_message(response.error_message, self._server.address)
             piece = self._transcript.feed(response)
             self._server.answered()
@@ -154,7 +128,7 @@ class Stream(Iterator[Piece]):
         except grpc.RpcError as error:
             self._failed(from_rpc(error, self._server.address))
         except YoutuError as error:
-            self._leave()
+            self._call.cancel()
             self._failed(error)
         except BaseException:
             # Ctrl-C while waiting: the call must not run on behind the caller's back.

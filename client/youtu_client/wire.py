@@ -7,7 +7,6 @@ cannot carry (a wrong type, an int too large for its tensor); what a value may b
 from __future__ import annotations
 
 import json
-import secrets
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
@@ -103,7 +102,6 @@ def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, option
     request = service_pb2.ModelInferRequest(model_name=model)
     request.id = _request_id(options.get("request_id"))
     request.parameters["triton_enable_empty_final_response"].bool_param = True
-    _add(request, "stop_key", "BYTES", [secrets.token_hex(16).encode()])
     if raw:
         if not isinstance(prompt, str):
             raise InvalidRequest(f"text must be a string, not {_kind(prompt)}")
@@ -129,18 +127,6 @@ def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, option
                 request, "stop_words", "BYTES", [_text(f"stop[{at}]", word) for at, word in enumerate(words)]
             )
     return request
-
-
-def stop_request(request: Any) -> Any:
-    """Ends `request`, which was made here, before its end."""
-    stop = service_pb2.ModelInferRequest(model_name=request.model_name, id=request.id)
-    stop.parameters["triton_enable_empty_final_response"].bool_param = True
-    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
-        if tensor.name == "stop_key":
-            stop.inputs.append(tensor)
-            stop.raw_input_contents.append(raw)
-    _add(stop, "stop", "BOOL", [struct.pack("<?", True)])
-    return stop
 
 
 def seconds(timeout: object, default: float | None = None) -> float:

@@ -40,7 +40,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,8 +78,6 @@ INPUTS = {
     "stop_words": "BYTES",
     "stream": "BOOL",
     "return_log_probs": "BOOL",
-    "stop_key": "BYTES",
-    "stop": "BOOL",
 }
 NOT_READY = f"Request for unknown model: '{MODEL}' version 1 is not at ready state"
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
@@ -96,8 +94,6 @@ class Call:
     cancelled: float | None = None
     ended: float | None = None
     sent: int = 0
-    stop_key: str = ""
-    leave: Callable[[], None] = field(default=lambda: None, repr=False)
     over: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def wait_cancelled(self, timeout: float = 5.0) -> float:
@@ -205,10 +201,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         for request in requests:
             try:
-                if any(tensor.name == "stop" for tensor in request.inputs):
-                    self._stop(read_inputs(request)["stop_key"])
-                    yield self._empty(request)
-                    continue
                 yield from self._answer(request, metadata, context)
             except Refusal as refusal:
                 text = str(refusal)
@@ -233,14 +225,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 call.over.set()
             gone.set()
 
-        call.leave = leave
         if not context.add_callback(leave):
             leave()
         self.calls.append(call)
         try:
             yield from self._pieces(request, call, gone)
-            if gone.is_set():
-                yield self._empty(request)
         except GeneratorExit:
             leave()
             raise
@@ -249,11 +238,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 call.ended = time.monotonic()
                 call.over.set()
 
-    def _stop(self, key: str) -> None:
-        for call in list(self.calls):
-            if call.stop_key == key:
-                call.leave()
-
     def _pieces(self, request: Any, call: Call, gone: threading.Event) -> Iterator[Any]:
         if request.model_name != MODEL:
             raise Refusal(None, f"Request for unknown model: '{request.model_name}' is not found")
@@ -261,7 +245,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             raise Refusal(None, NOT_READY)
         inputs = call.inputs
         inputs.update(read_inputs(request))
-        call.stop_key = inputs.pop("stop_key", "")
         check(inputs)
         prompt = last_text(inputs)
         script = read_script(prompt)
@@ -319,13 +302,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             first_token_time_ns=first,
             last_token_time_ns=last,
         )
-
-    def _empty(self, request: Any) -> Any:
-        """The last response of a request that was stopped."""
-        response = service_pb2.ModelStreamInferResponse()
-        response.infer_response.model_name, response.infer_response.id = MODEL, request.id
-        response.infer_response.parameters["triton_final_response"].bool_param = True
-        return response
 
     def _response(self, request: Any, inputs: dict[str, Any], text: str, tokens: int, **end: Any) -> Any:
         stream_response = service_pb2.ModelStreamInferResponse()

@@ -1,8 +1,8 @@
 """A mixed crowd: good, bad and vanishing callers at once. Nobody is harmed and nothing is left behind.
 
 Guards three faults of Triton 2.51 that a quiet test does not meet: decoupled BLS locked the stub up after
-some hundred calls, asking about the cancel of a request that had ended killed the server, and a gRPC cancel that
-met a response locked it up or killed it.
+some hundred calls, asking about the cancel of a request that had ended killed the server, and cancelling a
+model's own call of another model while a response came locked it up or killed it.
 """
 
 from __future__ import annotations

@@ -86,18 +86,6 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
     )
 
 
-def stop_key(read: Read) -> str | None:
-    """What a later `stop` names this request by: a secret between it and its caller."""
-    value = read("stop_key")
-    return None if value is None or value.size != 1 else repr(value.reshape(-1)[0])
-
-
-def wants_stop(read: Read) -> bool:
-    """Whether this request only ends another one, the one that was sent with the same `stop_key`."""
-    value = read("stop")
-    return value is not None and bool(value.any())
-
-
 def _scalar(read: Read, name: str) -> Any:
     value = read(name)
     if value is None:

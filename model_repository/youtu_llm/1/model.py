@@ -38,9 +38,8 @@ _OUTPUTS = ("output_ids", "output_log_probs", *_PERF)
 class _Call:
     """One request on its way: the door to its reader, and the id that the engine knows it by."""
 
-    def __init__(self, sender: Any, stop_key: str | None) -> None:
+    def __init__(self, sender: Any) -> None:
         self._sender, self._lock, self._closed = sender, threading.Lock(), False
-        self.stop_key = stop_key
         self.engine_id = f"youtu-{secrets.token_hex(8)}"
         self.arrival_ns = time.time_ns()
         self._engine_call: EngineCall | None = None
@@ -116,16 +115,12 @@ class TritonPythonModel:
         self._calls: set[_Call] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._look = threading.Event()  # somebody has left: do not wait for the next look
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            call = _Call(request.get_response_sender(), contract.stop_key(_reader(request)))
-            if contract.wants_stop(_reader(request)):
-                self._stop(call)
-                continue
+            call = _Call(request.get_response_sender())
             if not self._places.acquire(blocking=False):
                 _refuse(call, "the queue is full", pb_utils.TritonError.UNAVAILABLE)
                 continue
@@ -141,18 +136,8 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._closing.set()
-        self._look.set()
         self._watcher.join()
         self._engine.close()
-
-    def _stop(self, asked: _Call) -> None:
-        """End the request that was sent with the same stop_key; answered at once, also when there is none."""
-        with self._lock:
-            for call in self._calls:
-                if asked.stop_key and call.stop_key == asked.stop_key:
-                    call.cancelled = True
-        self._look.set()
-        asked.send(None, final=True)
 
     def _serve(self, call: _Call, wanted: contract.TextRequest) -> None:
         try:
@@ -295,9 +280,7 @@ class TritonPythonModel:
         call.send(pb_utils.InferenceResponse(out), final=bool(end))
 
     def _watch(self) -> None:
-        while not self._closing.is_set():
-            self._look.wait(WATCH_PERIOD)
-            self._look.clear()
+        while not self._closing.wait(WATCH_PERIOD):
             with self._lock:
                 calls = list(self._calls)
             for call in calls:
