@@ -2,8 +2,9 @@
 
 Not through the Python backend's BLS: in Triton 2.51 its decoupled form locks up when several threads
 use it at once (`ResponseIterator::Next` takes the GIL while it holds a mutex that a thread with the GIL waits
-for). And a call is ended by the token contract's own `stop` request, never by cancelling it: with cancels from
-in here Triton's gRPC server locked up or died about once in a thousand times (tests/e2e/test_storm.py).
+for). And a call is ended by the token contract's own `stop` request, never by cancelling it: with cancels
+from in here Triton's gRPC server locked up or died about once in a thousand times
+(tests/e2e/test_storm.py).
 
 Knows tensors by name; knows neither text nor what an engine does.
 """
