@@ -53,6 +53,8 @@ def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, st
             "engine_dir": str(folder),
             "engine_url": f"{_bracketed(reachable(settings.triton_host))}:{settings.grpc_port}",
             "engine_model": "llama_cpp",
+            "guided_decoding": "true",
+            "top_log_probs": "20",
         },
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aio import AsyncClient, AsyncStream
-    from .answers import Answer, ModelInfo, Piece, Timings, Usage
+    from .answers import Answer, ModelInfo, Piece, Timings, Token, Usage
     from .client import Client
     from .errors import (
         Busy,
@@ -43,6 +43,7 @@ __all__ = [
     "ServerError",
     "Stream",
     "Timings",
+    "Token",
     "Usage",
     "YoutuError",
 ]

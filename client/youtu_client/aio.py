@@ -16,6 +16,7 @@ from . import wire
 from .answers import Answer, ModelInfo, Piece
 from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
 from .servers import Rota, Server, addresses
+from .transcript import Transcript, model_info
 from .wire import Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class AsyncClient:
         for server in self._rota.order():
             try:
                 request = wire.config_request(self.model)
-                return wire.model_info(await self._unary(server, "ModelConfig", request, timeout))
+                return model_info(await self._unary(server, "ModelConfig", request, timeout))
             except (*ELSEWHERE, DeadlineExceeded) as error:
                 failure = failure or error
         raise cast(YoutuError, failure)
@@ -126,7 +127,7 @@ class AsyncStream(AsyncIterator[Piece]):
         self._request = request
         self._deadline = time.monotonic() + timeout
         self._servers = iter(servers)
-        self._transcript = wire.Transcript(request.id)
+        self._transcript = Transcript(request.id)
         self._failure: YoutuError | None = None
         self._done = False
         self._closed = False
@@ -139,6 +140,11 @@ class AsyncStream(AsyncIterator[Piece]):
     def done(self) -> bool:
         """Whether no more pieces come: the answer is whole, or the stream failed or was closed."""
         return self._done
+
+    @property
+    def starts_in_thinking(self) -> bool:
+        """Whether the text begins in the midst of the model's thinking. Known from the first piece on."""
+        return self._transcript.starts_in_thinking
 
     @property
     def answer(self) -> Answer:

@@ -6,12 +6,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token that the model made, with `return_log_probs`.
+
+    `data` is what it gave to the text, maybe half a character: the tokens in a row are the text. It is empty
+    for the end of the text, other special tokens and what a stop word swallowed. `top` are the likeliest
+    tokens at its place and their log-probabilities, likeliest first, `top_log_probs` of them; special tokens
+    stand there by their names.
+    """
+
+    data: bytes
+    log_prob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Piece:
-    """A bit of new text; whole characters, one or more tokens."""
+    """A bit of new text; whole characters, one or more tokens; no text where the tokens gave none."""
 
     text: str
     log_probs: tuple[float, ...] | None = None
     """Natural log-probability of each token in this piece, when asked for."""
+    tokens: tuple[Token, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. `finish_reason` is "stop" (the model was done) or "length" (`max_tokens`, context)."""
+    """A whole answer. `finish_reason` is "stop" (the model was done) or "length" (`max_tokens`, context).
+
+    `starts_in_thinking`: the prompt ended inside <think>, so the text begins in the midst of the thinking.
+    """
 
     text: str
     finish_reason: str
@@ -59,11 +78,16 @@ class Answer:
     timings: Timings
     request_id: str
     log_probs: tuple[float, ...] | None = None
+    tokens: tuple[Token, ...] | None = None
+    starts_in_thinking: bool = False
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a server says about its model. `context` in tokens; `slots` answers run at once, `queue` wait."""
+    """What a server says about its model. `context` in tokens; `slots` answers run at once, `queue` wait.
+
+    `guided_decoding`: it can hold its output to a schema; `top_log_probs`: the most that may be asked for.
+    """
 
     id: str
     demo: bool
@@ -73,3 +97,5 @@ class ModelInfo:
     queue: int
     defaults: dict[str, float]
     """The deployment's sampling: temperature, top_p, repetition_penalty."""
+    guided_decoding: bool = False
+    top_log_probs: int = 0

@@ -15,6 +15,7 @@ from .answers import Answer, ModelInfo
 from .errors import ELSEWHERE, DeadlineExceeded, YoutuError, from_rpc
 from .servers import Rota, Server, addresses
 from .stream import Stream
+from .transcript import model_info
 from .wire import Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Client:
         failure: YoutuError | None = None
         for server in self._rota.order():
             try:
-                return wire.model_info(
+                return model_info(
                     self._unary(server, "ModelConfig", wire.config_request(self.model), timeout)
                 )
             except (*ELSEWHERE, DeadlineExceeded) as error:

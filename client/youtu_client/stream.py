@@ -1,6 +1,6 @@
 """A stream for threads: the events of one call in order, its failover and its clean-up.
 
-It knows nothing of tensors (`wire`) and of who opened it (`client`).
+It knows nothing of tensors (`transcript`) and of who opened it (`client`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc  # type: ignore[import-untyped]
 
-from . import wire
 from .answers import Answer, Piece
 from .errors import ELSEWHERE, Cancelled, YoutuError, from_message, from_rpc
 from .servers import Server
+from .transcript import Transcript
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,7 @@ class Stream(Iterator[Piece]):
         self._request = request
         self._deadline = time.monotonic() + timeout
         self._servers = iter(servers)
-        self._transcript = wire.Transcript(request.id)
+        self._transcript = Transcript(request.id)
         self._failure: YoutuError | None = None
         self._done = False
         self._closed = False
@@ -49,6 +49,11 @@ class Stream(Iterator[Piece]):
     def done(self) -> bool:
         """Whether no more pieces come: the answer is whole, or the stream failed or was closed."""
         return self._done
+
+    @property
+    def starts_in_thinking(self) -> bool:
+        """Whether the text begins in the midst of the model's thinking. Known from the first piece on."""
+        return self._transcript.starts_in_thinking
 
     @property
     def answer(self) -> Answer:

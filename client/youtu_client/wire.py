@@ -1,4 +1,4 @@
-"""The text contract as bytes: arguments to a ModelInferRequest, responses to pieces and an answer.
+"""The text contract as bytes: arguments to a ModelInferRequest. Its answers are `transcript`'s to read.
 
 It knows the tensors of `youtu_llm` and nothing of channels, retries or threads. It checks only what the wire
 cannot carry (a wrong type, an int too large for its tensor); what a value may be is the server's to say.
@@ -16,8 +16,7 @@ from typing import Any, TypeAlias, TypedDict
 # Generated code without annotations: the only place where it meets the type checker.
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
 
-from .answers import Answer, ModelInfo, Piece, Timings, Usage
-from .errors import InvalidRequest, ServerError
+from .errors import InvalidRequest
 
 Message: TypeAlias = "Mapping[str, Any]"
 Prompt: TypeAlias = "str | Sequence[Message]"
@@ -37,7 +36,11 @@ class Sampling(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str] | None
     chat_template_kwargs: Mapping[str, Any] | None
+    logit_bias: Mapping[int, float] | None
     return_log_probs: bool | None
+    top_log_probs: int | None
+    guided_decoding_guide_type: str | None
+    guided_decoding_guide: str | None
     timeout: float | None
     request_id: str | None
 
@@ -46,6 +49,8 @@ _INTEGERS = {
     "INT32": ("<i", -(2**31), 2**31 - 1),
     "UINT64": ("<Q", 0, 2**64 - 1),
 }
+_STRINGS = ("guided_decoding_guide_type", "guided_decoding_guide")
+_OBJECTS = ("chat_template_kwargs", "logit_bias")
 _NUMBERS = {
     "max_tokens": "INT32",
     "temperature": "FP32",
@@ -57,6 +62,7 @@ _NUMBERS = {
     "frequency_penalty": "FP32",
     "seed": "UINT64",
     "return_log_probs": "BOOL",
+    "top_log_probs": "INT32",
 }
 
 
@@ -112,11 +118,15 @@ def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, option
     for name, datatype in _NUMBERS.items():
         if options.get(name) is not None:
             _add(request, name, datatype, [_number(name, datatype, options[name])])
-    kwargs = options.get("chat_template_kwargs")
-    if kwargs is not None:
-        if not isinstance(kwargs, Mapping):
-            raise InvalidRequest(f"chat_template_kwargs must be a dict, not {_kind(kwargs)}")
-        _add(request, "chat_template_kwargs", "BYTES", [_json("chat_template_kwargs", dict(kwargs))])
+    for name in _STRINGS:
+        if options.get(name) is not None:
+            _add(request, name, "BYTES", [_text(name, options[name])])
+    for name in _OBJECTS:
+        value = options.get(name)
+        if value is not None:
+            if not isinstance(value, Mapping):
+                raise InvalidRequest(f"{name} must be a dict, not {_kind(value)}")
+            _add(request, name, "BYTES", [_json(name, dict(value))])
     stop = options.get("stop")
     if stop is not None:
         words = [stop] if isinstance(stop, str) else stop
@@ -205,90 +215,3 @@ def _number(field: str, datatype: str, value: object) -> bytes:
     if not low <= int(value) <= high:
         raise InvalidRequest(f"{field} must be from {low} to {high}, not {int(value)}")
     return struct.pack(form, int(value))
-
-
-class Transcript:
-    """Gathers the responses of one call. `finished` once the last response has been fed."""
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.started = False
-        self.finished = False
-        self._texts: list[str] = []
-        self._log_probs: list[float] | None = None
-        self._end: dict[str, Any] = {}
-
-    def feed(self, response: Any) -> Piece | None:
-        """Take in one ModelStreamInferResponse; the piece it brings, if any.
-
-        Raises ServerError when it is not the text contract. An `error_message` is the caller's to look at.
-        """
-        self.started = True
-        infer = response.infer_response
-        values = _outputs(infer)
-        text: str = values.pop("text_output", "")
-        log_probs: tuple[float, ...] | None = values.pop("output_log_probs", None)
-        self._end.update(values)
-        if "triton_final_response" in infer.parameters:
-            self.finished = self.finished or infer.parameters["triton_final_response"].bool_param
-        if log_probs is not None:
-            self._log_probs = (self._log_probs or []) + list(log_probs)
-        if not text and not log_probs:
-            return None
-        self._texts.append(text)
-        return Piece(text, log_probs)
-
-    def answer(self) -> Answer:
-        """The whole. Raises ServerError when the end of the answer has not come: a half is no answer."""
-        end = self._end
-        try:
-            usage = Usage(end["num_input_tokens"], end["num_output_tokens"], end.get("num_cached_tokens", 0))
-            times = (end["arrival_time_ns"], end["first_token_time_ns"], end["last_token_time_ns"])
-            finish_reason: str = end["finish_reason"]
-        except KeyError as missing:
-            raise ServerError(f"the stream ended without its last response: no {missing}") from None
-        return Answer(
-            text="".join(self._texts),
-            finish_reason=finish_reason,
-            usage=usage,
-            timings=Timings(*times, tokens=usage.completion_tokens),
-            request_id=self.request_id,
-            log_probs=None if self._log_probs is None else tuple(self._log_probs),
-        )
-
-
-_FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "BOOL": "?"}
-
-
-def _outputs(response: Any) -> dict[str, Any]:
-    if len(response.outputs) != len(response.raw_output_contents):
-        raise ServerError("the response's tensors are not in raw_output_contents")
-    values: dict[str, Any] = {}
-    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        try:
-            if tensor.datatype == "BYTES":
-                values[tensor.name] = raw[4 : 4 + struct.unpack_from("<I", raw)[0]].decode()
-            elif tensor.datatype == "FP32":
-                values[tensor.name] = struct.unpack(f"<{len(raw) // 4}f", raw)
-            else:
-                (values[tensor.name],) = struct.unpack("<" + _FORMATS[tensor.datatype], raw)
-        except (struct.error, UnicodeDecodeError, KeyError) as error:
-            raise ServerError(f"output {tensor.name} ({tensor.datatype}) cannot be read: {error!r}") from None
-    return values
-
-
-def model_info(response: Any) -> ModelInfo:
-    """ModelInfo out of a ModelConfigResponse. Raises ServerError when the model is not a `youtu_llm`."""
-    values = {key: value.string_value for key, value in response.config.parameters.items()}
-    try:
-        return ModelInfo(
-            id=values["model_id"],
-            demo=values["demo"] == "true",
-            description=values["description"],
-            context=int(values["context"]),
-            slots=int(values["slots"]),
-            queue=int(values["queue"]),
-            defaults={key: float(values[key]) for key in ("temperature", "top_p", "repetition_penalty")},
-        )
-    except (KeyError, ValueError) as error:
-        raise ServerError(f"model {response.config.name!r} does not describe itself: {error!r}") from None

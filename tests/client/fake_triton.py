@@ -23,6 +23,10 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
     no_end       true: the stream ends without the last response, as if cut off
     finish       finish_reason (default "stop", or "length" when max_tokens was reached)
     cached       num_cached_tokens (default 0)
+    thinking     true: the answer starts in the midst of the thinking (starts_in_thinking)
+
+With return_log_probs each piece is one token of log-probability -0.5, the last response brings none but the
+whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<other 1>" at -1.5, and so on.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.stop()` and
 `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
@@ -61,6 +65,8 @@ PARAMETERS = {
     "repetition_penalty": "1.1",
     "engine_dir": "/nowhere",
     "engine_model": "llama_cpp",
+    "guided_decoding": "true",
+    "top_log_probs": "20",
 }
 INPUTS = {
     "text_input": "BYTES",
@@ -78,6 +84,10 @@ INPUTS = {
     "stop_words": "BYTES",
     "stream": "BOOL",
     "return_log_probs": "BOOL",
+    "top_log_probs": "INT32",
+    "logit_bias": "BYTES",
+    "guided_decoding_guide_type": "BYTES",
+    "guided_decoding_guide": "BYTES",
 }
 NOT_READY = f"Request for unknown model: '{MODEL}' version 1 is not at ready state"
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
@@ -267,6 +277,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if gone.wait(script.get("prefill", 0)):
             return
         made: list[str] = []
+        thinking = bool(script.get("thinking"))
         finish = script.get("finish", "stop")
         for index, piece in enumerate(script_pieces(script, prompt)):
             if index == fail_at:
@@ -282,7 +293,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             first = first if index else last
             made.append(piece)
             if inputs.get("stream", True):
-                yield self._response(request, inputs, piece, 1)
+                yield self._response(request, inputs, [piece], thinking and len(made) == 1)
                 call.sent += 1
         if fail_at is not None and fail_at >= len(made):
             raise failure
@@ -292,8 +303,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         yield self._response(
             request,
             inputs,
-            "" if streamed else "".join(made),
-            0 if streamed else len(made),
+            [] if streamed else made,
+            thinking,
             finish_reason=finish,
             num_input_tokens=len(prompt.split()),
             num_output_tokens=len(made),
@@ -303,17 +314,30 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             last_token_time_ns=last,
         )
 
-    def _response(self, request: Any, inputs: dict[str, Any], text: str, tokens: int, **end: Any) -> Any:
+    def _response(
+        self, request: Any, inputs: dict[str, Any], pieces: list[str], thinking: bool, **end: Any
+    ) -> Any:
         stream_response = service_pb2.ModelStreamInferResponse()
         response = stream_response.infer_response
         response.model_name, response.model_version, response.id = MODEL, "1", request.id
         response.parameters["triton_final_response"].bool_param = bool(end)
-        values: dict[str, Any] = {"text_output": text, **end}
+        values: dict[str, Any] = {"text_output": "".join(pieces), **end}
+        if thinking:
+            values["starts_in_thinking"] = True
         if inputs.get("return_log_probs"):
-            values["output_log_probs"] = [-0.5] * tokens
+            values["output_log_probs"] = [-0.5] * len(pieces)
+            values["output_tokens"] = pieces
+        if count := inputs.get("top_log_probs"):
+            others = [f"<other {at}>" for at in range(1, count)]
+            values["top_tokens"] = [name for piece in pieces for name in (piece, *others)]
+            values["top_output_log_probs"] = [-0.5 - at for _ in pieces for at in range(count)]
         for name, value in values.items():
             if isinstance(value, str):
                 datatype, shape, raw = "BYTES", [1, 1], pack_bytes(value)
+            elif name in ("output_tokens", "top_tokens"):
+                datatype, shape, raw = "BYTES", [1, len(value)], b"".join(map(pack_bytes, value))
+            elif isinstance(value, bool):
+                datatype, shape, raw = "BOOL", [1, 1], struct.pack("<?", value)
             elif isinstance(value, list):
                 datatype, shape, raw = "FP32", [1, len(value)], struct.pack(f"<{len(value)}f", *value)
             else:
@@ -362,6 +386,9 @@ def check(inputs: dict[str, Any]) -> None:
         raise Refusal("INVALID_ARGUMENT", f"temperature must be a number of at least 0, not {temperature}")
     if inputs.get("max_tokens", 1) < 1:
         raise Refusal("INVALID_ARGUMENT", f"max_tokens must be at least 1, not {inputs['max_tokens']}")
+    if inputs.get("top_log_probs") and not inputs.get("return_log_probs"):
+        text = f"top_log_probs: {inputs['top_log_probs']} was sent without return_log_probs true"
+        raise Refusal("INVALID_ARGUMENT", text)
     if "messages" in inputs:
         messages = inputs["messages"] = json.loads(inputs["messages"])
         if not messages:

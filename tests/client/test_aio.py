@@ -18,6 +18,7 @@ from youtu_client import (
     InvalidRequest,
     NotReady,
     ServerError,
+    Token,
     YoutuError,
 )
 
@@ -55,6 +56,12 @@ def test_answers_streams_and_facts(fake: FakeTriton) -> None:
         assert stream.done
         assert stream.answer.usage.completion_tokens == 3
         assert [piece.text async for piece in client.stream_complete("a b")] == ["You", " said:", " a", " b"]
+        thinks = client.stream('fake:{"tokens": 2, "thinking": true}', return_log_probs=True, top_log_probs=1)
+        assert not thinks.starts_in_thinking
+        first = await anext(thinks)
+        assert thinks.starts_in_thinking
+        assert first.tokens == (Token(b"t0 ", -0.5, ((b"t0 ", -0.5),)),)
+        thinks.close()
         assert await client.live()
         assert await client.ready()
         assert (await client.model_info()).id == "youtu-demo"

@@ -21,11 +21,12 @@ from youtu_client import (
     InvalidRequest,
     NotReady,
     ServerError,
+    Token,
     YoutuError,
 )
 from youtu_client.servers import OPTIONS
 
-from tests.client.fake_triton import FakeTriton
+from tests.client.fake_triton import PARAMETERS, FakeTriton
 
 UNENDING = 'fake:{"unending": true, "delay": 0.01}'
 SILENT = 'fake:{"prefill": 30}'
@@ -495,3 +496,36 @@ def test_a_client_and_a_fork(fake: FakeTriton, used: str, says: str) -> None:
         timeout=20,
     )
     assert says in done.stdout, done.stderr
+
+
+def test_tokens_come_with_their_piece_and_with_the_whole(client: Client) -> None:
+    stream = client.stream('fake:{"pieces": ["a", "好"]}', return_log_probs=True, top_log_probs=2)
+    a = Token(b"a", -0.5, ((b"a", -0.5), (b"<other 1>", -1.5)))
+    good = Token("好".encode(), -0.5, (("好".encode(), -0.5), (b"<other 1>", -1.5)))
+    assert [piece.tokens for piece in stream] == [(a,), (good,)]
+    assert stream.answer.tokens == (a, good)
+    plain = client.chat('fake:{"pieces": ["a", "好"]}', return_log_probs=True)
+    assert plain.tokens == (Token(b"a", -0.5), Token("好".encode(), -0.5))
+    assert client.chat("hello").tokens is None
+
+
+def test_a_stream_says_that_it_starts_in_thinking_with_its_first_piece(client: Client) -> None:
+    stream = client.stream('fake:{"tokens": 3, "thinking": true}')
+    assert not stream.starts_in_thinking
+    next(stream)
+    assert stream.starts_in_thinking
+    assert [*stream][-1].text == "t2 "
+    assert stream.answer.starts_in_thinking
+    assert not client.chat("hello").starts_in_thinking
+    assert client.chat('fake:{"thinking": true}').starts_in_thinking
+
+
+def test_what_the_engine_can_do_is_told_and_old_servers_can_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = client.model_info()
+    assert (info.guided_decoding, info.top_log_probs) == (True, 20)
+    monkeypatch.delitem(PARAMETERS, "guided_decoding")
+    monkeypatch.delitem(PARAMETERS, "top_log_probs")
+    info = client.model_info()
+    assert (info.guided_decoding, info.top_log_probs) == (False, 0)

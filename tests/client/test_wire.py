@@ -45,6 +45,10 @@ def test_every_option_reaches_its_tensor(client: Client, fake: FakeTriton) -> No
         stop=["。", "\n\n"],
         chat_template_kwargs={"enable_thinking": True},
         return_log_probs=True,
+        top_log_probs=5,
+        logit_bias={7: -100, 8: 2.5},
+        guided_decoding_guide_type="regex",
+        guided_decoding_guide="[ab]+",
         request_id="mine",
     )
     assert sent(fake) == {
@@ -61,6 +65,10 @@ def test_every_option_reaches_its_tensor(client: Client, fake: FakeTriton) -> No
         "stop_words": ["。", "\n\n"],
         "chat_template_kwargs": '{"enable_thinking":true}',
         "return_log_probs": True,
+        "top_log_probs": 5,
+        "logit_bias": '{"7":-100,"8":2.5}',
+        "guided_decoding_guide_type": "regex",
+        "guided_decoding_guide": "[ab]+",
         "stream": False,
     }
     assert fake.calls[-1].id == "mine"
@@ -100,6 +108,10 @@ def test_none_is_absent(client: Client, fake: FakeTriton) -> None:
         ({"chat_template_kwargs": "x"}, "chat_template_kwargs must be a dict, not str"),
         ({"chat_template_kwargs": {"a": math.nan}}, "chat_template_kwargs cannot be written as JSON"),
         ({"chat_template_kwargs": {"a": object()}}, "chat_template_kwargs cannot be written as JSON"),
+        ({"logit_bias": [1]}, "logit_bias must be a dict, not list"),
+        ({"logit_bias": {1: math.inf}}, "logit_bias cannot be written as JSON"),
+        ({"top_log_probs": 1.5}, "top_log_probs must be a whole number, not 1.5"),
+        ({"guided_decoding_guide": {}}, "guided_decoding_guide must be a string, not dict"),
         ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
         ({"timeout": math.nan}, "timeout"),
         ({"timeout": "5"}, "timeout"),

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from contract import Defaults, InvalidInput, TextRequest, read_request
 
-DEFAULTS = Defaults(temperature=0.7, top_p=0.9, repetition_penalty=1.1, context=2048, vocab_size=3584)
+DEFAULTS = Defaults(
+    temperature=0.7, top_p=0.9, repetition_penalty=1.1, context=2048, vocab_size=3584, top_log_probs=20
+)
 HELLO = [{"role": "user", "content": "你好"}]
 KINDS: dict[str, Any] = {
     "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "temperature": np.float32,
     "top_p": np.float32, "repetition_penalty": np.float32, "presence_penalty": np.float32,
     "frequency_penalty": np.float32, "seed": np.uint64, "stream": np.bool_, "return_log_probs": np.bool_,
+    "top_log_probs": np.int32,
 }  # fmt: skip
 
 
@@ -51,6 +54,34 @@ def test_everything_said_arrives() -> None:
         True,
         {"enable_thinking": False},
     )
+
+
+def test_biases_are_by_token_id() -> None:
+    assert request(text_input="a", logit_bias={"0": -100, "3583": 2.5}).logit_bias == {0: -100.0, 3583: 2.5}
+    assert request(text_input="a", logit_bias="").logit_bias == request(text_input="a").logit_bias == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"logit_bias": "[5, 1]"}, "an object of token id to number is expected, .* was sent"),
+        ({"logit_bias": "{"}, "logit_bias: JSON is expected"),
+        ({"logit_bias": {"3584": 1}}, "logit_bias: token ids are 0 to 3583, '3584' was sent"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias: token ids are 0 to 3583, '-1' was sent"),
+        ({"logit_bias": {"²": 1}}, "logit_bias: token ids are 0 to 3583"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias: token ids are 0 to 3583"),
+        ({"logit_bias": {"7": 100.5}}, r"logit_bias\[7\]: -100 to 100 is allowed, '100.5' was sent"),
+        ({"logit_bias": '{"7": NaN}'}, r"logit_bias\[7\]: -100 to 100 is allowed, 'NaN' was sent"),
+        ({"logit_bias": {"7": True}}, r"logit_bias\[7\]: -100 to 100 is allowed, 'true' was sent"),
+        ({"logit_bias": {"7": "1"}}, r"logit_bias\[7\]: -100 to 100 is allowed, '1' was sent"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "at most 1024 tokens are allowed, 1025 were sent"),
+        ({"top_log_probs": 2}, "top_log_probs: 2 was sent without return_log_probs true"),
+        ({"top_log_probs": 21, "return_log_probs": True}, "top_log_probs: 0 to 20 is allowed, 21 was sent"),
+    ],
+)
+def test_what_only_belongs_to_single_tokens_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        request(text_input="a", **fields)
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,18 @@ def test_closing_fails_what_is_under_way(llama: Llama) -> None:
     assert run.started.wait(30)
     engine.close()
     assert run.generation.error == "the engine is shutting down" or len(run.generation.tokens) == 450
+
+
+def test_the_likeliest_tokens_of_each_place_begin_with_the_greedy_one(engine: Engine) -> None:
+    ended = threading.Event()
+    generation = Generation(
+        np.array(prompt(1), np.int32), 12, GREEDY, want_log_probs=True, want_top=3,
+        changed=lambda made: ended.set() if made.finished else None,
+    )  # fmt: skip
+    engine.submit(generation)
+    assert ended.wait(60)
+    assert generation.top_ids[::3] == generation.tokens
+    assert generation.top_log_probs[::3] == generation.log_probs
+    rows = np.reshape(generation.top_log_probs, (12, 3))
+    assert (np.diff(rows) <= 0).all()
+    assert (np.exp(rows).sum(axis=1) <= 1 + 1e-6).all()

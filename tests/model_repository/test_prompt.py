@@ -60,3 +60,27 @@ def test_a_template_cannot_reach_the_machine(builder: PromptBuilder, tmp_path: P
     (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
     with pytest.raises(PromptError):
         PromptBuilder(tmp_path).render(CONVERSATION, {})
+
+
+@pytest.mark.parametrize(
+    ("opening", "asked", "inside"),
+    [
+        ("<|Assistant|><think>\n", "hello", True),
+        ("<|Assistant|><think>\n\n</think>\n\n", "hello", False),
+        ("<|Assistant|>", "what does <think> mean?", False),
+        ("<|Assistant|>", "<think>", False),
+        ("<|Assistant|><think>", "what does </think> mean?", True),
+    ],
+)
+def test_only_the_template_can_leave_the_model_in_thinking(
+    tmp_path: Path, opening: str, asked: str, inside: bool
+) -> None:
+    shutil.copy(DEMO / "tokenizer.json", tmp_path)
+    (tmp_path / "engine.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{{{{ {opening!r} }}}}{{% endif %}}"
+    )
+    builder = PromptBuilder(tmp_path)
+    messages = [{"role": "user", "content": asked}]
+    assert builder.leaves_in_thinking(builder.render(messages, {}), messages, {}) is inside

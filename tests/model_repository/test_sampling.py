@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from sampling import Sampler, SamplingParams, log_prob
+from sampling import Sampler, SamplingParams, log_probs, most_probable
 
 EMPTY = np.array([], np.int32)
 rows = arrays(np.float32, st.integers(2, 600), elements=st.floats(-30, 30, width=32))
@@ -100,4 +100,13 @@ def test_a_bad_word_is_stopped_at_its_last_token() -> None:
 def test_log_prob_is_the_log_of_the_softmax(logits: NDArray[np.float32]) -> None:
     wide = logits.astype(np.float64)
     expected = wide - np.log(np.exp(wide - wide.max()).sum()) - wide.max()
-    assert log_prob(logits, 1) == pytest.approx(expected[1], abs=1e-6)
+    assert log_probs(logits, [1, 0]) == pytest.approx([expected[1], expected[0]], abs=1e-6)
+
+
+@given(rows, st.integers(0, 20))
+def test_the_most_probable_stand_in_order_and_the_lower_id_first(
+    logits: NDArray[np.float32], count: int
+) -> None:
+    count = min(count, len(logits))
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    assert most_probable(logits, count) == order[:count]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from llama import Llama, LlamaError
 from numpy.typing import NDArray
-from sampling import Sampler, SamplingParams, log_prob
+from sampling import Sampler, SamplingParams, log_probs, most_probable
 
 
 class QueueFull(Exception):
@@ -30,7 +30,9 @@ class Generation:
     """One request: what was asked, and what has been made of it so far.
 
     `tokens` only grows, on the engine's thread; whoever delivers keeps its own position in it.
-    Times are nanoseconds of time.time_ns(). `error` is set when the engine failed it.
+    With `want_log_probs`, `log_probs` has one value per token, and `top_ids` and `top_log_probs` have
+    `want_top` per token, likeliest first. Times are nanoseconds of time.time_ns(). `error` is set when
+    the engine failed it.
     """
 
     prompt: NDArray[np.int32]
@@ -38,10 +40,13 @@ class Generation:
     sampling: SamplingParams
     stop_words: tuple[tuple[int, ...], ...] = ()
     want_log_probs: bool = False
+    want_top: int = 0
     changed: Callable[[Generation], None] = lambda _generation: None
 
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    top_ids: list[int] = field(default_factory=list)
+    top_log_probs: list[float] = field(default_factory=list)
     cached_tokens: int = 0
     arrival_ns: int = 0
     scheduled_ns: int = 0
@@ -219,7 +224,11 @@ class Engine:
             return
         token = sampler(logits)
         if generation.want_log_probs:
-            generation.log_probs.append(log_prob(logits, token))
+            best = most_probable(logits, generation.want_top)
+            own, *others = log_probs(logits, [token, *best])
+            generation.log_probs.append(own)
+            generation.top_ids += best
+            generation.top_log_probs += others
         generation.last_token_ns = time.time_ns()
         if not generation.tokens:
             generation.first_token_ns = generation.last_token_ns

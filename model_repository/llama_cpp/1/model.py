@@ -197,6 +197,11 @@ class TritonPythonModel:
             values = np.array(generation.log_probs[:end], np.float32)
             out.append(tensor("output_log_probs", values[None, None, start:]))
             out.append(tensor("cum_log_probs", np.array([[values.sum()]], np.float32)))
+        if (best := generation.want_top) and new:
+            shape, part = (1, 1, len(new), best), slice(start * best, end * best)
+            top_ids, top_values = generation.top_ids[part], generation.top_log_probs[part]
+            out.append(tensor("top_log_prob_ids", np.array(top_ids, np.int32).reshape(shape)))
+            out.append(tensor("top_log_probs", np.array(top_values, np.float32).reshape(shape)))
         if delivery.perf and (first or finished):
             out.append(tensor("kv_cache_reused_blocks", np.array([[generation.cached_tokens]], np.int32)))
             for name, value in (

@@ -115,7 +115,20 @@ def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[Any]:
         size = min(size * 8, len(weights))
 
 
-def log_prob(logits: NDArray[np.float32], token: int) -> float:
-    """Natural logarithm of the model's own probability of `token`: no penalty, no temperature."""
-    top = float(logits.max())
-    return float(logits[token]) - top - float(np.log(np.exp(logits.astype(np.float64) - top).sum()))
+def log_probs(logits: NDArray[np.float32], tokens: list[int]) -> list[float]:
+    """Natural logarithm of the model's own probability of each of `tokens`: no penalty, no temperature."""
+    wide = logits.astype(np.float64)
+    top = wide.max()
+    values: list[float] = (wide[tokens] - top - np.log(np.exp(wide - top).sum())).tolist()
+    return values
+
+
+def most_probable(logits: NDArray[np.float32], count: int) -> list[int]:
+    """The `count` tokens that the model itself finds likeliest, likeliest first; of equals the lower id."""
+    if count == 0:
+        return []
+    # Everything as good as the last one taken: which of equals stand in a partition is chance.
+    least = np.partition(logits, -count)[-count]
+    candidates = np.flatnonzero(logits >= least)
+    ids: list[int] = candidates[np.argsort(-logits[candidates], kind="stable")][:count].tolist()
+    return ids

@@ -13,6 +13,8 @@ from engine import Generation
 from numpy.typing import NDArray
 from sampling import SamplingParams
 
+MAX_TOP_LOG_PROBS = 20
+
 Read = Callable[[str], "NDArray[Any] | None"]  # a tensor with its batch dimension, or None
 
 
@@ -54,6 +56,10 @@ def generation(
     if bias is not None and (bias.size != vocab_size or not np.isfinite(bias).all()):
         raise InvalidTensor(f"embedding_bias: {vocab_size} finite values are expected, {bias.size} were sent")
     seed = read("seed")
+    want_log_probs = bool(scalar(read, "return_log_probs", False))
+    want_top = _ranged(read, "num_top_log_probs", 0, 0, min(MAX_TOP_LOG_PROBS, vocab_size))
+    if want_top and not want_log_probs:
+        raise InvalidTensor(f"num_top_log_probs: {want_top} was sent without return_log_probs")
     return Generation(
         prompt=prompt,
         # TensorRT-LLM lowers the length to what fits, too.
@@ -72,7 +78,8 @@ def generation(
             bias=None if bias is None else np.ascontiguousarray(bias.reshape(-1), np.float32),
         ),
         stop_words=_words(read, "stop_words_list", vocab_size),
-        want_log_probs=bool(scalar(read, "return_log_probs", False)),
+        want_log_probs=want_log_probs,
+        want_top=want_top,
         changed=changed,
     )
 

@@ -15,6 +15,8 @@ ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 1000
 MAX_STOP_WORDS = 16
 MAX_STOP_WORD_LENGTH = 200
+MAX_LOGIT_BIASES = 1024
+MAX_LOGIT_BIAS = 100
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
 _TEMPLATE_OWN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
 
@@ -25,13 +27,14 @@ class InvalidInput(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The deployment's own values where a request names none."""
+    """The deployment's own values where a request names none, and the limits that its engine sets."""
 
     temperature: float
     top_p: float
     repetition_penalty: float
     context: int
     vocab_size: int
+    top_log_probs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class TextRequest:
     stop_words: tuple[str, ...]
     stream: bool
     return_log_probs: bool
+    top_log_probs: int
+    logit_bias: dict[int, float]
 
 
 def read_request(read: Read, defaults: Defaults) -> TextRequest:
@@ -66,6 +71,10 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
     max_tokens = _scalar(read, "max_tokens")
     if max_tokens is not None:
         _check("max_tokens", max_tokens, 1, defaults.context)
+    return_log_probs = bool(_scalar(read, "return_log_probs") or False)
+    top_log_probs = _number(read, "top_log_probs", 0, 0, defaults.top_log_probs)
+    if top_log_probs and not return_log_probs:
+        raise InvalidInput(f"top_log_probs: {top_log_probs} was sent without return_log_probs true")
     min_tokens = _number(read, "min_tokens", 0, 0, max_tokens or defaults.context)
     return TextRequest(
         text=text,
@@ -82,7 +91,9 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
         seed=_scalar(read, "seed"),
         stop_words=_stop_words(read),
         stream=bool(_scalar(read, "stream") or False),
-        return_log_probs=bool(_scalar(read, "return_log_probs") or False),
+        return_log_probs=return_log_probs,
+        top_log_probs=top_log_probs,
+        logit_bias=_logit_bias(_string(read, "logit_bias"), defaults.vocab_size),
     )
 
 
@@ -169,6 +180,32 @@ def _template_kwargs(text: str | None) -> dict[str, Any]:
     if taken := sorted(value.keys() & _TEMPLATE_OWN):
         raise InvalidInput(f"chat_template_kwargs: {taken[0]!r} is the server's own")
     return value
+
+
+def _logit_bias(text: str | None, vocab_size: int) -> dict[int, float]:
+    if text is None or text == "":
+        return {}
+    value = _json("logit_bias", text)
+    if not isinstance(value, dict):
+        raise InvalidInput(
+            f"logit_bias: an object of token id to number is expected, {_shown(value)} was sent"
+        )
+    if len(value) > MAX_LOGIT_BIASES:
+        raise InvalidInput(
+            f"logit_bias: at most {MAX_LOGIT_BIASES} tokens are allowed, {len(value)} were sent"
+        )
+    biases = {}
+    for key, bias in value.items():
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < vocab_size):
+            raise InvalidInput(f"logit_bias: token ids are 0 to {vocab_size - 1}, {_shown(key)} was sent")
+        number = isinstance(bias, int | float) and not isinstance(bias, bool)
+        if not number or not -MAX_LOGIT_BIAS <= bias <= MAX_LOGIT_BIAS:
+            raise InvalidInput(
+                f"logit_bias[{key}]: -{MAX_LOGIT_BIAS} to {MAX_LOGIT_BIAS} is allowed, "
+                f"{_shown(bias)} was sent"
+            )
+        biases[int(key)] = float(bias)
+    return biases
 
 
 def _stop_words(read: Read) -> tuple[str, ...]:

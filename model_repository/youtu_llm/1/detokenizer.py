@@ -48,12 +48,19 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     return table
 
 
+def special_names(tokenizer: Tokenizer) -> dict[int, bytes]:
+    """The names of the tokens that have no part in the text, `<|end_of_text|>` for one."""
+    added = tokenizer.get_added_tokens_decoder()
+    return {index: token.content.encode() for index, token in added.items() if token.special}
+
+
 class StreamingText:
     """Grows by tokens, gives text: `push` returns what is safe to show, `finish` the rest.
 
     Bytes of an unfinished character wait for its end; bytes that no continuation can make valid
     become U+FFFD, as when the whole is decoded at once. Text that may turn into a stop word waits
-    until it has or has not. After a stop word `stopped` is true and nothing more comes out.
+    until it has or has not. After a stop word `stopped` is true and nothing more comes out. `shown`
+    counts the bytes of tokens whose text has come out.
     """
 
     def __init__(self, table: Sequence[bytes], stop_words: Sequence[str] = ()) -> None:
@@ -62,9 +69,12 @@ class StreamingText:
         self._stop_words = tuple(stop_words)
         self._held = ""
         self.stopped = False
+        self.shown = 0
+        self._pushed = 0
 
     def push(self, token: int) -> str:
         data = self._table[token] if 0 <= token < len(self._table) else b""
+        self._pushed += len(data)
         return self._release(self._decoder.decode(data), final=False)
 
     def finish(self) -> str:
@@ -77,10 +87,16 @@ class StreamingText:
         found = [at for word in self._stop_words if (at := text.find(word)) >= 0]
         if found:
             self.stopped, self._held = True, ""
+            self._count(text[min(found) :])
             return text[: min(found)]
         keep = 0 if final else max((_overlap(text, word) for word in self._stop_words), default=0)
         self._held = text[len(text) - keep :]
+        self._count(self._held)
         return text[: len(text) - keep]
+
+    def _count(self, hidden: str) -> None:
+        unfinished = len(self._decoder.getstate()[0])
+        self.shown = max(self.shown, self._pushed - unfinished - len(hidden.encode()))
 
 
 def _overlap(text: str, word: str) -> int:

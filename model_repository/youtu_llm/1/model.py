@@ -15,24 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import contract
-import numpy as np
 import triton_python_backend_utils as pb_utils
-from detokenizer import StreamingText, token_bytes
+from detokenizer import special_names, token_bytes
 from engine_client import EngineCall, EngineClient, EngineError
+from engine_inputs import engine_inputs
 from prompt import PromptBuilder, PromptError
+from reply import Outputs, Reply, Vocabulary, asked_of_the_engine
 
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
-
-
-# Tensors that an engine sends beside its tokens, and where they go in _Progress.
-_PERF = {
-    "kv_cache_reused_blocks": "cached",
-    "first_token_time_ns": "first_ns",
-    "last_token_time_ns": "last_ns",
-}
-_OUTPUTS = ("output_ids", "output_log_probs", *_PERF)
 
 
 class _Call:
@@ -71,31 +63,16 @@ class _Call:
             return not self._closed and bool(self._sender.is_cancelled())
 
 
-class _Progress:
-    """What has been learnt of an answer from the engine's responses."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.cached = 0
-        self.first_ns = 0
-        self.last_ns = 0
-
-    def take(self, response: dict[str, list[Any]]) -> list[int]:
-        """The new tokens of one response; what it says beside them is remembered."""
-        for name, attribute in _PERF.items():
-            if response.get(name):
-                setattr(self, attribute, response[name][0])
-        return response.get("output_ids", [])
-
-
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = {k: v["string_value"] for k, v in json.loads(args["model_config"])["parameters"].items()}
         engine_dir = Path(parameters["engine_dir"])
         try:
             self._prompts = PromptBuilder(engine_dir)
-            self._bytes = token_bytes(self._prompts.tokenizer)
-            self._longest_token = max(map(len, self._bytes))
+            self._eos: list[int] = self._prompts.facts["eos_token_ids"]
+            table, names = token_bytes(self._prompts.tokenizer), special_names(self._prompts.tokenizer)
+            self._vocabulary = Vocabulary(table, names, frozenset(self._eos))
+            self._longest_token = max(map(len, table))
         except Exception as error:
             raise pb_utils.TritonModelException(f"engine_dir {str(engine_dir)!r}: {error}") from error
         facts = self._prompts.facts
@@ -105,8 +82,8 @@ class TritonPythonModel:
             repetition_penalty=float(parameters["repetition_penalty"]),
             context=int(parameters["context"]),
             vocab_size=int(facts["vocab_size"]),
+            top_log_probs=int(parameters["top_log_probs"]),
         )
-        self._eos: list[int] = facts["eos_token_ids"]
         self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
         self._tokens_per_block = int(parameters["tokens_per_block"])
         self._places = threading.BoundedSemaphore(
@@ -155,12 +132,15 @@ class TritonPythonModel:
                 self._calls.discard(call)
             self._places.release()
 
-    def _prompt(self, wanted: contract.TextRequest) -> list[int]:
+    def _prompt(self, wanted: contract.TextRequest) -> tuple[list[int], bool]:
+        """Its tokens, and whether it leaves the model in the midst of its thinking."""
+        thinking = False
         name = "text_input" if wanted.messages is None else "messages"
         if wanted.messages is None:
             text = wanted.text or ""
         else:
             text = self._prompts.render(wanted.messages, wanted.template_kwargs)
+            thinking = self._prompts.leaves_in_thinking(text, wanted.messages, wanted.template_kwargs)
         context = self._defaults.context
         # No need to count the tokens of a text that even the longest ones could not spell.
         if (size := len(text.encode())) > context * self._longest_token:
@@ -174,110 +154,35 @@ class TritonPythonModel:
                 f"{name}: 1 to {context - 1} tokens fit a context of {context} with room for an answer, "
                 f"{len(ids)} were sent"
             )
-        return ids
+        return ids, thinking
 
     def _answer(self, call: _Call, wanted: contract.TextRequest) -> None:
-        ids = self._prompt(wanted)
+        ids, thinking = self._prompt(wanted)
         room = self._defaults.context - len(ids)
         limit = min(wanted.max_tokens or room, room)
-        text = StreamingText(self._bytes, wanted.stop_words)
-        progress = _Progress()
-        pieces: list[str] = []
-        log_probs: list[float] = []
-        reason = ""
+        reply = Reply(wanted, self._vocabulary, limit=limit, thinking=thinking)
         if call.cancelled:
             call.send(None, final=True)
             return
-        engine_call = self._engine.start(call.engine_id, self._inputs(ids, limit, wanted), _OUTPUTS)
+        inputs = engine_inputs(wanted, ids, limit=limit, ends=self._eos, vocab_size=self._defaults.vocab_size)
+        engine_call = self._engine.start(call.engine_id, inputs, asked_of_the_engine(wanted))
         call.follow(engine_call)
         for response in engine_call:
-            if text.stopped or call.cancelled:
+            if reply.reason or call.cancelled:
                 continue  # it was told to stop; its last tokens are nobody's
-            new = progress.take(response)
-            for i, token in enumerate(new):
-                progress.tokens += 1
-                if token in self._eos:
-                    reason = "stop"
-                elif piece := text.push(token):
-                    pieces.append(piece)
-                if text.stopped:
-                    reason = "stop"
-                    engine_call.stop()
-                if reason:
-                    new = new[: i + 1]
-                    break
-            if wanted.return_log_probs:
-                log_probs += response.get("output_log_probs", [])[: len(new)]
-            if wanted.stream and pieces and not reason:
-                self._send(call, "".join(pieces), log_probs, wanted)
-                pieces, log_probs = [], []
+            reply.take(response)
+            if reply.stopped:
+                engine_call.stop()
+            if wanted.stream and reply.has_news and not reply.reason:
+                call.send(_response(reply.news()), final=False)
         if call.cancelled:
             call.send(None, final=True)
             return
-        pieces.append(text.finish())
-        if not reason:
-            reason = "length" if progress.tokens >= limit and not text.stopped else "stop"
-        end = self._ending(call, reason, len(ids), progress)
-        self._send(call, "".join(pieces), log_probs, wanted, end)
-
-    def _inputs(self, ids: list[int], limit: int, wanted: contract.TextRequest) -> dict[str, Any]:
-        inputs: dict[str, Any] = {
-            "input_ids": np.array([ids], np.int32),
-            "input_lengths": np.array([[len(ids)]], np.int32),
-            "request_output_len": np.array([[limit]], np.int32),
-            "temperature": np.array([[wanted.temperature]], np.float32),
-            "runtime_top_p": np.array([[wanted.top_p]], np.float32),
-            "repetition_penalty": np.array([[wanted.repetition_penalty]], np.float32),
-            "streaming": np.array([[True]]),
-            "return_perf_metrics": np.array([[True]]),
-        }
-        if wanted.temperature == 0:  # both engines know greedy as top_k 1
-            inputs["runtime_top_k"] = np.array([[1]], np.int32)
-            del inputs["temperature"]
-        elif wanted.top_k:
-            inputs["runtime_top_k"] = np.array([[wanted.top_k]], np.int32)
-        if self._eos:
-            inputs["end_id"] = np.array([[self._eos[0]]], np.int32)
-        if len(self._eos) > 1:
-            others = self._eos[1:]
-            ends = list(range(1, len(others) + 1))
-            inputs["stop_words_list"] = np.array([[others, ends]], np.int32)
-        for name, value, default, kind in (
-            ("presence_penalty", wanted.presence_penalty, 0.0, np.float32),
-            ("frequency_penalty", wanted.frequency_penalty, 0.0, np.float32),
-            ("min_tokens", wanted.min_tokens, 0, np.int32),
-            ("return_log_probs", wanted.return_log_probs, False, np.bool_),
-        ):
-            if value != default:
-                inputs[name] = np.array([[value]], kind)
-        seed = wanted.seed if wanted.seed is not None else secrets.randbits(63)
-        inputs["seed"] = np.array([[seed]], np.uint64)
-        return inputs
-
-    def _ending(self, call: _Call, reason: str, prompt_tokens: int, progress: _Progress) -> list[Any]:
-        now = time.time_ns()
-        return [
-            pb_utils.Tensor("finish_reason", np.array([[reason.encode()]], np.object_)),
-            *(
-                pb_utils.Tensor(name, np.array([[value]], kind))
-                for name, value, kind in (
-                    ("num_input_tokens", prompt_tokens, np.int32),
-                    ("num_output_tokens", progress.tokens, np.int32),
-                    ("num_cached_tokens", progress.cached * self._tokens_per_block, np.int32),
-                    ("arrival_time_ns", call.arrival_ns, np.int64),
-                    ("first_token_time_ns", progress.first_ns or now, np.int64),
-                    ("last_token_time_ns", progress.last_ns or now, np.int64),
-                )
-            ),
-        ]
-
-    def _send(
-        self, call: _Call, text: str, log_probs: list[float], wanted: contract.TextRequest, end: Any = ()
-    ) -> None:
-        out = [pb_utils.Tensor("text_output", np.array([[text.encode()]], np.object_)), *end]
-        if wanted.return_log_probs:
-            out.append(pb_utils.Tensor("output_log_probs", np.array([log_probs], np.float32)))
-        call.send(pb_utils.InferenceResponse(out), final=bool(end))
+        reply.finish()
+        end = reply.ending(
+            prompt_tokens=len(ids), arrival_ns=call.arrival_ns, tokens_per_block=self._tokens_per_block
+        )
+        call.send(_response(reply.news(last=True) + end), final=True)
 
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
@@ -296,6 +201,10 @@ def _reader(request: Any) -> contract.Read:
         return None if tensor is None else tensor.as_numpy()
 
     return read
+
+
+def _response(outputs: Outputs) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs])
 
 
 def _refuse(call: _Call, message: str, code: int) -> None:

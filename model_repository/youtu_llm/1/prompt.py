@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,35 @@ class PromptBuilder:
 
     def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> str:
         """The conversation as text, up to where the model is to speak. Raises PromptError."""
+        return self._rendered(messages, template_kwargs, add_generation_prompt=True)
+
+    def leaves_in_thinking(
+        self, text: str, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]
+    ) -> bool:
+        """Whether `text`, these messages rendered, ends inside a <think> that the template itself opened.
+
+        One that stands in a message does not count, so what the template adds at the end is looked at alone.
+        """
+        if text.rfind("<think>") <= text.rfind("</think>"):
+            return False
+        said = self._rendered(messages, template_kwargs, add_generation_prompt=False)
+        if not text.startswith(said):  # a template that writes the conversation itself differently
+            return text.rstrip().endswith("<think>")
+        return "<think>" in text[len(said) :]
+
+    def _rendered(
+        self,
+        messages: list[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
         if self._template is None:
             raise PromptError("messages: this model has no chat template; send text_input")
         try:
             return self._template.render(
                 messages=messages,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 bos_token=self.facts.get("bos_token") or "",
                 eos_token=self.facts.get("eos_token") or "",
                 **template_kwargs,

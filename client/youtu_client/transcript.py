@@ -1,0 +1,141 @@
+"""What a server answered: the responses of a call to pieces and an answer, a configuration to facts.
+
+It knows the outputs of `youtu_llm` and nothing of channels, retries or threads.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from .answers import Answer, ModelInfo, Piece, Timings, Token, Usage
+from .errors import ServerError
+
+
+class Transcript:
+    """Gathers the responses of one call. `finished` once the last response has been fed."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.started = False
+        self.finished = False
+        self._texts: list[str] = []
+        self.starts_in_thinking = False
+        self._log_probs: list[float] | None = None
+        self._tokens: list[Token] | None = None
+        self._end: dict[str, Any] = {}
+
+    def feed(self, response: Any) -> Piece | None:
+        """Take in one ModelStreamInferResponse; the piece it brings, if any.
+
+        Raises ServerError when it is not the text contract. An `error_message` is the caller's to look at.
+        """
+        self.started = True
+        infer = response.infer_response
+        values = _outputs(infer)
+        text: str = values.pop("text_output", "")
+        self.starts_in_thinking = values.pop("starts_in_thinking", False) or self.starts_in_thinking
+        tokens = _tokens(values)
+        log_probs: tuple[float, ...] | None = values.pop("output_log_probs", None)
+        self._end.update(values)
+        if "triton_final_response" in infer.parameters:
+            self.finished = self.finished or infer.parameters["triton_final_response"].bool_param
+        if log_probs is not None:
+            self._log_probs = (self._log_probs or []) + list(log_probs)
+        if tokens is not None:
+            self._tokens = (self._tokens or []) + list(tokens)
+        if not text and not log_probs:
+            return None
+        self._texts.append(text)
+        return Piece(text, log_probs, tokens)
+
+    def answer(self) -> Answer:
+        """The whole. Raises ServerError when the end of the answer has not come: a half is no answer."""
+        end = self._end
+        try:
+            usage = Usage(end["num_input_tokens"], end["num_output_tokens"], end.get("num_cached_tokens", 0))
+            times = (end["arrival_time_ns"], end["first_token_time_ns"], end["last_token_time_ns"])
+            finish_reason: str = end["finish_reason"]
+        except KeyError as missing:
+            raise ServerError(f"the stream ended without its last response: no {missing}") from None
+        return Answer(
+            text="".join(self._texts),
+            finish_reason=finish_reason,
+            usage=usage,
+            timings=Timings(*times, tokens=usage.completion_tokens),
+            request_id=self.request_id,
+            log_probs=None if self._log_probs is None else tuple(self._log_probs),
+            tokens=None if self._tokens is None else tuple(self._tokens),
+            starts_in_thinking=self.starts_in_thinking,
+        )
+
+
+def _tokens(values: dict[str, Any]) -> tuple[Token, ...] | None:
+    """Takes the outputs about single tokens out of `values`, but for the log-probabilities."""
+    data: tuple[bytes, ...] | None = values.pop("output_tokens", None)
+    names: tuple[bytes, ...] = values.pop("top_tokens", ())
+    chances: tuple[float, ...] = values.pop("top_output_log_probs", ())
+    log_probs: tuple[float, ...] = values.get("output_log_probs", ())
+    if data is None:
+        return None
+    each = len(names) // len(data) if data else 0
+    if len(log_probs) != len(data) or len(names) != len(chances) or len(names) != each * len(data):
+        counts = (
+            f"{len(data)} tokens, {len(log_probs)} values, {len(names)} and {len(chances)} for the likeliest"
+        )
+        raise ServerError(f"the outputs about single tokens do not fit one another: {counts}")
+    top = tuple(zip(names, chances, strict=True))
+    return tuple(
+        Token(token, log_prob, top[at * each : (at + 1) * each])
+        for at, (token, log_prob) in enumerate(zip(data, log_probs, strict=True))
+    )
+
+
+_FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "BOOL": "?"}
+_LISTS = ("output_tokens", "top_tokens")
+
+
+def _outputs(response: Any) -> dict[str, Any]:
+    if len(response.outputs) != len(response.raw_output_contents):
+        raise ServerError("the response's tensors are not in raw_output_contents")
+    values: dict[str, Any] = {}
+    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        try:
+            if tensor.datatype == "BYTES":
+                strings = _strings(raw)
+                values[tensor.name] = strings if tensor.name in _LISTS else strings[0].decode()
+            elif tensor.datatype == "FP32":
+                values[tensor.name] = struct.unpack(f"<{len(raw) // 4}f", raw)
+            else:
+                (values[tensor.name],) = struct.unpack("<" + _FORMATS[tensor.datatype], raw)
+        except (struct.error, UnicodeDecodeError, LookupError) as error:
+            raise ServerError(f"output {tensor.name} ({tensor.datatype}) cannot be read: {error!r}") from None
+    return values
+
+
+def _strings(raw: bytes) -> tuple[bytes, ...]:
+    found, at = [], 0
+    while at < len(raw):
+        end = at + 4 + struct.unpack_from("<I", raw, at)[0]
+        found.append(raw[at + 4 : end])
+        at = end
+    return tuple(found)
+
+
+def model_info(response: Any) -> ModelInfo:
+    """ModelInfo out of a ModelConfigResponse. Raises ServerError when the model is not a `youtu_llm`."""
+    values = {key: value.string_value for key, value in response.config.parameters.items()}
+    try:
+        return ModelInfo(
+            id=values["model_id"],
+            demo=values["demo"] == "true",
+            description=values["description"],
+            context=int(values["context"]),
+            slots=int(values["slots"]),
+            queue=int(values["queue"]),
+            guided_decoding=values.get("guided_decoding") == "true",
+            top_log_probs=int(values.get("top_log_probs", "0")),
+            defaults={key: float(values[key]) for key in ("temperature", "top_p", "repetition_penalty")},
+        )
+    except (KeyError, ValueError) as error:
+        raise ServerError(f"model {response.config.name!r} does not describe itself: {error!r}") from None

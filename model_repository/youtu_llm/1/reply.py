@@ -1,0 +1,163 @@
+"""One answer as it grows: the engine's responses go in, the outputs of the text contract come out.
+
+Knows both contracts' tensors by name; knows nothing of Triton, of gRPC or of who reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from contract import TextRequest
+from detokenizer import StreamingText
+from numpy.typing import NDArray
+
+Outputs = list[tuple[str, NDArray[Any]]]
+
+# Tensors that an engine sends beside its tokens, and where they go in Reply.
+_PERF = {
+    "kv_cache_reused_blocks": "cached_blocks",
+    "first_token_time_ns": "first_ns",
+    "last_token_time_ns": "last_ns",
+}
+_TOP = ("top_log_prob_ids", "top_log_probs")
+
+
+def asked_of_the_engine(wanted: TextRequest) -> tuple[str, ...]:
+    """The engine's outputs that a reply is made of."""
+    return ("output_ids", "output_log_probs", *_PERF, *(_TOP if wanted.top_log_probs else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Of each token id what it adds to the text, the names of those that add nothing, and which ones end."""
+
+    table: Sequence[bytes]
+    names: Mapping[int, bytes]
+    ends: Collection[int]
+
+    def data(self, token: int) -> bytes:
+        return self.table[token] if 0 <= token < len(self.table) and token not in self.ends else b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    start: int  # bytes of the text before it
+    data: bytes
+    log_prob: float
+    top_ids: list[int]
+    top_log_probs: list[float]
+
+
+class Reply:
+    """`reason` is empty until the answer has come to its end. Times are nanoseconds since 1970.
+
+    limit: tokens that the engine was asked for at most; thinking: the prompt left the model in <think>.
+    """
+
+    def __init__(self, wanted: TextRequest, vocabulary: Vocabulary, *, limit: int, thinking: bool) -> None:
+        self._wanted, self._vocabulary = wanted, vocabulary
+        self._limit, self._thinking = limit, thinking
+        self._text = StreamingText(vocabulary.table, wanted.stop_words)
+        self._pieces: list[str] = []
+        self._bytes = 0
+        self._unsent: deque[_Token] = deque()
+        self._begun = False
+        self.reason = ""
+        self.tokens = 0
+        self.cached_blocks = 0
+        self.first_ns = 0
+        self.last_ns = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop word ended it, of which the engine does not know."""
+        return self._text.stopped
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is text that no response has carried yet."""
+        return bool(self._pieces)
+
+    def take(self, response: Mapping[str, list[Any]]) -> None:
+        """The next response of the engine: tensor name -> values, flat. What follows the end is dropped."""
+        for name, attribute in _PERF.items():
+            if response.get(name):
+                setattr(self, attribute, response[name][0])
+        log_probs = response.get("output_log_probs", [])
+        top_ids, top_log_probs = (response.get(name, []) for name in _TOP)
+        for i, token in enumerate(response.get("output_ids", [])):
+            self.tokens += 1
+            data = self._vocabulary.data(token)
+            if self._wanted.return_log_probs and i < len(log_probs):
+                part = slice(i * self._wanted.top_log_probs, (i + 1) * self._wanted.top_log_probs)
+                made = _Token(self._bytes, data, log_probs[i], top_ids[part], top_log_probs[part])
+                self._unsent.append(made)
+            self._bytes += len(data)
+            if token in self._vocabulary.ends:
+                self.reason = "stop"
+            elif piece := self._text.push(token):
+                self._pieces.append(piece)
+            if self._text.stopped:
+                self.reason = "stop"
+            if self.reason:
+                break
+
+    def finish(self) -> None:
+        """No more responses come."""
+        self._pieces.append(self._text.finish())
+        if not self.reason:
+            self.reason = "length" if self.tokens >= self._limit and not self.stopped else "stop"
+
+    def news(self, *, last: bool = False) -> Outputs:
+        """The outputs of one response: what has come since the one before."""
+        out = [("text_output", _strings(["".join(self._pieces).encode()]))]
+        self._pieces = []
+        if self._thinking and (last or not self._begun):
+            out.append(("starts_in_thinking", np.array([[True]])))
+        self._begun = True
+        if self._wanted.return_log_probs:
+            out += self._token_outputs(last)
+        return out
+
+    def ending(self, *, prompt_tokens: int, arrival_ns: int, tokens_per_block: int) -> Outputs:
+        """What only the last response carries."""
+        now = time.time_ns()
+        return [
+            ("finish_reason", _strings([self.reason.encode()])),
+            ("num_input_tokens", np.array([[prompt_tokens]], np.int32)),
+            ("num_output_tokens", np.array([[self.tokens]], np.int32)),
+            ("num_cached_tokens", np.array([[self.cached_blocks * tokens_per_block]], np.int32)),
+            ("arrival_time_ns", np.array([[arrival_ns]], np.int64)),
+            ("first_token_time_ns", np.array([[self.first_ns or now]], np.int64)),
+            ("last_token_time_ns", np.array([[self.last_ns or now]], np.int64)),
+        ]
+
+    def _token_outputs(self, last: bool) -> Outputs:
+        """The tokens whose text is out; at the end all of them, with as much of each as was shown."""
+        shown, tokens = self._text.shown, []
+        while self._unsent and (last or self._unsent[0].start + len(self._unsent[0].data) <= shown):
+            tokens.append(self._unsent.popleft())
+        out = [
+            ("output_log_probs", np.array([[token.log_prob for token in tokens]], np.float32)),
+            ("output_tokens", _strings([token.data[: max(0, shown - token.start)] for token in tokens])),
+        ]
+        if self._wanted.top_log_probs:
+            ids = [index for token in tokens for index in token.top_ids]
+            values = [value for token in tokens for value in token.top_log_probs]
+            out.append(("top_tokens", _strings([self._name(index) for index in ids])))
+            out.append(("top_output_log_probs", np.array([values], np.float32)))
+        return out
+
+    def _name(self, token: int) -> bytes:
+        return self._vocabulary.data(token) or self._vocabulary.names.get(token, b"")
+
+
+def _strings(values: list[bytes]) -> NDArray[Any]:
+    array = np.empty((1, len(values)), np.object_)
+    array[0, :] = values
+    return array

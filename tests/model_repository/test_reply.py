@@ -1,0 +1,117 @@
+"""An answer as it grows: what each response carries, and that the tokens told of are the text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from contract import TextRequest
+from hypothesis import given
+from hypothesis import strategies as st
+from reply import Reply, Vocabulary
+
+END = 256
+NAMED = 257
+# Every byte is a token; then the end, a special token, and one of several characters.
+VOCABULARY = Vocabulary(
+    [*(bytes([b]) for b in range(256)), b"", b"", b"stop!"], {END: b"<|end|>", NAMED: b"<|x|>"}, {END}
+)
+WANTED = TextRequest(
+    text="a", messages=None, template_kwargs={}, max_tokens=None, temperature=0.0, top_p=1.0, top_k=0,
+    min_tokens=0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=None,
+    stop_words=(), stream=True, return_log_probs=True, top_log_probs=0, logit_bias={},
+)  # fmt: skip
+
+
+def answer(
+    ids: list[int], *, cuts: int = 1, thinking: bool = False, limit: int = 9999, **wanted: Any
+) -> list[dict[str, Any]]:
+    """The responses to an engine that sends `cuts` tokens at once; each a flat list, log-prob -id."""
+    request = replace(WANTED, **wanted)
+    reply = Reply(request, VOCABULARY, limit=limit, thinking=thinking)
+    responses = []
+    for at in range(0, len(ids), cuts):
+        part = ids[at : at + cuts]
+        top = [i for token in part for i in (token, NAMED)][: 2 * len(part)] if request.top_log_probs else []
+        reply.take(
+            {
+                "output_ids": part,
+                "output_log_probs": [-float(token) for token in part],
+                "top_log_prob_ids": top,
+                "top_log_probs": [-float(i) for i in top],
+            }
+        )
+        if reply.reason:
+            break
+        if reply.has_news:
+            responses.append(reply.news())
+    reply.finish()
+    end = reply.ending(prompt_tokens=1, arrival_ns=0, tokens_per_block=1)
+    responses.append(reply.news(last=True) + end)
+    return [{name: array.reshape(-1).tolist() for name, array in response} for response in responses]
+
+
+def whole(responses: list[dict[str, Any]], name: str) -> list[Any]:
+    return [value for response in responses for value in response.get(name, [])]
+
+
+@given(st.text(), st.integers(1, 7), st.sampled_from([(), ("b",), ("好的", "aa"), ("0123",)]), st.booleans())
+def test_the_tokens_in_a_row_are_the_text(
+    text: str, cuts: int, stop_words: tuple[str, ...], end: bool
+) -> None:
+    ids = [*text.encode(), *([END] if end else [])]
+    responses = answer(ids, cuts=cuts, stop_words=stop_words)
+    shown = b"".join(whole(responses, "text_output"))
+    assert b"".join(whole(responses, "output_tokens")) == shown
+    told = whole(responses, "output_log_probs")
+    assert told == [-float(i) for i in ids[: len(told)]]
+    assert len(told) == responses[-1]["num_output_tokens"][0]
+
+
+def test_a_token_goes_out_with_the_character_that_it_begins() -> None:
+    first, *others = answer(list("好a".encode()))
+    assert first["text_output"] == ["好".encode()]
+    assert first["output_tokens"] == [bytes([b]) for b in "好".encode()]
+    assert [other["output_tokens"] for other in others] == [[b"a"], []]
+
+
+def test_what_a_stop_word_swallows_counts_but_has_no_bytes() -> None:
+    responses = answer([*b"ab", 258, *b"never"], stop_words=("op",))
+    assert whole(responses, "text_output") == [b"a", b"b", b"st"]
+    assert whole(responses, "output_tokens") == [b"a", b"b", b"st"]
+    responses = answer([*b"abs", *b"top", *b"never"], stop_words=("stop",))
+    assert b"".join(whole(responses, "text_output")) == b"ab"
+    assert whole(responses, "output_tokens") == [b"a", b"b", b"", b"", b"", b""]
+    assert responses[-1]["finish_reason"] == [b"stop"]
+
+
+def test_the_end_token_keeps_its_log_prob_and_is_no_text() -> None:
+    responses = answer([*b"a", NAMED, END])
+    assert whole(responses, "output_tokens") == [b"a", b"", b""]
+    assert whole(responses, "output_log_probs")[-1] == -END
+
+
+def test_the_likeliest_are_named_even_where_they_are_no_text() -> None:
+    responses = answer([*b"a", END], top_log_probs=2, cuts=2)
+    assert whole(responses, "top_tokens") == [b"a", b"<|x|>", b"<|end|>", b"<|x|>"]
+    assert whole(responses, "top_output_log_probs") == [-97.0, -257.0, -256.0, -257.0]
+
+
+def test_nothing_about_tokens_unless_asked() -> None:
+    responses = answer([*b"ab", END], return_log_probs=False)
+    assert not {"output_tokens", "output_log_probs", "top_tokens"} & {name for r in responses for name in r}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_first_and_the_last_response_say_that_it_starts_in_thinking(stream: bool) -> None:
+    responses = answer([*b"abc", END], thinking=True, cuts=1 if stream else 9)
+    told = [response.get("starts_in_thinking") for response in responses]
+    assert told == ([[True], None, None, [True]] if stream else [[True]])
+    assert whole(answer([*b"abc"]), "starts_in_thinking") == []
+
+
+def test_length_only_when_the_limit_was_reached_without_an_end() -> None:
+    assert answer([*b"ab"], limit=2)[-1]["finish_reason"] == [b"length"]
+    assert answer([*b"a", END], limit=2)[-1]["finish_reason"] == [b"stop"]
+    assert answer([*b"ab"], limit=2, stop_words=("b",))[-1]["finish_reason"] == [b"stop"]
