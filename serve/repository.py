@@ -13,7 +13,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
-from build.engine_info import EngineInfo
+from build.engine_info import TOKENIZER, EngineInfo
 from serve.settings import Settings, reachable
 from serve.triton import MODELS
 
@@ -38,6 +38,7 @@ def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, st
         "llama_cpp": shared
         | {
             "gguf": str(engine.gguf.absolute()),
+            "tokenizer": str(folder / TOKENIZER),
             "threads": str(settings.threads),
             "prefill_chunk": str(settings.prefill_chunk),
             "kv_type": settings.kv_type,

@@ -28,6 +28,7 @@ class Piece:
     log_probs: tuple[float, ...] | None = None
     """Natural log-probability of each token in this piece, when asked for."""
     tokens: tuple[Token, ...] | None = None
+    """With `return_log_probs`: those whose last byte this piece shows (one may end amid a character)."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
-"""What the text contract tells and takes beside text, on the real server: log-probs in full, logit bias."""
+"""What the text contract takes and tells beside text, on the real server: log-probs, logit bias, guides."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from youtu_client import Client, InvalidRequest
@@ -22,9 +26,13 @@ def test_the_tokens_are_the_text_and_greedy_takes_the_likeliest(client: Client) 
     stream = client.stream(
         QUESTION, temperature=0.0, repetition_penalty=1.0, return_log_probs=True, top_log_probs=5
     )
+    told, shown = b"", ""
     with stream:
         for piece in stream:
-            assert b"".join(token.data for token in piece.tokens or ()) == piece.text.encode()
+            told += b"".join(token.data for token in piece.tokens or ())
+            shown += piece.text
+            assert shown.encode().startswith(told)  # a token with half a character more waits for the rest
+    assert told == stream.answer.text.encode()
     tokens = stream.answer.tokens
     assert tokens is not None
     assert len(tokens) == stream.answer.usage.completion_tokens > 10
@@ -56,3 +64,58 @@ def test_a_bias_keeps_a_token_away_or_brings_it(client: Client) -> None:
     assert all(token.log_prob < -5 for token in forced.tokens or ())  # the model's own, without the bias
     with pytest.raises(InvalidRequest, match=r"logit_bias: token ids are 0 to \d+, '99999999' was sent"):
         client.chat(QUESTION, logit_bias={99999999: 1})
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["北京", "Paris"]},
+        "days": {"type": "integer"},
+        "note": {"type": "string", "maxLength": 20},
+    },
+    "required": ["city", "days", "note"],
+    "additionalProperties": False,
+}
+
+
+def test_a_schema_is_kept_to_while_others_run_on_unharmed(client: Client) -> None:
+    def free(_: int) -> str:
+        return client.chat(QUESTION, temperature=0.0, repetition_penalty=1.0).text
+
+    def held(seed: int) -> Any:
+        answer = client.chat(
+            "Where to?", seed=seed, temperature=1.0, max_tokens=200,
+            guided_decoding_guide_type="json_schema", guided_decoding_guide=json.dumps(SCHEMA),
+        )  # fmt: skip
+        assert answer.finish_reason == "stop"
+        return json.loads(answer.text)
+
+    def refused(_: int) -> str:
+        with pytest.raises(InvalidRequest) as caught:
+            client.chat(
+                "x", guided_decoding_guide_type="json_schema", guided_decoding_guide='{"type": "nonsense"}'
+            )
+        return str(caught.value)
+
+    alone = free(0)
+    with ThreadPoolExecutor(12) as callers:
+        others, values, refusals = (callers.map(kind, range(8)) for kind in (free, held, refused))
+        assert set(others) == {alone}
+        for value in values:
+            assert list(value) == ["city", "days", "note"]
+            assert value["city"] in ("北京", "Paris")
+            assert isinstance(value["days"], int)
+            assert len(value["note"]) <= 20
+        assert set(refusals) == {"guided_decoding_guide: Invalid type: nonsense"}
+
+
+def test_an_expression_and_any_object(client: Client) -> None:
+    answer = client.chat(QUESTION, guided_decoding_guide_type="regex", guided_decoding_guide="(yes|no)[.!]")
+    assert re.fullmatch(r"(yes|no)[.!]", answer.text)
+    assert answer.finish_reason == "stop"
+    text = client.chat(QUESTION, guided_decoding_guide_type="json", max_tokens=60).text
+    assert text.lstrip().startswith("{")
+    with pytest.raises(InvalidRequest, match=r"guided_decoding_guide_type: .* 'ebnf_grammar' was sent"):
+        client.chat("x", guided_decoding_guide_type="ebnf_grammar", guided_decoding_guide="x")
+    with pytest.raises(InvalidRequest, match="guided_decoding_guide: it was sent without"):
+        client.chat("x", guided_decoding_guide="x")

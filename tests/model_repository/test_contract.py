@@ -10,7 +10,13 @@ import pytest
 from contract import Defaults, InvalidInput, TextRequest, read_request
 
 DEFAULTS = Defaults(
-    temperature=0.7, top_p=0.9, repetition_penalty=1.1, context=2048, vocab_size=3584, top_log_probs=20
+    temperature=0.7,
+    top_p=0.9,
+    repetition_penalty=1.1,
+    context=2048,
+    vocab_size=3584,
+    top_log_probs=20,
+    guided_decoding=True,
 )
 HELLO = [{"role": "user", "content": "你好"}]
 KINDS: dict[str, Any] = {

@@ -21,6 +21,7 @@ WANTED = TextRequest(
     text="a", messages=None, template_kwargs={}, max_tokens=None, temperature=0.0, top_p=1.0, top_k=0,
     min_tokens=0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=None,
     stop_words=(), stream=True, return_log_probs=True, top_log_probs=0, logit_bias={},
+    guide_type=None, guide=None,
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from llama import Llama, LlamaError
 from numpy.typing import NDArray
-from sampling import Sampler, SamplingParams, log_probs, most_probable
+from sampling import Guide, GuideError, Sampler, SamplingParams, log_probs, most_probable
 
 
 class QueueFull(Exception):
@@ -41,6 +41,7 @@ class Generation:
     stop_words: tuple[tuple[int, ...], ...] = ()
     want_log_probs: bool = False
     want_top: int = 0
+    guide: Guide | None = None
     changed: Callable[[Generation], None] = lambda _generation: None
 
     tokens: list[int] = field(default_factory=list)
@@ -56,9 +57,19 @@ class Generation:
     cancelled: bool = False
     error: str | None = None
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The single tokens that end it."""
+        end_id = self.sampling.end_id
+        return frozenset([word[0] for word in self.stop_words if len(word) == 1]) | (
+            frozenset() if end_id is None else {end_id}
+        )
+
     def ended_by(self, token: int) -> bool:
         """Whether `token`, just appended, is the last one."""
         if token == self.sampling.end_id or len(self.tokens) >= self.max_new_tokens:
+            return True
+        if self.guide is not None and self.guide.complete:
             return True
         return any(tuple(self.tokens[-len(word) :]) == word for word in self.stop_words)
 
@@ -164,7 +175,7 @@ class Engine:
             self._llama.forget(slot.index, keep)
             del slot.cached[keep:]
             slot.generation = generation
-            slot.sampler = Sampler(generation.sampling, generation.prompt, self.vocab_size)
+            slot.sampler = Sampler(generation.sampling, generation.prompt, self.vocab_size, generation.guide)
             slot.pending = generation.prompt[keep:].tolist()
             generation.cached_tokens = keep
             generation.scheduled_ns = time.time_ns()
@@ -222,7 +233,14 @@ class Engine:
         generation, sampler = slot.generation, slot.sampler
         if generation is None or sampler is None:
             return
-        token = sampler(logits)
+        try:
+            token = sampler(logits)
+        except GuideError as error:  # the others' tokens of this step are as good as ever
+            generation.error = str(error)
+            with self._wake:
+                self._free(slot)
+            self._finish(generation)
+            return
         if generation.want_log_probs:
             best = most_probable(logits, generation.want_top)
             own, *others = log_probs(logits, [token, *best])

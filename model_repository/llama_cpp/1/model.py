@@ -1,8 +1,8 @@
 """Triton's door to the CPU engine: tensors of the token contract in, tensors out.
 
-Knows the token contract and the engine; knows no text. Two threads beside the engine's own: one
+Knows the token contract and the engine; knows no text. Three threads beside the engine's own: one
 delivers tokens (what piled up for a request while others were served goes out as one response),
-one asks Triton which callers have left.
+one asks Triton which callers have left, one makes the guides of requests that want one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
 from engine import Engine, Generation, QueueFull
+from guide import Guides, InvalidGuide
 from llama import Llama, LlamaError
 
 # A step of a model this small is over before a second thread is awake.
@@ -79,6 +81,9 @@ class TritonPythonModel:
         self._engine = Engine(
             llama, slots=slots, context=self._context, queue=int(parameters["queue"]), prefill_chunk=chunk
         )
+        self._guides = Guides(Path(parameters["tokenizer"]), self._engine.vocab_size)
+        # One at a time: a schema that takes long to compile holds up other schemas and nobody else.
+        self._guide_maker = ThreadPoolExecutor(1, thread_name_prefix="guide")
         self._active: set[_Delivery] = set()
         self._lock = threading.Lock()
         self._outbox: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
@@ -100,11 +105,11 @@ class TritonPythonModel:
             try:
                 self._accept(request, sender)
             except tensors.InvalidTensor as error:
-                response = _error(str(error), pb_utils.TritonError.INVALID_ARG)
-                sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                sender.send(_invalid(str(error)), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
         self._closing.set()
+        self._guide_maker.shutdown()
         self._engine.close()
         self._outbox.put(None)
         for thread in self._threads:
@@ -128,13 +133,34 @@ class TritonPythonModel:
             if generation.finished or streaming:
                 self._post(delivery)
 
-        delivery.generation = tensors.generation(
+        generation = tensors.generation(
             read, context=self._context, vocab_size=self._engine.vocab_size, changed=changed
         )
+        if (wanted := tensors.guide(read)) is None:
+            self._submit(delivery, generation)
+        else:
+            self._guide_maker.submit(self._submit_guided, delivery, generation, *wanted)
+
+    def _submit_guided(self, delivery: _Delivery, generation: Generation, kind: str, text: str) -> None:
+        try:
+            if delivery.left():
+                delivery.send(None, final=True)
+                return
+            generation.guide = self._guides.make(kind, text, generation.ends)
+        except InvalidGuide as error:
+            delivery.send(_invalid(f"guided_decoding_guide: {error}"), final=True)
+        except Exception as error:  # whatever it is, the caller must hear of it
+            message = f"guided_decoding_guide: {type(error).__name__}: {error}"
+            delivery.send(_error(message, pb_utils.TritonError.INTERNAL), final=True)
+        else:
+            self._submit(delivery, generation)
+
+    def _submit(self, delivery: _Delivery, generation: Generation) -> None:
+        delivery.generation = generation
         with self._lock:
             self._active.add(delivery)
         try:
-            self._engine.submit(delivery.generation)
+            self._engine.submit(generation)
         except QueueFull as error:
             with self._lock:
                 self._active.discard(delivery)
@@ -223,6 +249,11 @@ class TritonPythonModel:
 def _threads(gguf: Path) -> int:
     """All processors that this process may use, or one for a tiny model."""
     return 1 if gguf.stat().st_size < ONE_THREAD_BYTES else len(os.sched_getaffinity(0))
+
+
+def _invalid(message: str) -> Any:
+    """Streams carry no status, so a wrong request is told by its first words too."""
+    return _error(f"invalid request: {message}", pb_utils.TritonError.INVALID_ARG)
 
 
 def _error(message: str, code: int) -> Any:

@@ -1,16 +1,34 @@
 """From one row of logits to one token, as TensorRT-LLM's decoder does it.
 
 Order: embedding bias; repetition, presence and frequency penalties over prompt and output; bad
-words and min_tokens; temperature; top_k; top_p; one draw. Pure numpy: no engine, no text.
+words and min_tokens; a guide's mask; temperature; top_k; top_p; one draw. Pure numpy: no engine, no text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class GuideError(Exception):
+    """A guide cannot go on; the request that it belongs to fails."""
+
+
+class Guide(Protocol):
+    """What an answer is held to, token by token. The methods raise GuideError."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow any more."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may come next, [vocab_size]."""
+
+    def take(self, token: int) -> None:
+        """This one came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +55,15 @@ class SamplingParams:
 class Sampler:
     """Chooses the tokens of one request; keeps count of what was said and its own random stream."""
 
-    def __init__(self, params: SamplingParams, prompt: NDArray[np.int32], vocab_size: int) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: NDArray[np.int32],
+        vocab_size: int,
+        guide: Guide | None = None,
+    ) -> None:
         self.params = params
+        self._guide = guide
         self._random = np.random.default_rng(params.seed)
         self._history: list[int] = prompt.tolist() if params.bad_words else []
         self._made = 0
@@ -51,9 +76,14 @@ class Sampler:
         self._seen = np.flatnonzero(self._counts) if self._counts is not None else None
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
-        """The next token for `logits` [vocab_size]; remembers it. The array is left as it was."""
+        """The next token for `logits` [vocab_size]; remembers it. The array is left as it was.
+
+        Raises GuideError.
+        """
         token = self._choose(self._adjusted(logits))
         self._made += 1
+        if self._guide is not None:
+            self._guide.take(token)
         if self.params.bad_words:
             self._history.append(token)
         if self._counts is not None and self._seen is not None:
@@ -67,7 +97,7 @@ class Sampler:
         banned = [word[-1] for word in p.bad_words if self._ends_with(word[:-1])]
         if p.end_id is not None and self._made < p.min_tokens:
             banned.append(p.end_id)
-        if p.bias is None and self._counts is None and not banned:
+        if p.bias is None and self._counts is None and not banned and self._guide is None:
             return logits
         out = logits + p.bias if p.bias is not None else logits.copy()
         if self._counts is not None and self._seen is not None:
@@ -77,6 +107,13 @@ class Sampler:
             row -= p.presence_penalty + p.frequency_penalty * self._counts[seen]
             out[seen] = row
         out[banned] = -np.inf
+        if self._guide is not None:
+            out[~self._guide.allowed()] = -np.inf
+            if out.max() == -np.inf:
+                raise GuideError(
+                    "guided_decoding_guide: of the tokens that it allows here, "
+                    "min_tokens and bad_words_list leave none"
+                )
         return out
 
     def _ends_with(self, prefix: tuple[int, ...]) -> bool:

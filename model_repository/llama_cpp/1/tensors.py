@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from engine import Generation
+from guide import KINDS, MAX_BYTES
 from numpy.typing import NDArray
 from sampling import SamplingParams
 
@@ -29,7 +30,35 @@ def scalar(read: Read, name: str, default: Any) -> Any:
         return default
     if value.size != 1:
         raise InvalidTensor(f"{name}: one value is expected, {value.size} were sent")
-    return value.reshape(-1)[0].item()
+    first = value.reshape(-1)[0]
+    return first if value.dtype == np.object_ else first.item()
+
+
+def guide(read: Read) -> tuple[str, str] | None:
+    """The kind and the text of what the output is to be held to. Raises InvalidTensor."""
+    kind, text = _string(read, "guided_decoding_guide_type"), _string(read, "guided_decoding_guide")
+    if kind is None:
+        if text is not None:
+            raise InvalidTensor("guided_decoding_guide: it was sent without guided_decoding_guide_type")
+        return None
+    if kind not in KINDS:
+        raise InvalidTensor(
+            f"guided_decoding_guide_type: this engine knows {', '.join(KINDS)}, {kind[:60]!r} was sent"
+        )
+    if (text is None) != (kind == "json"):
+        needed = "it must not be sent" if kind == "json" else "it is needed"
+        raise InvalidTensor(f"guided_decoding_guide: {needed} with the type {kind}")
+    if text is not None and (size := len(text.encode())) > MAX_BYTES:
+        raise InvalidTensor(f"guided_decoding_guide: at most {MAX_BYTES} bytes are allowed, {size} were sent")
+    return kind, text or ""
+
+
+def _string(read: Read, name: str) -> str | None:
+    value = scalar(read, name, None)
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise InvalidTensor(f"{name}: UTF-8 is expected, byte {error.start} is not") from error
 
 
 def generation(

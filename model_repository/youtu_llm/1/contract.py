@@ -17,6 +17,7 @@ MAX_STOP_WORDS = 16
 MAX_STOP_WORD_LENGTH = 200
 MAX_LOGIT_BIASES = 1024
 MAX_LOGIT_BIAS = 100
+GUIDE = ("guided_decoding_guide_type", "guided_decoding_guide")
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
 _TEMPLATE_OWN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
 
@@ -35,6 +36,7 @@ class Defaults:
     context: int
     vocab_size: int
     top_log_probs: int
+    guided_decoding: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class TextRequest:
     return_log_probs: bool
     top_log_probs: int
     logit_bias: dict[int, float]
+    guide_type: str | None
+    guide: str | None
 
 
 def read_request(read: Read, defaults: Defaults) -> TextRequest:
@@ -75,6 +79,9 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
     top_log_probs = _number(read, "top_log_probs", 0, 0, defaults.top_log_probs)
     if top_log_probs and not return_log_probs:
         raise InvalidInput(f"top_log_probs: {top_log_probs} was sent without return_log_probs true")
+    guide_type, guide = (_string(read, name) for name in GUIDE)
+    if not defaults.guided_decoding and (guide_type, guide) != (None, None):
+        raise InvalidInput(f"{GUIDE[0]}: this engine cannot hold its output to a guide, one was sent")
     min_tokens = _number(read, "min_tokens", 0, 0, max_tokens or defaults.context)
     return TextRequest(
         text=text,
@@ -93,6 +100,8 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
         stream=bool(_scalar(read, "stream") or False),
         return_log_probs=return_log_probs,
         top_log_probs=top_log_probs,
+        guide_type=guide_type,
+        guide=guide,
         logit_bias=_logit_bias(_string(read, "logit_bias"), defaults.vocab_size),
     )
 

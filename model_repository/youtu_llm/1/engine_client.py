@@ -30,18 +30,31 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
 STOP_TIMEOUT = 2.0  # s
-_DATATYPES = {"int32": "INT32", "int64": "INT64", "uint64": "UINT64", "float32": "FP32", "bool": "BOOL"}
+_DATATYPES = {
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint64": "UINT64",
+    "float32": "FP32",
+    "bool": "BOOL",
+    "object": "BYTES",
+}
 _DTYPES = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 # What a full queue is called: by our engine, and by Triton's scheduler in front of NVIDIA's.
 _FULL = re.compile(r"queue is full|maximum queue size", re.IGNORECASE)
 
+# How our engine begins what it says of a wrong request.
+_INVALID = "invalid request: "
+
 
 class EngineError(Exception):
-    """The engine refused or failed. `unavailable`: the same request may succeed a little later."""
+    """The engine refused or failed.
 
-    def __init__(self, message: str, *, unavailable: bool) -> None:
+    unavailable: the same request may succeed a little later; invalid: the request is at fault.
+    """
+
+    def __init__(self, message: str, *, unavailable: bool, invalid: bool = False) -> None:
         super().__init__(message)
-        self.unavailable = unavailable
+        self.unavailable, self.invalid = unavailable, invalid
 
 
 class EngineClient:
@@ -64,7 +77,8 @@ class EngineClient:
         request = pb.ModelInferRequest(model_name=self._model, id=request_id)
         for name, array in inputs.items():
             request.inputs.add(name=name, datatype=_DATATYPES[array.dtype.name], shape=array.shape)
-            request.raw_input_contents.append(array.tobytes())
+            strings = array.dtype == np.object_
+            request.raw_input_contents.append(_packed(array) if strings else array.tobytes())
         for name in outputs:
             request.outputs.add(name=name)
         return EngineCall(self, request_id, self._infer(request))
@@ -101,14 +115,23 @@ class EngineCall:
         try:
             for response in self._call:
                 if response.error_message:
-                    message = response.error_message
-                    raise EngineError(message, unavailable=bool(_FULL.search(message)))
+                    raise _error(response.error_message)
                 yield _values(response.infer_response)
         except grpc.RpcError as error:
             raise EngineError(
                 f"the engine does not answer: {error.details()}",
                 unavailable=error.code() == grpc.StatusCode.UNAVAILABLE,
             ) from error
+
+
+def _packed(strings: NDArray[Any]) -> bytes:
+    return b"".join(len(data).to_bytes(4, "little") + data for data in strings.reshape(-1))
+
+
+def _error(message: str) -> EngineError:
+    if message.startswith(_INVALID):
+        return EngineError(message.removeprefix(_INVALID), unavailable=False, invalid=True)
+    return EngineError(message, unavailable=bool(_FULL.search(message)))
 
 
 def _values(response: Any) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from contract import TextRequest
+from contract import GUIDE, TextRequest
 from numpy.typing import NDArray
 
 
@@ -46,6 +46,9 @@ def engine_inputs(
     ):
         if value != default:
             inputs[name] = np.array([[value]], kind)
+    for name, text in zip(GUIDE, (wanted.guide_type, wanted.guide), strict=True):
+        if text is not None:
+            inputs[name] = np.array([[text.encode()]], np.object_)
     if wanted.logit_bias:
         bias = np.zeros((1, vocab_size), np.float32)
         bias[0, list(wanted.logit_bias)] = list(wanted.logit_bias.values())

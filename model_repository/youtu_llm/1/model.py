@@ -83,6 +83,7 @@ class TritonPythonModel:
             context=int(parameters["context"]),
             vocab_size=int(facts["vocab_size"]),
             top_log_probs=int(parameters["top_log_probs"]),
+            guided_decoding=parameters["guided_decoding"] == "true",
         )
         self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
         self._tokens_per_block = int(parameters["tokens_per_block"])
@@ -122,8 +123,9 @@ class TritonPythonModel:
         except (contract.InvalidInput, PromptError) as error:
             _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
         except EngineError as error:
-            unavailable = pb_utils.TritonError.UNAVAILABLE
-            _refuse(call, str(error), unavailable if error.unavailable else pb_utils.TritonError.INTERNAL)
+            codes = pb_utils.TritonError
+            code = codes.UNAVAILABLE if error.unavailable else codes.INTERNAL
+            _refuse(call, str(error), codes.INVALID_ARG if error.invalid else code)
         except Exception as error:  # whatever it is, the caller must hear of it
             pb_utils.Logger.log_error(f"{call.engine_id}: {type(error).__name__}: {error}")
             _refuse(call, f"the request failed inside the server: {error}", pb_utils.TritonError.INTERNAL)
