@@ -89,11 +89,12 @@ class Stream(Iterator[Piece]):
 
     def close(self) -> None:
         """Leave: cancels the call unless it is over. Reading on raises Cancelled."""
-        if not self._done:
+        call = self._call  # another thread may be letting go of it
+        if not self._done and call is not None:
             self._closed = True
             self._failure = Cancelled("the stream was closed before its end", server=self._server.address)
             self._done = True
-            self._call.cancel()
+            call.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -162,6 +163,9 @@ class Stream(Iterator[Piece]):
                 return
         self._failure = failure
         self._done = True
+        # The error's traceback and this stream hold one another, so the call would live until the interpreter
+        # ends, where gRPC's own __del__ may wait for a lock that a thread of its own took along.
+        self._call = self._reader = None
         raise failure from None
 
 

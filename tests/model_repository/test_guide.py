@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -220,3 +223,10 @@ def test_tensors_that_are_no_guide_are_refused(kind: str | None, text: Any, says
     with pytest.raises(tensors.InvalidTensor, match=says):
         tensors.guide(read)
     assert "json_schema" in KINDS
+
+
+def test_nothing_is_loaded_before_the_first_guide() -> None:
+    program = "import sys, guide; guide.Guides(guide.Path('/nowhere'), 5); print('llguidance' in sys.modules)"
+    path = str(Path(tensors.__file__).parent)
+    told = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True)
+    assert (told.stdout, told.stderr) == (b"False\n", b"")
