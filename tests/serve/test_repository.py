@@ -28,6 +28,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     target = render(settings, engine, tmp_path / "rendered")
     llama = {name: value.string_value for name, value in config_of(target, "llama_cpp").parameters.items()}
     assert llama == {
+        "tokenizer": str(tmp_path / "engine" / "tokenizer.json"),
         "gguf": str(tmp_path / "engine" / "model.gguf"),
         "context": "1024",
         "slots": "3",
@@ -39,6 +40,8 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     }
     text = {name: value.string_value for name, value in config_of(target, "youtu_llm").parameters.items()}
     assert text == {
+        "guided_decoding": "true",
+        "top_log_probs": "20",
         "model_id": "a-model",
         "demo": "false",
         "description": 'A model, "so called": 模型',
