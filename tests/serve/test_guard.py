@@ -25,7 +25,7 @@ time.sleep(60)
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 )
-# Waits in sigwait: a signal that a handler takes just before time.sleep() begins does not cut the sleep short.
+# Waits in sigwait: a signal that a handler takes just before time.sleep() begins does not cut it short.
 GRACEFUL = (
     "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM});"
     " print(1, flush=True); signal.sigwait({signal.SIGTERM}); sys.exit(7)"
