@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engine import Engine
 from llama import Llama
 
 from build.convert import convert
@@ -28,3 +29,10 @@ def llama(gguf: Path) -> Iterator[Llama]:
     model = Llama(gguf, context=CONTEXT, sequences=SLOTS, batch=BATCH, threads=2)
     yield model
     model.close()
+
+
+@pytest.fixture
+def engine(llama: Llama) -> Iterator[Engine]:
+    engine = Engine(llama, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
+    yield engine
+    engine.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,13 +14,6 @@ from sampling import SamplingParams
 from .conftest import CONTEXT, SLOTS
 
 GREEDY = SamplingParams(temperature=0)
-
-
-@pytest.fixture
-def engine(llama: Llama) -> Iterator[Engine]:
-    engine = Engine(llama, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
-    yield engine
-    engine.close()
 
 
 class Run:

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import pytest
 import tensors
 from engine import Engine, Generation
 from guide import KINDS, Guides, InvalidGuide
-from llama import Llama
 from numpy.typing import NDArray
 from sampling import GuideError, Sampler, SamplingParams
 from tokenizers import Tokenizer
 
-from .conftest import CONTEXT, DEMO, SLOTS
+from .conftest import DEMO
 
 TOKENIZER = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
 
@@ -46,13 +44,6 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def guides() -> Guides:
     return Guides(DEMO / "tokenizer.json", VOCAB)
-
-
-@pytest.fixture
-def engine(llama: Llama) -> Iterator[Engine]:
-    engine = Engine(llama, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
-    yield engine
-    engine.close()
 
 
 class Run:
