@@ -75,6 +75,12 @@ demo: .venv-test/.stamp  ## train the demonstration checkpoint again, into build
 random-2b: .venv/.stamp  ## write a checkpoint of random weights in the true 2B shape to var/random-2b (4 GB)
 	@exec .venv/bin/python -m build.random_checkpoint var/random-2b $(ARGS)
 
+KEYS_FILE ?= $(or $(YOUTU_KEYS_FILE),keys.txt)
+
+.PHONY: key
+key: .venv/.stamp  ## make an API key, shown once; its hash goes to KEYS_FILE [NAME=shop KEYS_FILE=keys.txt]
+	@exec .venv/bin/python -m frontend.keys "$(KEYS_FILE)" "$(or $(NAME),default)"
+
 .PHONY: settings-doc
 settings-doc: .venv-test/.stamp  ## write docs/settings.md from serve/settings.py
 	@.venv-test/bin/python -m serve.settings_doc > docs/settings.md

@@ -1,4 +1,4 @@
-"""The HTTP door: `POST /chat`, health, and a page. See DESIGN in the README for the contract.
+"""The HTTP door: `POST /chat`, OpenAI's routes, health, metrics, and a page.
 
 It speaks to the model only through `youtu_client` and knows no tokens and no engines.
 """
@@ -10,30 +10,44 @@ from typing import TYPE_CHECKING
 from flask import Flask
 from youtu_client import Client
 
-from . import access, chat, errors, health, page
+from . import access, chat, errors, health, openai, page
+from . import metrics as prometheus
+from .admission import Admission
 from .drain import Drain
+from .keys import Keys
+from .metrics import Metrics
 from .model import ServedModel
+from .service import Service
 
 if TYPE_CHECKING:
     from serve.settings import Settings
 
 
 def create_app(settings: Settings, client: Client | None = None) -> Flask:
-    """The WSGI app. Makes its own client of the Triton that `settings` names, unless one is given."""
+    """The WSGI app. Makes its own client of the Triton that `settings` names, unless one is given.
+
+    Raises KeysError when the file of keys cannot be used.
+    """
     if client is None:
         host = f"[{settings.triton_host}]" if ":" in settings.triton_host else settings.triton_host
         client = Client(f"{host}:{settings.grpc_port}", timeout=settings.request_timeout)
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    served = ServedModel(client)
+    keys = Keys.of(settings)
+    admission = Admission(settings.slots, settings.queue)
+    metrics = Metrics(settings.slots, lambda: admission.taken, lambda: admission.waiting)
+    service = Service(settings, ServedModel(client), admission, Drain(settings.drain_timeout), metrics)
 
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
+    app.extensions["drain"] = service.drain
     errors.init_app(app)
-    access.init_app(app, key)
-    app.extensions["drain"] = drain = Drain(settings.drain_timeout)
-    app.register_blueprint(chat.blueprint(served, drain, settings.max_body))
-    app.register_blueprint(health.blueprint(served, drain))
-    app.register_blueprint(page.blueprint(needs_key=key is not None))
+    limiter = access.init_app(app, settings, keys, metrics)
+    for routes in (chat.blueprint(service), openai.blueprint(service)):
+        if settings.rate_limit:
+            limiter.limit(settings.rate_limit)(routes)
+        app.register_blueprint(routes)
+    app.register_blueprint(health.blueprint(service.served, service.drain))
+    app.register_blueprint(page.blueprint(needs_key=bool(keys)))
+    app.register_blueprint(prometheus.blueprint(metrics))
     return app

@@ -7,6 +7,7 @@ import sys
 from serve.settings import Settings, SettingsError
 
 from . import logs
+from .keys import Keys, KeysError
 from .server import CannotListen, Server, listen
 
 
@@ -14,8 +15,9 @@ def main() -> int:
     """Load the settings, bind the port, serve until told to end. Returns only when it could not start."""
     try:
         settings = Settings.load()
+        Keys.of(settings)
         listener = listen(settings.host, settings.port)
-    except (SettingsError, CannotListen) as error:
+    except (SettingsError, KeysError, CannotListen) as error:
         sys.stderr.write(f"frontend: {error}\n")
         return 1
     logs.configure(settings.log_level)

@@ -1,14 +1,13 @@
-"""What happens around every request: its id, the key, the headers of the answer, one line in the log.
+"""What happens around every request: its id, the key, the headers of the answer, its line in log and metrics.
 
 It knows no route by heart but those that are open without a key. The line never holds the text or the key:
 
     event=request request_id method route status duration_s
-    and where they apply: ttft_s prompt_tokens tokens finish_reason left error
+    and where they apply: key queue_s ttft_s prompt_tokens cached_tokens tokens finish_reason left error
 """
 
 from __future__ import annotations
 
-import hmac
 import re
 import time
 import uuid
@@ -16,8 +15,15 @@ from dataclasses import dataclass, field
 
 import structlog
 from flask import Flask, Response, g, request
+from flask_cors import CORS
+from flask_limiter import Limiter
+from youtu_client import Answer
+
+from serve.settings import Settings
 
 from .errors import ApiError
+from .keys import Keys
+from .metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -38,20 +44,45 @@ SECURITY_HEADERS = {
 }
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_OPTIONAL = (
+    "key",
+    "queue_s",
+    "ttft_s",
+    "prompt_tokens",
+    "cached_tokens",
+    "tokens",
+    "finish_reason",
+    "left",
+    "error",
+)
 
 
 @dataclass
 class Entry:
-    """The log line of one request, filled in on the way. Times in seconds."""
+    """What log and metrics say of one request, filled in on the way. Times in seconds.
+
+    `client`: the key's name, or the address where there are no keys.
+    """
 
     request_id: str
+    client: str
+    key: str | None = None
     started: float = field(default_factory=time.monotonic)
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    tokens: int | None = None
+    queue_s: float | None = None
     ttft_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    tokens: int | None = None
+    finish_reason: str | None = None
     left: bool | None = None
     error: str | None = None
+
+    def answered(self, answers: list[Answer]) -> None:
+        """Take in the figures of the whole answers, one or several."""
+        self.finish_reason = ",".join(answer.finish_reason for answer in answers)
+        self.prompt_tokens = sum(answer.usage.prompt_tokens for answer in answers)
+        self.cached_tokens = sum(answer.usage.cached_tokens for answer in answers)
+        self.tokens = sum(answer.usage.completion_tokens for answer in answers)
 
     def seconds(self) -> float:
         """Since the request arrived."""
@@ -59,11 +90,7 @@ class Entry:
 
     def write(self, method: str, route: str, status: int) -> None:
         """One line; what does not apply is left out."""
-        optional = {
-            name: value
-            for name in ("ttft_s", "prompt_tokens", "tokens", "finish_reason", "left", "error")
-            if (value := getattr(self, name)) is not None
-        }
+        optional = {name: value for name in _OPTIONAL if (value := getattr(self, name)) is not None}
         log.info(
             "request",
             request_id=self.request_id,
@@ -74,23 +101,34 @@ class Entry:
             **optional,
         )
 
+    def outcome(self, status: int) -> str:
+        """One word for how it ended, for the metrics."""
+        if self.left:
+            return "cancelled"
+        if status == 429:
+            return "refused"
+        if status >= 500 or self.error is not None:
+            return "failed"
+        return "invalid" if status >= 400 else "ok"
+
 
 def entry() -> Entry:
-    """The log line of the request that is being handled."""
+    """The entry of the request that is being handled."""
     line: Entry = g.entry
     return line
 
 
-def init_app(app: Flask, api_key: str | None) -> None:
-    """Put the frame around every route of `app`. `api_key` None: nobody is asked for one."""
-    expected = None if api_key is None else api_key.encode()
+def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Limiter:
+    """Put the frame around every route of `app`; the limiter is for those whose rate is to be limited."""
 
     @app.before_request
     def begin() -> None:
         given = request.headers.get("X-Request-ID", "")
-        g.entry = Entry(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
-        if expected is not None and not (request.endpoint or "").startswith(OPEN):
-            _check_key(expected)
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.entry = Entry(request_id, client=request.remote_addr or "")
+        # A browser asks whether it may send a key (OPTIONS) without sending it.
+        if keys and request.method != "OPTIONS" and not (request.endpoint or "").startswith(OPEN):
+            g.entry.client = g.entry.key = _owner(keys)
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -99,15 +137,32 @@ def init_app(app: Flask, api_key: str | None) -> None:
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         method, route, status = request.method, request.url_rule, response.status_code
-        response.call_on_close(lambda: line.write(method, route.rule if route else "-", status))
+        path = route.rule if route else "-"
+
+        def over() -> None:
+            line.write(method, path, status)
+            metrics.request(path, method, status, line.outcome(status))
+
+        response.call_on_close(over)
         return response
 
+    if settings.cors_origins:
+        origins = [origin.strip() for origin in settings.cors_origins.split(",")]
+        CORS(app, origins=origins, expose_headers=["X-Request-ID", "Retry-After"], max_age=600)
+    return Limiter(
+        key_func=lambda: entry().client,
+        app=app,
+        storage_uri="memory://",
+        headers_enabled=True,
+        on_breach=lambda _: metrics.refused("rate_limited"),
+    )
 
-def _check_key(expected: bytes) -> None:
+
+def _owner(keys: Keys) -> str:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     # Headers arrive as latin-1; the key as it was typed is UTF-8.
-    sent = given.strip().encode("latin-1", "replace")
-    if scheme.lower() == "bearer" and hmac.compare_digest(sent, expected):
-        return
+    owner = keys.owner(given.strip().encode("latin-1", "replace")) if scheme.lower() == "bearer" else None
+    if owner is not None:
+        return owner
     message = "The API key is wrong." if given else "An API key is needed: Authorization: Bearer <key>."
     raise ApiError(401, "invalid_api_key", message, headers={"WWW-Authenticate": 'Bearer realm="youtu"'})

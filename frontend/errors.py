@@ -3,7 +3,7 @@
     {"error": {"message": "...", "type": "...", "param": "temperature" | null, "code": "..."}}
 
     InvalidRequest      400   the sentence of the model, which names field, limit and what was sent
-    Busy                429   + Retry-After
+    Busy                429   + Retry-After, from the rate at which slots come free
     NotReady            503   + Retry-After
     ConnectionFailed    503   + Retry-After
     DeadlineExceeded    504
@@ -85,24 +85,34 @@ _SENTENCES: list[tuple[type[YoutuError], int, str, str]] = [
 ]
 
 
-def from_client(error: YoutuError, fields: tuple[str, ...] = (), *, asked_as: str = "messages") -> ApiError:
-    """What the caller is told about `error`. `fields`: names that a refusal may speak of, for `param`.
+def from_client(error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1) -> ApiError:
+    """What the caller is told about `error`.
 
-    `asked_as`: what the caller called the question; the model knows only messages.
+    `names`: what the caller calls the inputs of the model; a refusal is told in these words, and `param` is
+    the first of them. `retry_after`: seconds to wait when the engine's own queue is full.
     """
     if isinstance(error, InvalidRequest):
-        message = re.sub(r"^messages(?=: )", asked_as, error.message)
-        return ApiError(400, "invalid_value", message, param=_field_in(message, fields))
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if error.retryable else {}
+        return _refused(error.message, names or {})
     if isinstance(error, Busy):
-        message = f"All slots are taken and the queue is full; try again in {RETRY_AFTER_S} seconds."
-        return ApiError(429, "queue_full", message, headers=retry)
+        return queue_full(None, retry_after)
     for kind, status, code, sentence in _SENTENCES:
         if isinstance(error, kind):
-            if status == 503:
-                retry = {"Retry-After": str(RETRY_AFTER_S)}
-            return ApiError(status, code, sentence, headers=retry)
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+            return ApiError(status, code, sentence, headers=headers)
     return ApiError(502, "engine_error", "The inference server failed while it made the answer.")
+
+
+def queue_full(waiting: int | None, retry_after: int) -> ApiError:
+    """No place for one more request. `waiting`: how many wait here; None when the engine itself said so."""
+    queue = "the queue is full" if waiting is None else f"{waiting} requests wait, which is the limit"
+    message = f"All slots are taken and {queue}; try again in {retry_after} seconds."
+    return ApiError(429, "queue_full", message, headers={"Retry-After": str(retry_after)})
+
+
+def out_of_time() -> ApiError:
+    """The deadline of a request is over, in the queue or later."""
+    _, status, code, sentence = _SENTENCES[-1]
+    return ApiError(status, code, sentence)
 
 
 def ending() -> ApiError:
@@ -111,9 +121,22 @@ def ending() -> ApiError:
     return ApiError(503, "draining", "The server is ending. Try again shortly.", headers=headers)
 
 
-def _field_in(message: str, fields: tuple[str, ...]) -> str | None:
-    named = [(at.start(), field) for field in fields if (at := re.search(rf"\b{field}", message))]
-    return min(named)[1] if named else None
+def _refused(message: str, names: dict[str, str]) -> ApiError:
+    param: str | None = None
+
+    def renamed(found: re.Match[str]) -> str:
+        nonlocal param
+        name = names[found[0]]
+        param = param or name
+        return name
+
+    head, colon, rest = message.partition(": ")
+    if names:
+        head = re.sub(rf"\b(?:{'|'.join(names)})\b", renamed, head)
+        # Behind the colon stands prose, in which `messages` is an ordinary word.
+        if unmistakable := [name for name in names if "_" in name]:
+            rest = re.sub(rf"\b(?:{'|'.join(unmistakable)})\b", renamed, rest)
+    return ApiError(400, "invalid_value", f"{head}{colon}{rest}", param=param)
 
 
 def init_app(app: Flask) -> None:

@@ -138,7 +138,8 @@ class ChatRequest(Strict):
         }
 
 
-FIELDS = tuple(ChatRequest.model_fields)
+NAMES = {name: name for name in ChatRequest.model_fields} | {"stop_words": "stop"}
+"""What the caller calls the inputs of the model."""
 
 
 def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
@@ -148,8 +149,8 @@ def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
     `ttft_s` arrival to first token, `total_s` arrival to last token, both seconds; `tokens_per_second` the
     decode speed after the first token.
     """
-    usage, timings = answer.usage, answer.timings
-    return {
+    usage = answer.usage
+    value: dict[str, Any] = {
         "response": answer.text,
         "time_cost": f"{seconds:.1f}s",
         "token_count": usage.completion_tokens,
@@ -160,11 +161,23 @@ def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
             "cached_tokens": usage.cached_tokens,
         },
-        "timings": {
-            "ttft_s": round(timings.ttft, 4),
-            "total_s": round(timings.total, 4),
-            "tokens_per_second": round(timings.tokens_per_second, 2),
-        },
+        "timings": timings([answer]),
         "model": model,
         "request_id": answer.request_id,
+    }
+    if answer.starts_in_thinking:
+        value["starts_in_thinking"] = True
+    return value
+
+
+def timings(answers: list[Answer]) -> dict[str, float]:
+    """From the model server's clock. Of several answers: to the first token of any, the last of all; the
+    decode speed of all together."""
+    times = [answer.timings for answer in answers]
+    first = min(times, key=lambda one: one.ttft)
+    last = max(times, key=lambda one: one.total)
+    return {
+        "ttft_s": round(first.ttft, 4),
+        "total_s": round(last.total, 4),
+        "tokens_per_second": round(sum(one.tokens_per_second for one in times), 2),
     }

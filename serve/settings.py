@@ -9,12 +9,15 @@ knows the limits of each setting on its own; what fits machine and model is aske
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import limits
 from pydantic import (
     BaseModel,
     ByteSize,
@@ -36,6 +39,7 @@ else:
 PREFIX = "YOUTU_"
 CONFIG_VARIABLE = "YOUTU_CONFIG"
 CONFIG_FILE = "youtu.toml"
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 OF_THE_CLIENT = {"YOUTU_SERVER"}  # read by client/, which runs in the same shells
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -64,7 +68,7 @@ class Settings(BaseModel):
 
     host: Name = Field(
         default="127.0.0.1",
-        description="Address of the web frontend. `0.0.0.0` opens it to the network; set an `api_key` then.",
+        description="Address of the web frontend. `0.0.0.0` opens it to the network, which asks for keys.",
     )
     port: Port = Field(default=8080, description="Port of the web frontend.")
     triton_host: Name = Field(
@@ -77,6 +81,25 @@ class Settings(BaseModel):
     api_key: SecretStr | None = Field(
         default=None,
         description="If set, the frontend wants `Authorization: Bearer <key>`. Printable ASCII, no spaces.",
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        description="File of more API keys, a `name sha256:<hash>` per line. `make key NAME=...` adds one.",
+    )
+    keys: Literal["auto", "off"] = Field(
+        default="auto",
+        description="`auto`: a `host` other than loopback must have an `api_key` or a `keys_file`. "
+        "`off`: nobody is asked for a key, whoever can reach the address.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Pages of these origins may call the API, such as `https://shop.example`; "
+        "several with commas, `*` for all. Empty: none but our own.",
+    )
+    rate_limit: str = Field(
+        default="",
+        description="What one key (or address, without keys) may ask for, such as `60/minute` or "
+        "`10/second;1000/day`. Empty: no limit.",
     )
 
     slots: int = Field(
@@ -154,6 +177,38 @@ class Settings(BaseModel):
             raise ValueError("should be printable ASCII without spaces, at least one character")
         return key
 
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, rate: str) -> str:
+        if rate:
+            try:
+                limits.parse_many(rate)
+            except ValueError:
+                raise ValueError("should be written like `60/minute`") from None
+        return rate
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        for origin in origins.split(",") if origins else []:
+            if origin.strip() != "*" and not _ORIGIN.fullmatch(origin.strip()):
+                raise ValueError("should be origins like `https://shop.example`, with commas between them")
+        return origins
+
+    @model_validator(mode="after")
+    def _keys_where_needed(self) -> Self:
+        given = self.api_key is not None or self.keys_file is not None
+        if self.keys == "off" and given:
+            raise ValueError(
+                "YOUTU_KEYS is off, yet YOUTU_API_KEY or YOUTU_KEYS_FILE is set; drop one of them"
+            )
+        if self.keys == "auto" and not given and not loopback(self.host):
+            raise ValueError(
+                f"YOUTU_HOST={self.host} opens the frontend to others: set YOUTU_API_KEY or YOUTU_KEYS_FILE, "
+                "or YOUTU_KEYS=off to let everybody in"
+            )
+        return self
+
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
         seen: dict[int, str] = {}
@@ -228,6 +283,14 @@ def _sentence(fault: ErrorDetails, given: Mapping[str, tuple[str, Any]]) -> str:
     origin, value = given[str(fault["loc"][0])]
     sent = "" if fault["loc"][0] == "api_key" else f", not {value!r}"  # a key is never shown
     return f"{origin}: {message[0].lower()}{message[1:]}{sent}"
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach an address that is listened on."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def reachable(host: str) -> str:

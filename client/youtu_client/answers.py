@@ -87,7 +87,8 @@ class Answer:
 class ModelInfo:
     """What a server says about its model. `context` in tokens; `slots` answers run at once, `queue` wait.
 
-    `guided_decoding`: it can hold its output to a schema; `top_log_probs`: the most that may be asked for.
+    `guided_decoding`: it can hold its output to a schema; `top_log_probs`: the most that may be asked for;
+    `tools`: its chat template has a place for tools.
     """
 
     id: str
@@ -100,3 +101,4 @@ class ModelInfo:
     """The deployment's sampling: temperature, top_p, repetition_penalty."""
     guided_decoding: bool = False
     top_log_probs: int = 0
+    tools: bool = False

@@ -134,6 +134,7 @@ def model_info(response: Any) -> ModelInfo:
             slots=int(values["slots"]),
             queue=int(values["queue"]),
             guided_decoding=values.get("guided_decoding") == "true",
+            tools=values.get("tools") == "true",
             top_log_probs=int(values.get("top_log_probs", "0")),
             defaults={key: float(values[key]) for key in ("temperature", "top_p", "repetition_penalty")},
         )

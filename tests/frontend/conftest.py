@@ -98,6 +98,21 @@ class Frontend:
             assert time.monotonic() < until, f"no line for {request_id} in {self.log.read_text()}"
             time.sleep(0.02)
 
+    def gauge(self, name: str) -> float:
+        """A value of `/metrics` that has no labels."""
+        lines = self.get("/metrics").body.decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"youtu_{name} "))
+
+    def wait_gauges(self, running: int, waiting: int, timeout: float = 10.0) -> None:
+        """Until as many requests run and wait."""
+        until = time.monotonic() + timeout
+        while True:
+            now = (self.gauge("num_requests_running"), self.gauge("num_requests_waiting"))
+            if now == (running, waiting):
+                return
+            assert time.monotonic() < until, f"{now} run and wait, not {running} and {waiting}"
+            time.sleep(0.01)
+
     def get(self, path: str, **headers: str) -> Reply:
         return self.send("GET", path, None, **headers)
 

@@ -7,6 +7,7 @@ import statistics
 import struct
 import threading
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -107,28 +108,47 @@ def test_those_who_stay_lose_nothing(frontend: Frontend, fake: FakeTriton) -> No
     assert replies[0].json["token_count"] == 20
 
 
+def test_leaving_the_queue(another: Any, fake: FakeTriton) -> None:
+    """Its place is free at once, and the model never hears of it."""
+    own: Frontend = another(slots=1, queue=1)
+    with own.connect({"prompt": SILENT}):
+        fake.wait_calls(1)
+        for stream in (False, True):
+            waiting = own.connect({"prompt": SILENT, "stream": stream})
+            own.wait_gauges(running=1, waiting=1)
+            left = time.monotonic()
+            waiting.close()
+            own.wait_gauges(running=1, waiting=0)
+            assert time.monotonic() - left < NOTICED_S
+    assert len(fake.calls) == 1
+
+
 @pytest.mark.slow
-def test_two_hundred_who_vanish_leave_nothing_behind(frontend: Frontend, fake: FakeTriton) -> None:
+def test_five_hundred_who_vanish_leave_nothing_behind(frontend: Frontend, fake: FakeTriton) -> None:
+    """No slot, no thread, no descriptor, no memory; whether they ran, waited or were refused."""
     worker = psutil.Process(frontend.process.pid).children()[0]
 
     def crowd(count: int) -> None:
         connections = [frontend.connect({"prompt": SILENT, "stream": at % 2 == 0}) for at in range(count)]
-        fake.wait_calls(count, timeout=20)
+        frontend.wait_gauges(running=4, waiting=min(64, count - 4))
         for connection in connections:
             connection.close()
+        frontend.wait_gauges(running=0, waiting=0)
         for call in fake.calls:
             call.wait_cancelled()
         fake.calls.clear()
 
-    def settled() -> tuple[int, int]:
+    def settled() -> tuple[int, int, int]:
         time.sleep(1)
-        return worker.num_fds(), worker.num_threads()
+        return worker.num_fds(), worker.num_threads(), worker.memory_info().rss
 
-    crowd(4 + 64 + 16)  # As many as there are threads, which are made when first needed.
+    for _ in range(2):
+        crowd(100)  # Threads are made when first needed, up to their number.
     before = settled()
-    for _ in range(4):
-        crowd(50)
-    descriptors, threads = settled()
+    for _ in range(5):
+        crowd(100)
+    descriptors, threads, memory = settled()
     assert descriptors <= before[0] + 2
     assert threads <= before[1] + 2
+    assert memory <= before[2] + 8 * 2**20
     assert frontend.post({"prompt": "q"}).status == 200

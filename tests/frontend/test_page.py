@@ -233,7 +233,7 @@ def test_which_enter_sends(visit: Any, fake: FakeTriton) -> None:
 @pytest.mark.parametrize(
     ("orders", "words"),
     [
-        ({"queue_full": True}, "busy. Try again in 2 s"),
+        ({"queue_full": True}, "busy. Try again in 1 s"),
         ({"not_ready": True}, "not ready. Try again in 2 s"),
         ({"fail_at": 0, "fail_code": "DEADLINE_EXCEEDED"}, "within the time limit"),
         (

@@ -1,0 +1,145 @@
+"""Who may generate now, who waits, and who is turned away: as many at once as the engine has slots.
+
+Slots go to whoever has the fewest of them (a client is a key, or an address without keys), the longest
+waiting first. So do the places of a full queue: a newcomer takes the latest of the client that has the most
+of them, unless that would only turn the tables. A client alone finds a plain first-come, first-served queue.
+
+It knows time and names of clients; it knows no HTTP and no model. All of it may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import threading
+import time
+
+SMOOTHING = 0.2
+"""Weight of the newest request in the running mean of how long one holds its slots."""
+
+RETRY_AFTER_MAX_S = 300
+
+
+class Full(Exception):
+    """No place: `waiting` requests wait already. `retry_after`: whole seconds after which to try again."""
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"{waiting} requests wait already")
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class Ticket:
+    """One request's claim to `weight` slots. Whoever got it must `release` it, whatever happens."""
+
+    def __init__(self, admission: Admission, client: str, weight: int) -> None:
+        self.client = client
+        self.weight = weight
+        self.asked = time.monotonic()
+        self.granted: float | None = None
+        self.displaced: Full | None = None
+        self._admission = admission
+        self._settled = threading.Event()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the slots are ours, after at most `timeout` seconds. Raises Full if the place was lost."""
+        self._settled.wait(timeout)
+        if self.displaced is not None:
+            raise self.displaced
+        return self.granted is not None
+
+    def release(self) -> None:
+        """Give the slots, or the place in the queue, to the others. More than once does no harm."""
+        self._admission._release(self)
+
+    def _settle(self) -> None:
+        self._settled.set()
+
+
+class Admission:
+    """`slots` may generate at once, `queue` requests may wait."""
+
+    def __init__(self, slots: int, queue: int) -> None:
+        self.slots = slots
+        self.queue = queue
+        self._lock = threading.Lock()
+        self._running: list[Ticket] = []
+        self._waiting: list[Ticket] = []
+        self._hold_s: float | None = None
+
+    def ask(self, client: str, weight: int = 1) -> Ticket:
+        """A ticket for `weight` slots, at most all of them: granted at once or waiting. Raises Full."""
+        ticket = Ticket(self, client, min(weight, self.slots))
+        with self._lock:
+            if len(self._waiting) >= self.queue and not self._grantable(ticket):
+                self._make_room(client)
+            self._waiting.append(ticket)
+            self._grant()
+        return ticket
+
+    @property
+    def taken(self) -> int:
+        """Slots that are held now."""
+        return sum(ticket.weight for ticket in list(self._running))
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait now."""
+        return len(self._waiting)
+
+    def retry_after(self) -> int:
+        """Whole seconds, at least 1, until half of those who wait now will have got their slots.
+
+        From the mean time a request holds its slots: one comes free every `hold / slots` seconds. Half, so
+        that the queue does not run dry while those who were refused stay away.
+        """
+        with self._lock:
+            return self._retry_after()
+
+    def _retry_after(self) -> int:
+        now = time.monotonic()
+        ages = [now - ticket.granted for ticket in self._running if ticket.granted is not None]
+        # Requests that already run for longer than usual say more than the mean of those that are done.
+        hold = max(self._hold_s or 0.0, sum(ages) / len(ages) if ages else 0.0)
+        return max(1, min(RETRY_AFTER_MAX_S, math.ceil((len(self._waiting) / 2 + 1) * hold / self.slots)))
+
+    def _grantable(self, ticket: Ticket) -> bool:
+        return not self._waiting and ticket.weight <= self.slots - self.taken
+
+    def _make_room(self, newcomer: str) -> None:
+        places = collections.Counter(ticket.client for ticket in self._waiting)
+        refusal = Full(len(self._waiting), self._retry_after())
+        if not places:
+            raise refusal
+        greediest, most = places.most_common(1)[0]
+        if places[newcomer] + 1 >= most:
+            raise refusal
+        victim = max((t for t in self._waiting if t.client == greediest), key=lambda ticket: ticket.asked)
+        self._waiting.remove(victim)
+        victim.displaced = refusal
+        victim._settle()
+
+    def _grant(self) -> None:
+        while self._waiting:
+            held: collections.Counter[str] = collections.Counter()
+            for ticket in self._running:
+                held[ticket.client] += ticket.weight
+            ticket = min(self._waiting, key=lambda one: (held[one.client], one.asked))
+            # One that needs several slots is waited for: if others went past it, it might wait for ever.
+            if ticket.weight > self.slots - self.taken:
+                return
+            self._waiting.remove(ticket)
+            self._running.append(ticket)
+            ticket.granted = time.monotonic()
+            ticket._settle()
+
+    def _release(self, ticket: Ticket) -> None:
+        with self._lock:
+            if ticket in self._running:
+                self._running.remove(ticket)
+                seconds = time.monotonic() - (ticket.granted or 0.0)
+                mean = seconds if self._hold_s is None else self._hold_s
+                self._hold_s = mean + SMOOTHING * (seconds - mean)
+            elif ticket in self._waiting:
+                self._waiting.remove(ticket)
+            self._grant()

@@ -1,0 +1,122 @@
+"""`GET /metrics`: what happens here as Prometheus reads it.
+
+Names, buckets and meanings follow vLLM's (docs.vllm.ai, "Production Metrics"), with `youtu_` in place of
+`vllm:`. Times are of this process's clock: `time_to_first_token` and `e2e_request_latency` start when the
+request arrives here, so they hold the time in the queue. Knows numbers; knows no route's fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from flask import Blueprint, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from youtu_client import Answer
+
+_TTFT_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+    1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+_TOKEN_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75,
+    1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+)  # fmt: skip
+_REQUEST_S = (
+    0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0,
+    120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0,
+)  # fmt: skip
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+
+
+class Metrics:
+    """The counters of one process. `running` and `waiting` are asked when somebody reads them."""
+
+    def __init__(self, slots: int, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+        self.registry = registry = CollectorRegistry()
+        registry.register(_Gauges(slots, running, waiting))
+
+        def counter(name: str, words: str, *labels: str) -> Counter:
+            return Counter(f"youtu_{name}", words, labels, registry=registry)
+
+        def histogram(name: str, words: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"youtu_{name}", words, buckets=buckets, registry=registry)
+
+        self._requests = counter(
+            "requests", "Requests, by route and by how they ended.", "route", "method", "status", "outcome"
+        )
+        self._success = counter("request_success", "Answers made to their end.", "finished_reason")
+        self._cancelled = counter("requests_cancelled", "Requests whose client left before their end.")
+        self._refused = counter("requests_refused", "Requests turned away unasked: overload.", "reason")
+        self._prompt = counter("prompt_tokens", "Tokens of prompts.")
+        self._cached = counter("prompt_tokens_cached", "Tokens of prompts out of the prefix cache.")
+        self._generated = counter("generation_tokens", "Tokens made.")
+        self._queue_s = histogram("request_queue_time_seconds", "Wait for a slot.", _REQUEST_S)
+        self._ttft_s = histogram("time_to_first_token_seconds", "Arrival to first text.", _TTFT_S)
+        self._itl_s = histogram("inter_token_latency_seconds", "Between two pieces of text.", _TOKEN_S)
+        self._tpot_s = histogram(
+            "request_time_per_output_token_seconds", "Mean over a request's tokens after the first.", _TOKEN_S
+        )
+        self._e2e_s = histogram(
+            "e2e_request_latency_seconds", "Arrival to the end of the answer.", _REQUEST_S
+        )
+        self._prompt_each = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
+        self._made_each = histogram("request_generation_tokens", "Tokens made per request.", _TOKENS)
+
+    def request(self, route: str, method: str, status: int, outcome: str) -> None:
+        """One request is over. `outcome`: ok, invalid, refused, failed or cancelled."""
+        self._requests.labels(route, method, str(status), outcome).inc()
+        if outcome == "cancelled":
+            self._cancelled.inc()
+
+    def refused(self, reason: str) -> None:
+        """A request was turned away; `reason` is the error's code."""
+        self._refused.labels(reason).inc()
+
+    def queued(self, seconds: float) -> None:
+        self._queue_s.observe(seconds)
+
+    def first_token(self, seconds: float) -> None:
+        self._ttft_s.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        self._itl_s.observe(seconds)
+
+    def answered(self, answers: list[Answer], seconds: float) -> None:
+        """The answers of one request are whole, `seconds` after it arrived."""
+        self._e2e_s.observe(seconds)
+        for answer in answers:
+            usage = answer.usage
+            self._success.labels(answer.finish_reason).inc()
+            self._prompt.inc(usage.prompt_tokens)
+            self._cached.inc(usage.cached_tokens)
+            self._generated.inc(usage.completion_tokens)
+            self._prompt_each.observe(usage.prompt_tokens)
+            self._made_each.observe(usage.completion_tokens)
+            if speed := answer.timings.tokens_per_second:
+                self._tpot_s.observe(1 / speed)
+
+
+class _Gauges(Collector):
+    """What is true at the moment of the question."""
+
+    def __init__(self, slots: int, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+        self._slots, self._running, self._waiting = slots, running, waiting
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily("youtu_slots", "Slots of the engine.", self._slots)
+        yield GaugeMetricFamily("youtu_num_requests_running", "Slots that are taken.", self._running())
+        yield GaugeMetricFamily("youtu_num_requests_waiting", "Requests that wait for one.", self._waiting())
+
+
+def blueprint(metrics: Metrics) -> Blueprint:
+    """The route."""
+    routes = Blueprint("metrics", __name__)
+
+    @routes.get("/metrics")
+    def read() -> Response:
+        return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
+
+    return routes

@@ -1,0 +1,78 @@
+"""Figures of answers in OpenAI's forms: usage, log-probabilities, and one server-sent event."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from youtu_client import Answer, Token
+
+DONE = "data: [DONE]\n\n"
+
+
+def event(value: dict[str, Any]) -> str:
+    """One event of a stream."""
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def usage(prompts: list[list[Answer]]) -> dict[str, Any]:
+    """`usage` of answers grouped by their prompt. A prompt counts once, as often as it was answered; of it
+    were cached what the first answer found in the cache."""
+    read = sum(answers[0].usage.prompt_tokens for answers in prompts)
+    made = sum(answer.usage.completion_tokens for answers in prompts for answer in answers)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": made,
+        "total_tokens": read + made,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(answers[0].usage.cached_tokens for answers in prompts)
+        },
+    }
+
+
+def chat_log_probs(tokens: Iterable[Token]) -> dict[str, Any]:
+    """`logprobs` of a chat choice. Tokens that gave no text (the end, a stop word) are left out."""
+    return {
+        "content": [
+            _named(token.data, token.log_prob)
+            | {"top_logprobs": [_named(data, log_prob) for data, log_prob in token.top]}
+            for token in tokens
+            if token.data
+        ],
+        "refusal": None,
+    }
+
+
+def _named(data: bytes, log_prob: float) -> dict[str, Any]:
+    return {"token": _text(data), "logprob": log_prob, "bytes": list(data)}
+
+
+def _text(data: bytes) -> str:
+    """A token as text; bytes that are no whole character stand as \\xNN."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+class Offsets:
+    """`logprobs` of a text completion, which tell where in the text each token begins, piece after piece."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._at = start
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def log_probs(self, tokens: Iterable[Token], top: int) -> dict[str, Any]:
+        """The next tokens. `top` as many alternatives were asked for."""
+        shown = [token for token in tokens if token.data]
+        offsets = []
+        for token in shown:
+            offsets.append(self._at)
+            self._at += len(self._decoder.decode(token.data))
+        return {
+            "tokens": [_text(token.data) for token in shown],
+            "token_logprobs": [token.log_prob for token in shown],
+            "top_logprobs": [{_text(data): chance for data, chance in token.top} for token in shown]
+            if top
+            else None,
+            "text_offset": offsets,
+        }

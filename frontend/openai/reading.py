@@ -1,0 +1,156 @@
+"""The model's text, taken apart while it comes: its thinking, its calls of tools, and what it says.
+
+    <think>…</think>                                              only at the very beginning
+    <tool_call>{"name": "…", "arguments": {…}}</tool_call>        anywhere after, if tools were offered
+
+is Youtu-LLM's format (its chat template; ms-swift's agent template for it says the same). A tag may come in
+several pieces: what may become one is held back until it is decided. White space around tags is dropped.
+A call that is not such an object stays text. Knows no tokens and no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+THINK, THINK_END = "<think>", "</think>"
+CALL, CALL_END = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """Thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is said."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One whole call of a tool; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+    id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex[:24]}")
+
+
+Part = Reasoning | Content | Call
+
+
+class Reader:
+    """Takes text in pieces, gives parts. `thinking`: the text begins within the thinking."""
+
+    def __init__(self, *, thinking: bool = False, tools: bool = False) -> None:
+        self._state = "thinking" if thinking else "start"
+        self._tools = tools
+        self._held = ""
+        self._started = False  # whether the present stretch has shown something but white space
+        self._trim = thinking  # whether white space at its beginning is dropped
+        self.calls = 0
+
+    def feed(self, text: str) -> Iterator[Part]:
+        """The parts that are certain once `text` has come, too."""
+        self._held += text
+        while (state := self._state) is not None:
+            yield from getattr(self, f"_{state}")()
+            if self._state == state:
+                return
+
+    def end(self) -> Iterator[Part]:
+        """What was held back; no text comes any more."""
+        held, self._held = self._held, ""
+        if self._state == "thinking":
+            yield from self._show(Reasoning, held.rstrip())
+        elif self._state == "call":
+            yield from self._show(Content, CALL + held)
+        else:
+            yield from self._show(Content, held)
+
+    def _start(self) -> Iterator[Part]:
+        text = self._held.lstrip()
+        if text.startswith(THINK):
+            self._held = text[len(THINK) :]
+            self._turn("thinking", trim=True)
+        elif not THINK.startswith(text):
+            self._turn("saying", trim=False)
+        yield from ()
+
+    def _thinking(self) -> Iterator[Part]:
+        before, tag, after = self._held.partition(THINK_END)
+        if tag:
+            yield from self._show(Reasoning, before.rstrip())
+            self._held = after
+            self._turn("saying", trim=True)
+        else:
+            yield from self._certain(Reasoning, THINK_END)
+
+    def _saying(self) -> Iterator[Part]:
+        if not self._tools:
+            held, self._held = self._held, ""
+            yield from self._show(Content, held)
+            return
+        before, tag, after = self._held.partition(CALL)
+        if tag:
+            yield from self._show(Content, before.rstrip())
+            self._held = after
+            self._turn("call", trim=False)
+        else:
+            yield from self._certain(Content, CALL)
+
+    def _call(self) -> Iterator[Part]:
+        inner, tag, after = self._held.partition(CALL_END)
+        if not tag:
+            return
+        self._held = after
+        call = _parsed(inner)
+        if call is None:
+            yield from self._show(Content, CALL + inner + CALL_END)
+            self._turn("saying", trim=False)
+        else:
+            self.calls += 1
+            yield call
+            self._turn("saying", trim=True)
+
+    def _turn(self, state: str, *, trim: bool) -> None:
+        self._state, self._started, self._trim = state, False, trim
+
+    def _certain(self, kind: type[Reasoning] | type[Content], tag: str) -> Iterator[Part]:
+        """All but an ending that may turn out to be the beginning of `tag`, and white space before it."""
+        text = self._held
+        sure = len(text)
+        for size in range(min(len(tag) - 1, len(text)), 0, -1):
+            if text.endswith(tag[:size]):
+                sure -= size
+                break
+        shown = text[:sure].rstrip()
+        self._held = text[len(shown) :]
+        yield from self._show(kind, shown)
+
+    def _show(self, kind: type[Reasoning] | type[Content], text: str) -> Iterator[Part]:
+        if self._trim and not self._started:
+            text = text.lstrip()
+        if text:
+            self._started = True
+            yield kind(text)
+
+
+def _parsed(text: str) -> Call | None:
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", {})
+    return Call(
+        value["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    )
