@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -63,6 +64,12 @@ class EngineInfo(ModelFacts):
     @property
     def gguf(self) -> Path:
         return self.path / GGUF
+
+    def takes_tools(self) -> bool:
+        """Whether the chat template reads the variable `tools`."""
+        return self.chat_template and bool(
+            re.search(r"\btools\b", (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8"))
+        )
 
     def save(self) -> None:
         """Write engine.json, whole or not at all."""

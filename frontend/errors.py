@@ -109,6 +109,11 @@ def queue_full(waiting: int | None, retry_after: int) -> ApiError:
     return ApiError(429, "queue_full", message, headers={"Retry-After": str(retry_after)})
 
 
+def too_slow() -> ApiError:
+    """The request itself did not come in time."""
+    return ApiError(408, "request_timeout", "The request was not sent within the time limit for sending it.")
+
+
 def out_of_time() -> ApiError:
     """The deadline of a request is over, in the queue or later."""
     _, status, code, sentence = _SENTENCES[-1]

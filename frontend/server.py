@@ -1,8 +1,8 @@
 """gunicorn around the app: one process of threads, and an end that waits for running answers.
 
 One worker, so that whatever counts requests counts all of them; threads, so that gRPC works untouched. Every
-running answer and every place in the model's queue holds one thread, and SPARE_THREADS more answer the probes
-and the refusals meanwhile. Knows gunicorn and sockets; no routes.
+running answer and every place in the queue holds one thread, and SPARE_THREADS more answer the probes and the
+refusals meanwhile. Knows gunicorn and sockets; no routes.
 """
 
 from __future__ import annotations
@@ -11,20 +11,30 @@ import ctypes
 import json
 import signal
 import socket
+import struct
+import sys
+from concurrent.futures import Future
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import _DEFER, ThreadWorker  # type: ignore[import-untyped]
 
 from serve.settings import Settings
 
 from . import create_app
-from .errors import ApiError
+from .errors import ApiError, too_slow
+from .patience import Patience, reading
 
-SPARE_THREADS = 16
+SPARE_THREADS = 64
+READ_S = 15.0
+"""Seconds in which a request's head and body must have come; one that dawdles holds a thread meanwhile."""
+
+SEND_S = 10
+"""Seconds that a caller may take nothing of what is sent, before the connection is given up."""
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -87,6 +97,13 @@ def _die_with_parent(_server: Any, _worker: Any) -> None:
 class QuietLogger(Logger):  # type: ignore[misc]
     """gunicorn's messages in our log, in our form; no access log, since `access` writes one line itself."""
 
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """With its traceback; but that a caller takes nothing any more (SEND_S) is no fault of ours."""
+        if isinstance(sys.exc_info()[1], BlockingIOError):
+            self.debug("a caller took nothing for %s seconds", SEND_S)
+        else:
+            super().exception(msg, *args, **kwargs)
+
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
@@ -94,7 +111,40 @@ class QuietLogger(Logger):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A gthread worker that tells the app of its end, and refuses what is not HTTP in the one shape, too."""
+    """A gthread worker that tells the app of its end, and refuses what is not HTTP in the one shape, too.
+
+    A connection gets a thread once it has sent something, READ_S to send all of a request, and SEND_S for
+    each bit of the answer that it does not take.
+    """
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Straight to the poller with a new connection: gunicorn gives a thread to one that says nothing."""
+        if conn.initialized or conn.data_ready or not self.alive:
+            super().enqueue_req(conn)
+        else:
+            nothing: Future[object] = Future()
+            nothing.set_result(_DEFER)
+            self.finish_request(conn, nothing)
+
+    def init_process(self) -> None:
+        """After the fork: threads do not survive one."""
+        self._patience = Patience(READ_S)
+        super().init_process()
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection, in a thread of the pool."""
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_S, 0))
+        with self._patience.reading(conn.sock) as reading:
+            kept = super().handle(conn)
+        if reading.over and not reading.head:
+            self._refuse(conn.sock, too_slow())
+        return kept and not reading.over
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """The head of a request is there."""
+        if (head := reading()) is not None:
+            head.head = True
+        return super().handle_request(req, conn)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         app = getattr(self, "wsgi", None)  # Absent until the app is loaded.
@@ -116,6 +166,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             self.log.exception("a request broke the worker thread")
             refusal = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
+        self._refuse(client, refusal)
+
+    def _refuse(self, client: socket.socket, refusal: ApiError) -> None:
         body = json.dumps(refusal.body()).encode()
         head = (
             f"HTTP/1.1 {refusal.status} Refused\r\nConnection: close\r\n"

@@ -51,6 +51,8 @@ def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, st
             "temperature": str(settings.temperature),
             "top_p": str(settings.top_p),
             "repetition_penalty": str(settings.repetition_penalty),
+            "enable_thinking": {"auto": "", "on": "true", "off": "false"}[settings.thinking],
+            "tools": str(engine.takes_tools()).lower(),
             "engine_dir": str(folder),
             "engine_url": f"{_bracketed(reachable(settings.triton_host))}:{settings.grpc_port}",
             "engine_model": "llama_cpp",

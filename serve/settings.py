@@ -146,6 +146,12 @@ class Settings(BaseModel):
         default=1.1, gt=0, le=2, description="Repetition penalty of requests that name none; 1 is off."
     )
 
+    thinking: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether a model that can think does so before it answers, where a request says nothing; "
+        "`auto` leaves it to its chat template.",
+    )
+
     request_timeout: float = Field(
         default=300.0,
         gt=0,

@@ -17,6 +17,7 @@ DEFAULTS = Defaults(
     vocab_size=3584,
     top_log_probs=20,
     guided_decoding=True,
+    template_kwargs={"enable_thinking": True},
 )
 HELLO = [{"role": "user", "content": "你好"}]
 KINDS: dict[str, Any] = {
@@ -40,6 +41,16 @@ def request(**fields: Any) -> TextRequest:
         return np.array([[text.encode() if isinstance(text, str) else text]], np.object_)
 
     return read_request(read, DEFAULTS)
+
+
+def test_a_template_argument_of_the_request_wins_over_the_deployments() -> None:
+    assert request(messages=HELLO).template_kwargs == {"enable_thinking": True}
+    assert request(
+        messages=HELLO, chat_template_kwargs={"enable_thinking": False, "x": 1}
+    ).template_kwargs == {
+        "enable_thinking": False,
+        "x": 1,
+    }
 
 
 def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:

@@ -30,6 +30,7 @@ def write_gguf_header(path: Path, numbers: dict[str, int], *, architecture: str 
 def an_engine(folder: Path, **changes: object) -> EngineInfo:
     folder.mkdir(parents=True, exist_ok=True)
     write_gguf_header(folder / "model.gguf", YOUTU_2B)
+    (folder / "chat_template.jinja").write_text("{% if tools %}{{ tools }}{% endif %}", encoding="utf-8")
     facts: dict[str, object] = {
         "architecture": "YoutuForCausalLM",
         "vocab_size": 3,

@@ -24,7 +24,7 @@ def config_of(folder: Path, model: str) -> Any:
 def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     engine = an_engine(tmp_path / "engine")
     settings = Settings(slots=3, queue=5, context=1024, threads=7, prefill_chunk=32, kv_type="q8_0",
-                        temperature=0.25, top_p=0.5, repetition_penalty=1.0)  # fmt: skip
+                        temperature=0.25, top_p=0.5, repetition_penalty=1.0, thinking="off")  # fmt: skip
     target = render(settings, engine, tmp_path / "rendered")
     llama = {name: value.string_value for name, value in config_of(target, "llama_cpp").parameters.items()}
     assert llama == {
@@ -41,6 +41,8 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     text = {name: value.string_value for name, value in config_of(target, "youtu_llm").parameters.items()}
     assert text == {
         "guided_decoding": "true",
+        "enable_thinking": "false",
+        "tools": "true",
         "top_log_probs": "20",
         "model_id": "a-model",
         "demo": "false",

@@ -37,6 +37,7 @@ class Defaults:
     vocab_size: int
     top_log_probs: int
     guided_decoding: bool
+    template_kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
     return TextRequest(
         text=text,
         messages=None if messages is None else _messages(messages),
-        template_kwargs=_template_kwargs(_string(read, "chat_template_kwargs")),
+        template_kwargs=defaults.template_kwargs | _template_kwargs(_string(read, "chat_template_kwargs")),
         max_tokens=max_tokens,
         temperature=_number(read, "temperature", defaults.temperature, 0, 10),
         top_p=_number(read, "top_p", defaults.top_p, 0, 1),

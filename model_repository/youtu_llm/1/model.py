@@ -76,6 +76,7 @@ class TritonPythonModel:
         except Exception as error:
             raise pb_utils.TritonModelException(f"engine_dir {str(engine_dir)!r}: {error}") from error
         facts = self._prompts.facts
+        thinking = parameters["enable_thinking"]
         self._defaults = contract.Defaults(
             temperature=float(parameters["temperature"]),
             top_p=float(parameters["top_p"]),
@@ -84,6 +85,7 @@ class TritonPythonModel:
             vocab_size=int(facts["vocab_size"]),
             top_log_probs=int(parameters["top_log_probs"]),
             guided_decoding=parameters["guided_decoding"] == "true",
+            template_kwargs={"enable_thinking": thinking == "true"} if thinking else {},
         )
         self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
         self._tokens_per_block = int(parameters["tokens_per_block"])
