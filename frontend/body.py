@@ -20,8 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 """`curl -d '{…}'` says it sends a form; what parses as a JSON object is taken for one."""
 
-_TAGS = ("message", "pair")
-"""Names of union branches in `schema`, which pydantic puts into its paths and callers never wrote."""
+_TAGS = ("<message>", "<pair>", "<text>", "<parts>")
+"""Names of union branches in the schemas, which pydantic puts into its paths and callers never wrote."""
 
 
 def read(request: Request, limit: int) -> bytes:
@@ -128,7 +128,8 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
         bound = (
             f"at least {limits['min_length']}" if kind == "too_short" else f"at most {limits['max_length']}"
         )
-        message = f"{path} should have {bound} items, not {limits['actual_length']}"
+        unit = "characters" if isinstance(sent, str) else "items"
+        message = f"{path} should have {bound} {unit}, not {limits['actual_length']}"
         return ApiError(400, "invalid_value", message, param=path)
     message = fault["msg"].removeprefix("Input ")
     return ApiError(400, "invalid_value", f"{path} {message}, not {shown(sent)}", param=path)
@@ -136,10 +137,10 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
 
 def _path(parts: tuple[int | str, ...]) -> str:
     path = ""
-    for at, part in enumerate(parts):
+    for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not (at >= 2 and part in _TAGS):
+        elif part not in _TAGS:
             path += f".{_printable(part)}" if path else _printable(part)
     return path
 

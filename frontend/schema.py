@@ -58,8 +58,8 @@ class Message(Strict):
 
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
 Turn = Annotated[
-    Annotated[Message, Tag("message")] | Annotated[Pair, Tag("pair")],
-    Discriminator(lambda item: "pair" if isinstance(item, list) else "message"),
+    Annotated[Message, Tag("<message>")] | Annotated[Pair, Tag("<pair>")],
+    Discriminator(lambda item: "<pair>" if isinstance(item, list) else "<message>"),
 ]
 
 

@@ -53,6 +53,7 @@ class Reader:
         self._state = "thinking" if thinking else "start"
         self._tools = tools
         self._held = ""
+        self._before_call = ""  # the tag and the white space before it, should it turn out to be no call
         self._started = False  # whether the present stretch has shown something but white space
         self._trim = thinking  # whether white space at its beginning is dropped
         self.calls = 0
@@ -71,7 +72,7 @@ class Reader:
         if self._state == "thinking":
             yield from self._show(Reasoning, held.rstrip())
         elif self._state == "call":
-            yield from self._show(Content, CALL + held)
+            yield from self._show(Content, self._before_call + held)
         else:
             yield from self._show(Content, held)
 
@@ -100,7 +101,9 @@ class Reader:
             return
         before, tag, after = self._held.partition(CALL)
         if tag:
-            yield from self._show(Content, before.rstrip())
+            shown = before.rstrip()
+            yield from self._show(Content, shown)
+            self._before_call = before[len(shown) :] + CALL
             self._held = after
             self._turn("call", trim=False)
         else:
@@ -113,7 +116,7 @@ class Reader:
         self._held = after
         call = _parsed(inner)
         if call is None:
-            yield from self._show(Content, CALL + inner + CALL_END)
+            yield from self._show(Content, self._before_call + inner + CALL_END)
             self._turn("saying", trim=False)
         else:
             self.calls += 1

@@ -53,11 +53,11 @@ class ToolCall(Strict):
 
 
 def _kind_of_content(value: object) -> str:
-    return "parts" if isinstance(value, list) else "text"
+    return "<parts>" if isinstance(value, list) else "<text>"
 
 
 Content = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[TextPart], Field(min_length=1), Tag("parts")],
+    Annotated[Text, Tag("<text>")] | Annotated[list[TextPart], Field(min_length=1), Tag("<parts>")],
     Discriminator(_kind_of_content),
 ]
 

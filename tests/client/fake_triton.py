@@ -66,6 +66,7 @@ PARAMETERS = {
     "engine_dir": "/nowhere",
     "engine_model": "llama_cpp",
     "guided_decoding": "true",
+    "tools": "true",
     "top_log_probs": "20",
 }
 INPUTS = {

@@ -1,0 +1,79 @@
+"""`/v1/completions` under the official SDK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai import APIStatusError, OpenAI
+
+from tests.client.fake_triton import FakeTriton
+
+from ..conftest import script
+
+MODEL = "youtu-demo"
+
+
+def complete(sdk: OpenAI, prompt: Any = "q", **options: Any) -> Any:
+    return sdk.completions.create(model=MODEL, prompt=prompt, **options)
+
+
+def test_an_answer(sdk: OpenAI, fake: FakeTriton) -> None:
+    answer = complete(sdk, "你好", extra_headers={"X-Request-ID": "abc"}, max_tokens=9)
+    assert (answer.id, answer.object) == ("cmpl-abc", "text_completion")
+    (choice,) = answer.choices
+    assert (choice.text, choice.finish_reason, choice.logprobs) == ("You said: 你好", "stop", None)
+    assert answer.usage.completion_tokens == 3
+    assert fake.calls[0].inputs == {"text_input": "你好", "stream": True, "max_tokens": 9}
+
+
+def test_several_prompts_and_n(sdk: OpenAI) -> None:
+    answer = complete(sdk, ["a", "b b"], n=2, echo=True)
+    assert [choice.text for choice in answer.choices] == ["aYou said: a"] * 2 + ["b bYou said: b b"] * 2
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (1 + 2, 3 + 3 + 4 + 4)
+
+
+def test_a_stream(sdk: OpenAI) -> None:
+    *chunks, last = complete(
+        sdk, script(pieces=["a", "", "b"]), stream=True, stream_options={"include_usage": True}
+    )
+    assert [chunk.choices[0].text for chunk in chunks] == ["a", "b", ""]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert last.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probs(sdk: OpenAI, stream: bool) -> None:
+    answer = complete(sdk, script(pieces=["我", "bc", "d"]), logprobs=2, stream=stream)
+    found = [answer] if not stream else [chunk for chunk in answer if chunk.choices[0].logprobs]
+    parts = [one.choices[0].logprobs for one in found]
+    assert [token for part in parts for token in part.tokens] == ["我", "bc", "d"]
+    assert [value for part in parts for value in part.token_logprobs] == [-0.5] * 3
+    assert [at for part in parts for at in part.text_offset] == [0, 1, 3]
+    assert parts[0].top_logprobs[0] == {"我": -0.5, "<other 1>": -1.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "param", "words"),
+    [
+        ({"prompt": []}, "prompt", "at least 1"),
+        ({"prompt": ""}, "prompt[0]", "1 character"),
+        ({"prompt": [1, 2]}, "prompt", "token ids"),
+        ({"prompt": [[1]]}, "prompt", "token ids"),
+        ({"prompt": ["a"] * 9, "n": 2}, None, "16 answers, not 18"),
+        ({"suffix": "x"}, "suffix", ""),
+        ({"best_of": 2}, None, "best_of"),
+        ({"logprobs": 21}, "logprobs", "20"),
+        ({"logprobs": 1, "echo": True}, None, "echo"),
+        ({"extra_body": {"messages": []}}, "messages", "not known"),
+    ],
+)
+def test_refusals_name_the_field(
+    sdk: OpenAI, fake: FakeTriton, options: dict[str, Any], param: str | None, words: str
+) -> None:
+    with pytest.raises(APIStatusError) as refused:
+        complete(sdk, **{"prompt": "q"} | options)
+    assert (refused.value.status_code, refused.value.param) == (400, param)
+    assert words in refused.value.message
+    assert fake.calls == []

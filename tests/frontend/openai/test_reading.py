@@ -1,0 +1,110 @@
+"""Thinking and tool calls come apart from what is said, however the text is cut into pieces."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frontend.openai.reading import Call, Content, Reader, Reasoning
+
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "北京"}}</tool_call>'
+
+
+def read(pieces: list[str], *, thinking: bool = False, tools: bool = False) -> tuple[str, str, list[Call]]:
+    reader = Reader(thinking=thinking, tools=tools)
+    parts = [part for piece in pieces for part in reader.feed(piece)] + list(reader.end())
+    assert all(part.text for part in parts if not isinstance(part, Call))
+    return (
+        "".join(part.text for part in parts if isinstance(part, Reasoning)),
+        "".join(part.text for part in parts if isinstance(part, Content)),
+        [part for part in parts if isinstance(part, Call)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "reasoning", "content"),
+    [
+        ("plain", False, "", "plain"),
+        ("  plain ", False, "", "  plain "),
+        ("", False, "", ""),
+        (" ", False, "", " "),
+        ("<think>\nhm\n</think>\n\nyes", False, "hm", "yes"),
+        ("\n<think>hm</think>yes ", False, "hm", "yes "),
+        ("hm</think>yes", True, "hm", "yes"),
+        ("\nhm <think> x\n</think>\nyes", True, "hm <think> x", "yes"),
+        ("<think>cut off", False, "cut off", ""),
+        ("<think>a </thin b</think>c", False, "a </thin b", "c"),
+        ("<think></think>c", False, "", "c"),
+        ("say <think>x</think>", False, "", "say <think>x</think>"),
+        ("<thin", False, "", "<thin"),
+        ("<thinking>", False, "", "<thinking>"),
+        ("a </think> b", False, "", "a </think> b"),
+        ("<think>a\n\n b</think> c </think> d", False, "a\n\n b", "c </think> d"),
+    ],
+)
+def test_thinking(text: str, thinking: bool, reasoning: str, content: str) -> None:
+    for pieces in ([text], list(text), [text[i : i + 3] for i in range(0, len(text), 3)]):
+        assert read(pieces, thinking=thinking) == (reasoning, content, [])
+
+
+@given(st.data())
+def test_cutting_makes_no_difference(data: st.DataObject) -> None:
+    words = [
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "{}",
+        "<",
+        "</",
+        " ",
+        "\n",
+        "字",
+        CALL,
+        "a",
+    ]
+    text = "".join(data.draw(st.lists(st.sampled_from(words), max_size=12)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    for thinking in (False, True):
+        whole, cut = read([text], thinking=thinking, tools=True), read(pieces, thinking=thinking, tools=True)
+        assert whole[:2] == cut[:2]
+        assert [(c.name, c.arguments) for c in whole[2]] == [(c.name, c.arguments) for c in cut[2]]
+
+
+def test_nothing_certain_is_held_back() -> None:
+    reader = Reader(tools=True)
+    assert list(reader.feed("a b")) == [Content("a b")]
+    assert list(reader.feed(" <tool")) == []
+    assert list(reader.feed("box>")) == [Content(" <toolbox>")]
+    thinking = Reader(thinking=True)
+    assert list(thinking.feed("hm, x < y")) == [Reasoning("hm, x < y")]
+
+
+def test_calls_of_tools() -> None:
+    text = f"<think>which?</think>Let me see.\n{CALL}\n{CALL.replace('北京', 'Rom')}"
+    for pieces in ([text], list(text)):
+        reasoning, content, calls = read(pieces, tools=True)
+        assert (reasoning, content) == ("which?", "Let me see.")
+        assert [(call.name, json.loads(call.arguments)) for call in calls] == [
+            ("weather", {"city": "北京"}),
+            ("weather", {"city": "Rom"}),
+        ]
+        assert calls[0].id != calls[1].id
+
+
+@pytest.mark.parametrize("inner", ["", "not json", "[]", '{"arguments": {}}', '{"name": 5}', "[" * 100_000])
+def test_what_is_no_call_stays_text(inner: str) -> None:
+    text = f"a <tool_call>{inner}</tool_call> b"
+    assert read([text], tools=True) == ("", text, [])
+
+
+def test_a_call_cut_off_stays_text() -> None:
+    assert read(["a <tool_call>", '{"name"'], tools=True)[1] == 'a <tool_call>{"name"'
+
+
+def test_without_tools_a_tag_is_text() -> None:
+    assert read([CALL])[1] == CALL
