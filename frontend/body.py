@@ -20,8 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 """`curl -d '{…}'` says it sends a form; what parses as a JSON object is taken for one."""
 
-_TAGS = ("<message>", "<pair>", "<text>", "<parts>")
-"""Names of union branches in the schemas, which pydantic puts into its paths and callers never wrote."""
+_TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>")
+"""What pydantic puts into its paths and callers never wrote: names of union branches in the schemas."""
 
 
 def read(request: Request, limit: int) -> bytes:

@@ -39,8 +39,17 @@ def _not_blank(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_only_text)]
 Question = Annotated[Text, AfterValidator(_not_blank)]
+MAX_STOP_WORDS = 16
 INT32_MAX = 2**31 - 1
 UINT64_MAX = 2**64 - 1
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""2.0 is an integer to JSON, and there are languages that write it so."""
 
 
 class Strict(BaseModel):
@@ -67,10 +76,19 @@ def _words(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _filled(words: list[str] | None) -> list[str] | None:
-    if words and "" in words:
+def _filled(words: list[str]) -> list[str]:
+    if "" in words:
         raise ValueError(f"must not hold an empty string, as it does at place {words.index('')}")
     return words
+
+
+Words = Annotated[
+    list[Text],
+    BeforeValidator(_words, json_schema_input_type=str | list[str]),
+    Field(max_length=MAX_STOP_WORDS),
+    AfterValidator(_filled),
+]
+"""One or several, as a list."""
 
 
 class ChatRequest(Strict):
@@ -80,17 +98,36 @@ class ChatRequest(Strict):
     (default: what is left of the context); temperature 0 is greedy; `stop` a string or a list of them.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["prompt"],
+                    "properties": {"prompt": {"type": "string"}, "messages": {"type": "null"}},
+                },
+                {
+                    "required": ["messages"],
+                    "properties": {
+                        "messages": {"type": "array"},
+                        "prompt": {"type": "null"},
+                        "history": {"type": "null"},
+                    },
+                },
+            ]
+        }
+    )
+
     prompt: Question | None = None
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     history: list[Turn] | None = None
     system: Text | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE] | None = None
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    seed: Annotated[int, Field(ge=0, le=UINT64_MAX)] | None = None
-    stop: Annotated[list[Text] | None, BeforeValidator(_words), AfterValidator(_filled)] = None
+    top_k: Annotated[int, Field(ge=0, le=INT32_MAX), WHOLE] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    seed: Annotated[int, Field(ge=0, le=UINT64_MAX), WHOLE] | None = None
+    stop: Words | None = None
     thinking: bool | None = None
     stream: bool | None = None
 

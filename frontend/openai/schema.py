@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..schema import INT32_MAX, UINT64_MAX, Strict, Text
+from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, Words
 
 MAX_CHOICES = 16
 """Answers to one request: `n`, or the number of prompts times `n`."""
@@ -64,6 +65,21 @@ Content = Annotated[
 
 class Message(Strict):
     """One turn. `content` may be null only where the assistant called tools instead."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+                {
+                    "required": ["tool_calls"],
+                    "properties": {
+                        "role": {"const": "assistant"},
+                        "tool_calls": {"type": "array", "minItems": 1},
+                    },
+                },
+            ]
+        }
+    )
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
@@ -186,22 +202,21 @@ NAMES = {
 """What callers of both routes call the inputs of the model."""
 
 
-def _words(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 def _bias(value: object) -> object:
     """JSON's keys are strings; pydantic's strict integers are not."""
-    if isinstance(value, dict) and all(
-        isinstance(key, str) and key.isascii() and key.isdigit() for key in value
-    ):
-        return {int(key): weight for key, weight in value.items()}
-    return value
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if key.isascii() and key.isdigit() else key: bias for key, bias in value.items()}
 
 
-Words = Annotated[list[Annotated[Text, Field(min_length=1)]], BeforeValidator(_words), Field(max_length=16)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[
+    dict[int, Bias],
+    BeforeValidator(_bias, json_schema_input_type=dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Bias]),
+    Field(max_length=1024),
+]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-Count = Annotated[int, Field(ge=1, le=INT32_MAX)]
+Count = Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE]
 
 
 class Generation(Strict):
@@ -209,25 +224,18 @@ class Generation(Strict):
 
     model: Text | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: (
-        Annotated[
-            dict[int, Annotated[float, Field(ge=-100, le=100)]],
-            BeforeValidator(_bias),
-            Field(max_length=1024),
-        ]
-        | None
-    ) = None
+    logit_bias: Biases | None = None
     max_tokens: Count | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX), WHOLE] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=UINT64_MAX)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=UINT64_MAX), WHOLE] | None = None
     stop: Words | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX), WHOLE] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     user: Text | None = None
 
@@ -272,7 +280,7 @@ class ChatCompletion(Generation):
     store: Literal[False] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
 
     @field_validator("tool_choice", mode="before")
     @classmethod
@@ -337,17 +345,24 @@ def _prompts(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+Prompt = Annotated[Text, Field(min_length=1)]
+Prompts = Annotated[
+    list[Prompt],
+    BeforeValidator(
+        _prompts,
+        json_schema_input_type=Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)],
+    ),
+    Field(min_length=1, max_length=MAX_CHOICES),
+]
+
+
 class Completion(Generation):
     """`POST /v1/completions`: raw text, continued. A list of prompts gives the answers of each in turn."""
 
-    prompt: Annotated[
-        list[Annotated[Text, Field(min_length=1)]],
-        BeforeValidator(_prompts),
-        Field(min_length=1, max_length=MAX_CHOICES),
-    ]
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    prompt: Prompts
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
     suffix: Literal[""] | None = None
 
     @model_validator(mode="after")
