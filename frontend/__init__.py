@@ -45,7 +45,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     limiter = access.init_app(app, settings, keys, metrics)
     for routes in (chat.blueprint(service), openai.blueprint(service)):
         if settings.rate_limit:
-            limiter.limit(settings.rate_limit)(routes)
+            limiter.limit(settings.rate_limit, methods=["POST"])(routes)
         app.register_blueprint(routes)
     app.register_blueprint(health.blueprint(service.served, service.drain))
     app.register_blueprint(page.blueprint(needs_key=bool(keys)))

@@ -1,8 +1,8 @@
 """Who may generate now, who waits, and who is turned away: as many at once as the engine has slots.
 
-Slots go to whoever has the fewest of them (a client is a key, or an address without keys), the longest
-waiting first. So do the places of a full queue: a newcomer takes the latest of the client that has the most
-of them, unless that would only turn the tables. A client alone finds a plain first-come, first-served queue.
+Slots go to whoever has the fewest of them (a client is a key, or an address without keys), among equals to
+whoever had one longest ago. So do the places of a full queue: a newcomer takes the latest of the client that
+has most of them, unless that would only turn the tables. A client alone finds first come, first served.
 
 It knows time and names of clients; it knows no HTTP and no model. All of it may be called from any thread.
 """
@@ -65,6 +65,7 @@ class Admission:
         self._lock = threading.Lock()
         self._running: list[Ticket] = []
         self._waiting: list[Ticket] = []
+        self._turns: dict[str, float] = {}  # when a client that is still there last got a slot
         self._hold_s: float | None = None
 
     def ask(self, client: str, weight: int = 1) -> Ticket:
@@ -124,14 +125,20 @@ class Admission:
             held: collections.Counter[str] = collections.Counter()
             for ticket in self._running:
                 held[ticket.client] += ticket.weight
-            ticket = min(self._waiting, key=lambda one: (held[one.client], one.asked))
+            turns = self._turns
+            ticket = min(
+                self._waiting, key=lambda one: (held[one.client], turns.get(one.client, 0.0), one.asked)
+            )
             # One that needs several slots is waited for: if others went past it, it might wait for ever.
             if ticket.weight > self.slots - self.taken:
-                return
+                break
             self._waiting.remove(ticket)
             self._running.append(ticket)
             ticket.granted = time.monotonic()
+            self._turns[ticket.client] = ticket.granted
             ticket._settle()
+        clients = {ticket.client for ticket in self._waiting + self._running}
+        self._turns = {client: turn for client, turn in self._turns.items() if client in clients}
 
     def _release(self, ticket: Ticket) -> None:
         with self._lock:

@@ -128,7 +128,7 @@ def _post(
 ) -> dict[str, Any]:
     operation = _get(name, summary, told, faults)
     operation["requestBody"] = {"required": True, "content": {"application/json": _ref(asked)}}
-    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["200"]["content"]["text/event-stream"] = {}
     return operation
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, json, jsonify, request
+from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException
 from youtu_client import (
     Busy,
@@ -158,6 +159,8 @@ def init_app(app: Flask) -> None:
         code = (error.name or "error").lower().replace(" ", "_")
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
         message = error.description or error.name
+        if isinstance(error, RateLimitExceeded):
+            code, message = "rate_limited", f"This key may ask {error.limit.limit} times; try again later."
         if status == 404:
             message = f"there is nothing at {shown(request.path)}"
         elif status == 405:

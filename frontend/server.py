@@ -32,8 +32,8 @@ SPARE_THREADS = 64
 READ_S = 15.0
 """Seconds in which a request's head and body must have come; one that dawdles holds a thread meanwhile."""
 
-SEND_S = 10
-"""Seconds that a caller may take nothing of what is sent, before the connection is given up."""
+SEND_S = 5
+"""Seconds in which a caller must take some of what is sent; it is given up after one or two of these."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -136,9 +136,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_S, 0))
         with self._patience.reading(conn.sock) as reading:
             kept = super().handle(conn)
-        if reading.over and not reading.head:
-            self._refuse(conn.sock, too_slow())
-        return kept and not reading.over
+        if reading.over:
+            kept = False
+            if not reading.head:
+                self._refuse(conn.sock, too_slow())
+        if not kept:
+            # gunicorn would do it in the thread that accepts, and waits there until the caller closes, too.
+            conn.close(graceful=True)
+            conn.close = lambda graceful=False: None
+        return kept
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """The head of a request is there."""

@@ -135,8 +135,22 @@ class Frontend:
         lines = ["POST /chat HTTP/1.1", "Host: x", "Content-Type: application/json", *head]
         lines += [f"Content-Length: {len(data)}", "", ""]
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        connection.sendall("\r\n".join(lines).encode() + data)
+        connection.sendall("\r\n".join(lines).encode("latin-1") + data)
         return connection
+
+
+def start_in_vain(frontend: Frontend, **environ: str) -> str:
+    """What a second start says on stderr, ending with exit code 1 at once."""
+    started = time.monotonic()
+    environ = {**frontend.environ, **environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "frontend"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert time.monotonic() - started < 5
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
 
 
 def free_port() -> int:

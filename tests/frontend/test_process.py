@@ -18,7 +18,7 @@ import pytest
 
 from tests.client.fake_triton import FakeTriton
 
-from .conftest import ROOT, Frontend, Reply, events, script
+from .conftest import ROOT, Frontend, Reply, events, script, start_in_vain
 
 
 def dead(process: psutil.Process) -> bool:
@@ -30,20 +30,6 @@ def rest(connection: socket.socket) -> bytes:
     """All that still comes."""
     with connection:
         return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def start_in_vain(frontend: Frontend, **environ: str) -> str:
-    """What a second start says on stderr, ending with exit code 1 at once."""
-    started = time.monotonic()
-    environ = {**frontend.environ, **environ}
-    done = subprocess.run(
-        [sys.executable, "-m", "frontend"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=20
-    )
-    assert done.returncode == 1
-    assert time.monotonic() - started < 5
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    return done.stderr
 
 
 def test_a_port_in_use_is_one_clear_line(frontend: Frontend) -> None:
@@ -58,7 +44,7 @@ def test_a_wrong_setting_is_named(frontend: Frontend) -> None:
 
 
 def test_a_host_that_is_not_ours(frontend: Frontend) -> None:
-    assert "192.0.2.1" in start_in_vain(frontend, YOUTU_HOST="192.0.2.1")
+    assert "192.0.2.1" in start_in_vain(frontend, YOUTU_HOST="192.0.2.1", YOUTU_KEYS="off")
 
 
 def test_loopback_of_the_other_protocol(another: Any) -> None:
@@ -191,3 +177,15 @@ def test_nothing_happens_at_import() -> None:
         [sys.executable, "-c", code], env=environ, cwd=Path("/"), capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_connections_that_are_not_closed_hold_nobody_up(frontend: Frontend) -> None:
+    """The fault: gunicorn waits in its accepting thread, 2 s each, until a caller closes its half, too."""
+    held = [frontend.connect({"prompt": "q"}, "Connection: close") for _ in range(3)]
+    for connection in held:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    started = time.monotonic()
+    assert frontend.get("/health/live").status == 200
+    assert time.monotonic() - started < 1
+    for connection in held:
+        connection.close()
