@@ -228,7 +228,10 @@ class Answering:
             self._service.served.forget()
         # Only its kind: the words of an error may quote the text. Triton's log has them, under the same id.
         self._line.error = type(error).__name__
-        return from_client(error, self._names, retry_after=self._service.admission.retry_after())
+        told = from_client(error, self._names, retry_after=self._service.admission.retry_after())
+        if told.status == 429:
+            self._service.metrics.refused(told.code)
+        return told
 
     def _no_place(self, full: Full) -> ApiError:
         self._service.metrics.refused("queue_full")
