@@ -105,11 +105,9 @@ class Entry:
         """One word for how it ended, for the metrics."""
         if self.left:
             return "cancelled"
-        if status == 429:
-            return "refused"
-        if status >= 500 or self.error is not None:
-            return "failed"
-        return "invalid" if status >= 400 else "ok"
+        if 400 <= status < 500:
+            return "refused" if status == 429 else "invalid"
+        return "failed" if status >= 500 or self.error is not None else "ok"
 
 
 def entry() -> Entry:

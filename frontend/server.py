@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import resource
 import signal
 import socket
 import struct
@@ -73,7 +74,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": Worker,
             "workers": 1,
             "threads": threads,
-            "worker_connections": 2 * threads + 1000,
+            "worker_connections": min(2 * threads + 4000, _descriptors() - threads - 200),
+            # Longer than callers keep a connection that they are done with (5 s, most of them): if we close
+            # it first, their next request may meet the end of it.
+            "keepalive": 20,
             # At drain_timeout the app cuts off what still runs, with an error; gunicorn kills a little later.
             "graceful_timeout": int(settings.drain_timeout) + 2,
             "loglevel": settings.log_level,
@@ -87,6 +91,14 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Flask:
         # Called in the worker: the gRPC channel must not cross the fork.
         return create_app(self._settings)
+
+
+def _descriptors() -> int:
+    """How many files may be open, made as many as the system allows: at the limit gunicorn would die."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def _die_with_parent(_server: Any, _worker: Any) -> None:

@@ -1,9 +1,12 @@
-"""Who gets a slot, who waits, who is refused and for how long: the order of things, without HTTP."""
+"""Who gets a slot, who waits, who is refused and for how long: the order of things, and what callers see."""
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,10 @@ from hypothesis import strategies as st
 
 from frontend import admission
 from frontend.admission import Admission, Full, Ticket
+from frontend.keys import add
+from tests.client.fake_triton import FakeTriton
+
+from .conftest import Frontend, script
 
 
 def granted(tickets: list[Ticket]) -> list[int]:
@@ -151,3 +158,57 @@ def test_whatever_comes_and_goes_the_books_balance(steps: list[tuple[str, int, b
     for ticket in tickets:
         ticket.release()
     assert (room.taken, room.waiting) == (0, 0)
+
+
+def test_probes_and_refusals_are_quick_while_all_is_taken(another: Any, fake: FakeTriton) -> None:
+    frontend: Frontend = another(slots=2, queue=64)
+    held = [frontend.connect({"prompt": script(prefill=60), "stream": at % 2 == 0}) for at in range(66)]
+    frontend.wait_gauges(running=2, waiting=64)
+    seconds: dict[str, list[float]] = {"/health": [], "/health/ready": [], "/metrics": [], "refusal": []}
+    for _ in range(15):
+        for path, times in seconds.items():
+            started = time.monotonic()
+            status = (frontend.post({"prompt": "q"}) if path == "refusal" else frontend.get(path)).status
+            times.append(time.monotonic() - started)
+            assert status == (429 if path == "refusal" else 200)
+    print({path: f"{statistics.median(times) * 1000:.1f} ms" for path, times in seconds.items()})
+    assert all(statistics.median(times) < 0.1 for times in seconds.values()), seconds
+    for connection in held:
+        connection.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_deadline_counts_in_the_queue(another: Any, fake: FakeTriton, stream: bool) -> None:
+    frontend: Frontend = another(slots=1, request_timeout=1)
+    with frontend.connect({"prompt": script(prefill=60)}):
+        fake.wait_calls(1)
+        started = time.monotonic()
+        reply = frontend.post({"prompt": "q", "stream": stream})
+        assert time.monotonic() - started < 2.5
+        assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_place_that_is_lost_while_waiting(another: Any, fake: FakeTriton, tmp_path: Path) -> None:
+    """A stream that waits has its status already: it ends with an error event."""
+    keys = tmp_path / "keys"
+    flood_key, quiet_key = add(keys, "flood"), add(keys, "quiet")
+    frontend: Frontend = another(slots=1, queue=2, keys_file=keys)
+    flood = f"Authorization: Bearer {flood_key}"
+    held = [frontend.connect({"prompt": script(prefill=60)}, flood)]
+    fake.wait_calls(1)
+    for stream in (False, True):
+        key = {"Authorization": f"Bearer {flood_key}"}
+        lost = frontend.connect({"prompt": script(prefill=60), "stream": stream}, flood, "Connection: close")
+        held.append(lost)
+        until = time.monotonic() + 10
+        while b"youtu_num_requests_waiting %d" % (len(held) - 1) not in frontend.get("/metrics", **key).body:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    time.sleep(2.5)  # longer than HEAD_S
+    quiet = frontend.connect({"prompt": "q"}, f"Authorization: Bearer {quiet_key}")
+    said = b"".join(iter(lambda: held[2].recv(65536), b""))
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"event: error\ndata: " in said
+    assert b'"code":"queue_full"' in said
+    for connection in [*held, quiet]:
+        connection.close()
