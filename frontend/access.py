@@ -24,11 +24,15 @@ from serve.settings import Settings
 from .errors import ApiError
 from .keys import Keys
 from .metrics import Metrics
+from .tracing import Trace, Tracing
 
 log = structlog.get_logger()
 
 OPEN = ("health.", "page.", "static")
 """Endpoints (or their prefixes) that answer without a key: probes, and the page where a key is typed in."""
+
+UNTRACED = ("health.", "metrics.", "page.", "static")
+"""Endpoints (or their prefixes) that nobody wants to see traces of."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -61,12 +65,13 @@ _OPTIONAL = (
 class Entry:
     """What log and metrics say of one request, filled in on the way. Times in seconds.
 
-    `client`: the key's name, or the address where there are no keys.
+    `client`: the key's name, or the address where there are no keys. `trace`: its span, if traces are wanted.
     """
 
     request_id: str
     client: str
     key: str | None = None
+    trace: Trace | None = None
     started: float = field(default_factory=time.monotonic)
     queue_s: float | None = None
     ttft_s: float | None = None
@@ -83,6 +88,10 @@ class Entry:
         self.prompt_tokens = sum(answer.usage.prompt_tokens for answer in answers)
         self.cached_tokens = sum(answer.usage.cached_tokens for answer in answers)
         self.tokens = sum(answer.usage.completion_tokens for answer in answers)
+
+    def call_metadata(self) -> dict[str, str] | None:
+        """What a call to the model carries along, so that Triton's spans become part of the trace."""
+        return self.trace.metadata() if self.trace is not None else None
 
     def seconds(self) -> float:
         """Since the request arrived."""
@@ -118,12 +127,16 @@ def entry() -> Entry:
 
 def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Limiter:
     """Put the frame around every route of `app`; the limiter is for those whose rate is to be limited."""
+    tracing = Tracing(settings.otlp_endpoint)
 
     @app.before_request
     def begin() -> None:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         g.entry = Entry(request_id, client=request.remote_addr or "")
+        if not (request.endpoint or "").startswith(UNTRACED):
+            name = f"{request.method} {request.url_rule or '-'}"
+            g.entry.trace = tracing.begin(name, dict(request.headers))
         # A browser asks whether it may send a key (OPTIONS) without sending it.
         if keys and request.method != "OPTIONS" and not (request.endpoint or "").startswith(OPEN):
             g.entry.client = g.entry.key = _owner(keys)
@@ -138,8 +151,14 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
         path = route.rule if route else "-"
 
         def over() -> None:
+            outcome = line.outcome(status)
             line.write(method, path, status)
-            metrics.request(path, method, status, line.outcome(status))
+            metrics.request(path, method, status, outcome)
+            if line.trace is not None:
+                facts = {f"youtu.{name}": getattr(line, name) for name in _OPTIONAL}
+                http: dict[str, object] = {"http.request.method": method, "http.route": path}
+                http["http.response.status_code"] = status
+                line.trace.end(outcome == "failed", request_id=line.request_id, **http, **facts)
 
         response.call_on_close(over)
         return response

@@ -47,7 +47,7 @@ def blueprint(service: Service) -> Blueprint:
 
         def start(seconds: float) -> Stream:
             options = wanted.sampling(line.request_id)
-            options["timeout"] = seconds
+            options |= {"timeout": seconds, "metadata": line.call_metadata()}
             streams.append(service.served.client.stream(wanted.conversation(), **options))
             return streams[0]
 

@@ -170,6 +170,12 @@ class Settings(BaseModel):
         le=256 * 1024 * 1024,
         description="Largest request body the frontend takes, in bytes or written like `2MiB`.",
     )
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/]+)?/?$",
+        description="OpenTelemetry collector (OTLP over HTTP) for traces, such as `http://localhost:4318`. "
+        "Empty: no traces.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much the logs say."
     )

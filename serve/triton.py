@@ -131,10 +131,15 @@ def command(triton: Triton, settings: Settings, repository: Path, backends: Path
         "log-verbose": int(settings.log_level == "debug"),
     }
     loads = [f"--load-model={model}" for model in MODELS]
+    traces = []
+    if settings.otlp_endpoint:
+        url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+        traces = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=1", f"opentelemetry,url={url}"]
     return [
         str(triton.server),
         "--disable-auto-complete-config",  # the configurations are whole; saves a start of every stub
         *(f"--{name}={value}" for name, value in options.items()),
+        *(f"--trace-config={trace}" for trace in traces),
         *loads,
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,7 +98,8 @@ class AsyncClient:
 
     def _open(self, prompt: Prompt, *, raw: bool, stream: bool, options: Sampling) -> AsyncStream:
         request = wire.infer_request(self.model, prompt, raw=raw, stream=stream, options=options)
-        return AsyncStream(self._rota.order(), request, wire.seconds(options.get("timeout"), self.timeout))
+        timeout = wire.seconds(options.get("timeout"), self.timeout)
+        return AsyncStream(self._rota.order(), request, timeout, options.get("metadata"))
 
     async def _unary(self, server: Server, method: str, request: Any, timeout: float) -> Any:
         try:
@@ -122,9 +123,16 @@ class AsyncStream(AsyncIterator[Piece]):
     last reference) cancels the call, and the server frees the slot.
     """
 
-    def __init__(self, servers: list[Server], request: Any, timeout: float) -> None:
+    def __init__(
+        self,
+        servers: list[Server],
+        request: Any,
+        timeout: float,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self.request_id: str = request.id
         self._request = request
+        self._metadata = tuple((metadata or {}).items())
         self._deadline = time.monotonic() + timeout
         self._servers = iter(servers)
         self._transcript = Transcript(request.id)
@@ -197,7 +205,7 @@ class AsyncStream(AsyncIterator[Piece]):
     def _start(self, server: Server) -> None:
         self._server = server
         left = max(0.0, self._deadline - time.monotonic())
-        self._call = server.infer(self._request, timeout=left)
+        self._call = server.infer(self._request, timeout=left, metadata=self._metadata)
         self._reading = None
 
     async def _read(self, timeout: float | None) -> Any:

@@ -109,7 +109,8 @@ class Client:
 
     def _open(self, prompt: Prompt, *, raw: bool, stream: bool, options: Sampling) -> Stream:
         request = wire.infer_request(self.model, prompt, raw=raw, stream=stream, options=options)
-        return Stream(self._rota.order(), request, wire.seconds(options.get("timeout"), self.timeout))
+        timeout = wire.seconds(options.get("timeout"), self.timeout)
+        return Stream(self._rota.order(), request, timeout, options.get("metadata"))
 
     def _unary(self, server: Server, method: str, request: Any, timeout: float) -> Any:
         try:

@@ -9,7 +9,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,9 +31,16 @@ class Stream(Iterator[Piece]):
     server frees the slot. Read by one thread; `close` may come from any.
     """
 
-    def __init__(self, servers: list[Server], request: Any, timeout: float) -> None:
+    def __init__(
+        self,
+        servers: list[Server],
+        request: Any,
+        timeout: float,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self.request_id: str = request.id
         self._request = request
+        self._metadata = tuple((metadata or {}).items())
         self._deadline = time.monotonic() + timeout
         self._servers = iter(servers)
         self._transcript = Transcript(request.id)
@@ -112,7 +119,7 @@ class Stream(Iterator[Piece]):
     def _start(self, server: Server) -> None:
         self._server = server
         left = max(0.0, self._deadline - time.monotonic())
-        self._call = server.infer(self._request, timeout=left)
+        self._call = server.infer(self._request, timeout=left, metadata=self._metadata)
         if self._reader is not None:
             self._reader = _Reader(self._call)
         if self._closed:

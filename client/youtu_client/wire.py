@@ -43,6 +43,7 @@ class Sampling(TypedDict, total=False):
     guided_decoding_guide: str | None
     timeout: float | None
     request_id: str | None
+    metadata: Mapping[str, str] | None
 
 
 _INTEGERS = {
@@ -99,8 +100,8 @@ def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, option
     """One request of the text contract.
 
     `raw` sends `prompt` as it stands, else it is a conversation (a string: one user message). `options` are
-    those of `Sampling`; `timeout` is not the wire's. Raises InvalidRequest naming the field, TypeError for an
-    option that does not exist.
+    those of `Sampling`; `timeout` and `metadata` are the call's. Raises InvalidRequest naming the field,
+    TypeError for an option that does not exist.
     """
     unknown = sorted(set(options) - set(Sampling.__annotations__))
     if unknown:

@@ -116,12 +116,13 @@ def unknown_model(asked: str, served: str) -> ApiError:
 
 def _opens(count: int, streams: list[Stream], start: Callable[..., Stream]) -> list[Open]:
     """What starts each of `count` calls; those that were started are added to `streams`, in their order."""
-    request_id = entry().request_id
+    line = entry()
 
     def one(choice: int) -> Open:
         def begin(seconds: float) -> Stream:
-            name = f"{request_id}.{choice}" if choice else request_id
-            streams.append(start(choice, timeout=seconds, request_id=name))
+            name = f"{line.request_id}.{choice}" if choice else line.request_id
+            metadata = line.call_metadata()
+            streams.append(start(choice, timeout=seconds, request_id=name, metadata=metadata))
             return streams[-1]
 
         return begin

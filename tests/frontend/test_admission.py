@@ -183,7 +183,7 @@ def test_the_deadline_counts_in_the_queue(another: Any, fake: FakeTriton, stream
     with frontend.connect({"prompt": script(prefill=60)}):
         fake.wait_calls(1)
         started = time.monotonic()
-        reply = frontend.post({"prompt": "q", "stream": stream})
+        reply = frontend.post({"prompt": script(prefill=60), "stream": stream})
         assert time.monotonic() - started < 2.5
         assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
 
