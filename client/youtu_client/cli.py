@@ -1,5 +1,5 @@
-"""The command `youtu`: its options, and what its exit codes mean. The commands themselves are in `cli_talk`
-and `cli_batch`.
+"""The command `youtu`: its options, and what its exit codes mean. The commands themselves are in `cli_talk`,
+`cli_chat` and `cli_batch`.
 
 Exit codes: 0 done · 1 failed, one line on stderr says why · 2 wrong usage · 130 ended by Ctrl-C.
 """
@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cli_batch, cli_talk
+from . import cli_batch, cli_chat, cli_talk
+from .cli_answer import say
 from .client import Client
 from .errors import YoutuError
 from .servers import addresses
@@ -65,10 +66,17 @@ def parser() -> argparse.ArgumentParser:
     ask = commands.add_parser(
         "ask", parents=[sampling], help="ask one question, print the answer as it comes"
     )
-    ask.add_argument("question", nargs="?", help="'-' or nothing: read it from standard input")
+    ask.add_argument(
+        "question",
+        nargs="?",
+        help="what a pipe brings is put behind it; '-' or nothing: the question is standard input",
+    )
     ask.add_argument("--json", action="store_true", help="print one JSON object with usage and timings")
 
-    commands.add_parser("chat", parents=[sampling], help="a conversation in the terminal")
+    chat = commands.add_parser("chat", parents=[sampling], help="a conversation in the terminal")
+    chat.add_argument(
+        "--continue", dest="resume", action="store_true", help="go on with the last one, also after a crash"
+    )
 
     batch = commands.add_parser(
         "batch",
@@ -113,6 +121,25 @@ def sampling_of(args: argparse.Namespace) -> Sampling:
     return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
 
 
+def question_of(args: argparse.Namespace) -> str:
+    """What `ask` asks: its argument, standard input, or the one about the other."""
+    try:
+        if args.question not in (None, "-"):
+            text = cli_talk.piped() if cli_talk.has_pipe() else ""
+            question = f"{args.question}\n\n{text}" if text.strip() else args.question
+        elif args.question is None and sys.stdin.isatty():
+            raise UsageError("no question; give it as an argument, or '-' to type it here")
+        else:
+            question = cli_talk.piped()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"standard input is not UTF-8 (at byte {error.start}); iconv can convert it"
+        ) from None
+    if not question.strip():
+        raise UsageError("the question is empty")
+    return str(question)
+
+
 def run(args: argparse.Namespace) -> int:
     try:
         addresses(args.server)
@@ -138,14 +165,8 @@ def run(args: argparse.Namespace) -> int:
         )
     with Client(args.server) as client:
         if args.command == "chat":
-            return cli_talk.chat(client, system=args.system, options=options)
-        question = args.question
-        if question in (None, "-"):
-            if question is None and sys.stdin.isatty():
-                raise UsageError("no question; give it as an argument, or '-' to type it here")
-            question = sys.stdin.read().removesuffix("\n")
-        if not question.strip():
-            raise UsageError("the question is empty")
+            return cli_chat.chat(client, system=args.system, resume=args.resume, options=options)
+        question = question_of(args)
         return cli_talk.ask(client, question, system=args.system, as_json=args.json, options=options)
 
 
@@ -155,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except UsageError as error:
-        return _say(str(error), 2)
+        say(str(error))
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -163,9 +185,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (YoutuError, cli_batch.FileError, OSError) as error:
-        return _say(str(error), 1)
-
-
-def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"youtu: {' '.join(message.split())}\n")
-    return code
+        say(str(error))
+        return 1

@@ -1,4 +1,4 @@
-"""The commands that talk: `ask`, `chat`, `info`. They know the terminal; the options are read in `cli`."""
+"""The commands `ask` and `info`, and what `ask` reads from a pipe. The options are read in `cli`."""
 
 from __future__ import annotations
 
@@ -6,96 +6,43 @@ import contextlib
 import dataclasses
 import json
 import os
+import stat
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from .answers import Answer
+from .cli_answer import printable, speak
 from .client import Client
-from .errors import InvalidRequest, YoutuError
+from .errors import YoutuError
 from .servers import addresses
+from .thinking import Thoughts
 from .wire import Sampling
-
-HELP = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C stops an answer"
 
 
 def ask(client: Client, question: str, *, system: str | None, as_json: bool, options: Sampling) -> int:
-    """One answer to standard output."""
+    """One answer to standard output, without the thinking before it. Returns the exit code."""
     messages = with_system(system, [{"role": "user", "content": question}])
     if as_json:
         sys.stdout.write(json.dumps(as_dict(client.chat(messages, **options)), ensure_ascii=False) + "\n")
         return 0
-    last = "\n"
-    with client.stream(messages, **options) as stream:
-        try:
-            for piece in stream:
-                last = piece.text or last
-                sys.stdout.write(piece.text)
-                sys.stdout.flush()
-        finally:
-            if not last.endswith("\n"):
-                sys.stdout.write("\n")
-    return 0
+    spoken = speak(client, messages, options)
+    if spoken.failure is not None:
+        raise spoken.failure
+    return 130 if spoken.end == "stopped" else 0
 
 
-def chat(client: Client, *, system: str | None, options: Sampling) -> int:
-    """A conversation until the user ends it. What goes wrong is said, and the conversation goes on."""
-    out = sys.stdout
+def piped() -> str:
+    """What stands in standard input, which must be UTF-8. Raises UnicodeDecodeError."""
+    return sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n")
+
+
+def has_pipe() -> bool:
+    """Whether standard input is a pipe or a file; not so a terminal, /dev/null, or nothing."""
     try:
-        model = client.model_info()
-        out.write(f"{model.id}. {model.description}\n")
-    except YoutuError as error:
-        sys.stderr.write(f"youtu: {error}\n")
-    out.write(HELP + "\n")
-    history: list[dict[str, Any]] = []
-    with line_history():
-        while True:
-            try:
-                line = input("> ").strip()
-            except EOFError:
-                out.write("\n")
-                return 0
-            except KeyboardInterrupt:
-                out.write(f"\n({HELP})\n")
-                continue
-            if line == "/quit":
-                return 0
-            if line == "/reset":
-                history.clear()
-                out.write("(forgotten)\n")
-            elif line.startswith("/"):
-                out.write(f"({HELP})\n")
-            elif line:
-                history.append({"role": "user", "content": line})
-                answer = speak(client, with_system(system, history), options)
-                if answer:
-                    history.append({"role": "assistant", "content": answer})
-                else:
-                    history.pop()
-
-
-def speak(client: Client, messages: list[dict[str, Any]], options: Sampling) -> str:
-    """Print one answer as it comes. Ctrl-C ends it; what was said until then is returned."""
-    said: list[str] = []
-    try:
-        with client.stream(messages, **options) as stream:
-            for piece in stream:
-                said.append(piece.text)
-                sys.stdout.write(piece.text)
-                sys.stdout.flush()
-        if stream.answer.finish_reason == "length":
-            sys.stdout.write(" (cut off at the limit)")
-        sys.stdout.write("\n")
-    except KeyboardInterrupt:
-        sys.stdout.write(" (stopped)\n")
-    except YoutuError as error:
-        hint = "; /reset starts anew" if isinstance(error, InvalidRequest) and len(messages) > 1 else ""
-        sys.stdout.write("\n" if said else "")
-        sys.stdout.flush()
-        sys.stderr.write(f"youtu: {error}{hint}\n")
-        return ""
-    return "".join(said)
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # closed
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def info(servers: str, *, as_json: bool) -> int:
@@ -110,7 +57,7 @@ def info(servers: str, *, as_json: bool) -> int:
                     value = ", ".join(f"{key} {number:g}" for key, number in value.items())
                 elif isinstance(value, bool):
                     value = "yes" if value else "no"
-                sys.stdout.write(f"{name:<12} {value}\n")
+                sys.stdout.write(f"{name:<12} {printable(str(value))}\n")
     away = [str(facts["server"]) for facts in found if not facts["ready"]]
     if away:
         sys.stderr.write(f"youtu: not ready: {', '.join(away)}\n")
@@ -135,8 +82,12 @@ def with_system(system: str | None, messages: list[dict[str, Any]]) -> list[dict
 def as_dict(answer: Answer) -> dict[str, Any]:
     """An answer for a machine to read; times in seconds."""
     timings = answer.timings
+    thoughts = Thoughts(inside=answer.starts_in_thinking)
+    thoughts.feed(answer.text)
+    thoughts.end()
     return {
-        "answer": answer.text,
+        "answer": thoughts.answer,
+        "thinking": thoughts.thinking or None,
         "finish_reason": answer.finish_reason,
         "usage": dataclasses.asdict(answer.usage),
         "timings": {
@@ -146,28 +97,3 @@ def as_dict(answer: Answer) -> dict[str, Any]:
         },
         "request_id": answer.request_id,
     }
-
-
-@contextlib.contextmanager
-def line_history() -> Iterator[None]:
-    """Line editing, and the lines typed in earlier sessions, where the terminal and the disk allow it."""
-    try:
-        import readline
-    except ImportError:
-        yield
-        return
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    file = state / "youtu" / "history"
-    keep = sys.stdin.isatty()
-    if keep:
-        with contextlib.suppress(OSError):
-            readline.read_history_file(file)
-        readline.set_history_length(1000)
-    try:
-        yield
-    finally:
-        if keep:
-            with contextlib.suppress(OSError):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                readline.write_history_file(file)
-                file.chmod(0o600)

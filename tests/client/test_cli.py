@@ -1,12 +1,11 @@
-"""`youtu ask`, `chat` and `info` as a user runs them: in processes of their own, the chat on a terminal."""
+"""`youtu ask`, `info`, and `chat` through a pipe, as a user runs them: in processes of their own."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,8 @@ CLIENT = Path(__file__).parents[2] / "client"
 
 
 def environment(fake: FakeTriton, **more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(CLIENT), "YOUTU_SERVER": fake.address, **more}
+    ours = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    return {**ours, "PYTHONPATH": str(CLIENT), "YOUTU_SERVER": fake.address, **more}
 
 
 def youtu(
@@ -66,6 +66,69 @@ def test_ask_streams(fake: FakeTriton) -> None:
 def test_ask_reads_a_pipe(fake: FakeTriton, args: list[str]) -> None:
     done = youtu(fake, *args, stdin="two\nlines\n")
     assert done.stdout == "You said: two\nlines\n"
+
+
+def test_ask_puts_a_pipe_behind_its_question(fake: FakeTriton) -> None:
+    youtu(fake, "ask", "summarise", stdin="\ufeffone\n两行\n")
+    assert fake.calls[0].inputs["messages"][-1]["content"] == "summarise\n\none\n两行"
+
+
+def test_ask_puts_a_file_behind_its_question(fake: FakeTriton, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a file")
+    with (tmp_path / "notes.txt").open() as notes:
+        subprocess.run(
+            [*YOUTU, "ask", "summarise"], env=environment(fake), stdin=notes, timeout=30, check=True
+        )
+    assert fake.calls[0].inputs["messages"][-1]["content"] == "summarise\n\na file"
+
+
+def test_ask_does_not_wait_for_a_standard_input_that_is_no_pipe(fake: FakeTriton) -> None:
+    ours, theirs = socket.socketpair()  # as some supervisors start programs; nothing ever comes
+    with ours, theirs:
+        command = [*YOUTU, "ask", "hi"]
+        done = subprocess.run(
+            command, env=environment(fake), stdin=theirs.fileno(), capture_output=True, timeout=20
+        )
+    assert done.stdout == b"You said: hi\n"
+
+
+def test_ask_says_that_a_pipe_is_no_text(fake: FakeTriton) -> None:
+    command = [*YOUTU, "ask", "summarise"]
+    gbk = "退货".encode("gbk")
+    done = subprocess.run(command, env=environment(fake), input=gbk, capture_output=True, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr == b"youtu: standard input is not UTF-8 (at byte 0); iconv can convert it\n"
+
+
+THOUGHT = 'fake:{"thinking": true, "pieces": ["hm", " hm</thi", "nk>\\n\\n", "yes"]}'
+
+
+def test_ask_leaves_the_thinking_out_of_a_pipe(fake: FakeTriton) -> None:
+    assert youtu(fake, "ask", THOUGHT).stdout == "yes\n"
+
+
+def test_ask_json_has_the_thinking_beside_the_answer(fake: FakeTriton) -> None:
+    answer = json.loads(youtu(fake, "ask", "--json", THOUGHT).stdout)
+    assert (answer["answer"], answer["thinking"]) == ("yes", "hm hm")
+
+
+def test_a_pipe_gets_the_text_to_the_last_character(fake: FakeTriton) -> None:
+    done = youtu(fake, "ask", 'fake:{"pieces": ["**a**\\t\\u001b[31m", "\\r\\n"]}')
+    assert done.stdout == "**a**\t\x1b[31m\n"  # universal newlines of the test's own reading
+
+
+def test_an_error_steers_no_terminal(fake: FakeTriton) -> None:
+    script = r'fake:{"pieces": [], "fail_at": 0, "fail_message": "bad \u001b]0;title\u0007 end"}'
+    assert youtu(fake, "ask", script).stderr.endswith("failed: bad ]0;title end\n")
+
+
+def test_chat_through_a_pipe_is_plain(fake: FakeTriton, tmp_path: Path) -> None:
+    lines = "hello **you**\ntwo\\\nlines\n/nonsense\n"
+    done = youtu(fake, "chat", stdin=lines, XDG_STATE_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()[2:]
+    assert said[:3] == ["You said: hello **you**", "You said: two", "lines"]
+    assert said[3].startswith("(/nonsense is no command")
 
 
 def test_ask_passes_every_option_on(fake: FakeTriton) -> None:
@@ -119,6 +182,7 @@ def test_ask_json(fake: FakeTriton) -> None:
     assert answer["answer"] == "You said: 你好"
     assert answer["finish_reason"] == "stop"
     assert answer["usage"] == {"prompt_tokens": 1, "completion_tokens": 3, "cached_tokens": 0}
+    assert answer["thinking"] is None
     assert set(answer["timings"]) == {"ttft", "total", "tokens_per_second"}
     assert answer["request_id"] == fake.calls[0].id
 
@@ -209,127 +273,3 @@ def test_info(fake: FakeTriton) -> None:
     assert done.returncode == 1
     assert json.loads(done.stdout) == {"server": fake.address, "live": True, "ready": False}
     assert done.stderr == f"youtu: not ready: {fake.address}\n"
-
-
-# Makes the terminal it is given the controlling one, so that ^C typed there is a signal here.
-ON_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-class Terminal:
-    """`youtu chat` on a pseudo-terminal."""
-
-    def __init__(self, fake: FakeTriton, home: Path) -> None:
-        self.fd, there = os.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_TERMINAL, *YOUTU, "chat", "--system", "be kind"],
-            env=environment(fake, XDG_STATE_HOME=str(home), TERM="dumb"),
-            stdin=there,
-            stdout=there,
-            stderr=there,
-            start_new_session=True,
-        )
-        os.close(there)
-        self.text = ""
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-    def wait(self, text: str, timeout: float = 10) -> str:
-        """Read until `text` appears; returns everything up to and with it."""
-        until = time.monotonic() + timeout
-        while text not in self.text:
-            left = until - time.monotonic()
-            ready, _, _ = select.select([self.fd], [], [], max(0, left))
-            assert ready, f"waited {timeout} s for {text!r}, saw {self.text!r}"
-            self.text += os.read(self.fd, 4096).decode(errors="replace")
-        before, _, self.text = self.text.partition(text)
-        return before + text
-
-    def interrupt(self, text: str) -> None:
-        """Press Ctrl-C until `text` appears: readline misses a signal that comes with its prompt."""
-        for _ in range(10):
-            self.type("\x03")
-            with contextlib.suppress(AssertionError):
-                self.wait(text, 1)
-                return
-        raise AssertionError(f"Ctrl-C does not bring {text!r}")
-
-    def end(self) -> int:
-        code = self.process.wait(10)
-        os.close(self.fd)
-        return code
-
-
-def roles(fake: FakeTriton, at: int) -> list[tuple[str, str]]:
-    return [(message["role"], message["content"]) for message in fake.calls[at].inputs["messages"]]
-
-
-def test_chat_keeps_the_conversation_and_outlives_ctrl_c(fake: FakeTriton, tmp_path: Path) -> None:
-    terminal = Terminal(fake, tmp_path)
-    terminal.wait("youtu-demo. A fake")
-    terminal.wait("> ")
-    terminal.type("hello\n")
-    terminal.wait("You said: hello")
-    terminal.wait("> ")
-    terminal.type(UNENDING + "\n")
-    terminal.wait("t3 ")
-    pressed = time.monotonic()
-    terminal.type("\x03")
-    terminal.wait("(stopped)")
-    assert fake.calls[1].wait_cancelled() - pressed < 0.5
-    terminal.wait("> ")
-    terminal.type("and now\n")
-    terminal.wait("You said: and now")
-    terminal.wait("> ")
-    terminal.type('fake:{"queue_full": true}\n')
-    terminal.wait("queue is full")
-    terminal.wait("> ")
-    terminal.interrupt("/quit")
-    terminal.wait("> ")
-    terminal.type("again\n")
-    terminal.wait("You said: again")
-    terminal.wait("> ")
-    terminal.type("/reset\n")
-    terminal.wait("(forgotten)")
-    terminal.type("fresh\n")
-    terminal.wait("You said: fresh")
-    terminal.wait("> ")
-    terminal.type("/quit\n")
-    assert terminal.end() == 0
-
-    assert roles(fake, 0) == [("system", "be kind"), ("user", "hello")]
-    kept = roles(fake, 2)
-    assert kept[1:4] == [("user", "hello"), ("assistant", "You said: hello"), ("user", UNENDING)]
-    assert kept[4][0] == "assistant"
-    assert kept[4][1].startswith("t0 t1 t2 t3 ")
-    assert kept[5] == ("user", "and now")
-    # The question that was refused is not part of the conversation.
-    assert roles(fake, 4)[-2:] == [("assistant", "You said: and now"), ("user", "again")]
-    assert roles(fake, 5) == [("system", "be kind"), ("user", "fresh")]
-    history = tmp_path / "youtu" / "history"
-    assert "and now" in history.read_text()
-    assert history.stat().st_mode & 0o077 == 0
-
-
-def test_chat_ends_with_ctrl_d(fake: FakeTriton, tmp_path: Path) -> None:
-    terminal = Terminal(fake, tmp_path)
-    terminal.wait("> ")
-    terminal.type("\x04")
-    assert terminal.end() == 0
-
-
-def test_chat_without_a_server_says_so_and_goes_on(fake: FakeTriton, tmp_path: Path) -> None:
-    fake.stop()
-    terminal = Terminal(fake, tmp_path)
-    terminal.wait("no connection to")
-    terminal.wait("> ")
-    fake.start()
-    time.sleep(2.5)
-    terminal.type("hello\n")
-    terminal.wait("You said: hello")
-    terminal.type("/quit\n")
-    assert terminal.end() == 0

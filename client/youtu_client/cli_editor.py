@@ -1,0 +1,113 @@
+"""What the user types, one question at a time: with several lines, history and completion where
+prompt_toolkit (of the extra `cli`) and a terminal are there, else plain lines. It knows no conversation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from .cli_answer import has_extra, is_screen, quiet_keyboard, say
+from .cli_store import state_folder
+
+PROMPT = "> "
+Read = Callable[[], str]
+"""Returns what was typed ("" where the user thought better of it); EOFError at its end; KeyboardInterrupt for
+Ctrl-C where nothing was typed."""
+
+
+@contextlib.contextmanager
+def editor(commands: Sequence[str]) -> Iterator[Read]:
+    """The best that standard input allows. What is typed while nobody reads is there for the next reading."""
+    if not is_screen(sys.stdin, sys.stdout):
+        yield lines
+    elif not has_extra():
+        say("several lines, history and colour come with: pip install 'youtu-client[cli]'")
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (makes input() an editor)
+        yield lines
+    else:
+        with quiet_keyboard():
+            yield _session(commands)
+
+
+def lines() -> str:
+    """One line; one that ends in a backslash goes on in the next."""
+    text = input(PROMPT if sys.stdin.isatty() else "")
+    while text.endswith("\\"):
+        text = text[:-1] + "\n" + input("  " if sys.stdin.isatty() else "")
+    return text
+
+
+def _session(commands: Sequence[str]) -> Read:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import Completer, Completion, PathCompleter
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.shortcuts import CompleteStyle
+
+    class Commands(Completer):
+        """The commands, and files for those that take one."""
+
+        def get_completions(self, document: Document, event: Any) -> Iterable[Completion]:
+            text = document.text_before_cursor
+            name, space, rest = text.partition(" ")
+            if space and name in ("/save", "/load"):
+                yield from PathCompleter(expanduser=True).get_completions(Document(rest), event)
+            elif text.startswith("/") and not space:
+                yield from (Completion(f"{one} ", -len(text)) for one in commands if one.startswith(text))
+
+    class Kept(FileHistory):
+        """A history that a full disk costs nothing but its last line."""
+
+        def store_string(self, string: str) -> None:
+            with contextlib.suppress(OSError):
+                super().store_string(string)
+
+    history: History
+    try:
+        file = state_folder() / "history"
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+        history = Kept(str(file))
+    except OSError as error:
+        say(f"what is typed is not remembered: {error}")
+        history = InMemoryHistory()
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _send(event: Any) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _new_line(event: Any) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def _think_better(event: Any) -> None:
+        buffer = event.current_buffer
+        if buffer.text:
+            buffer.append_to_history()  # the arrow up brings it back
+            event.app.exit(result="", style="class:aborting")
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    session: PromptSession[str] = PromptSession(
+        f"\n{PROMPT}",
+        multiline=True,
+        prompt_continuation="  ",
+        history=history,
+        completer=Commands(),
+        complete_while_typing=False,
+        complete_style=CompleteStyle.READLINE_LIKE,
+        key_bindings=keys,
+        enable_suspend=True,
+    )
+    # Bytes that are no UTF-8 come as lone surrogates, which nothing can carry on.
+    return lambda: session.prompt().encode(errors="replace").decode()

@@ -1,0 +1,426 @@
+"""`youtu chat` on a terminal, as a person uses it; keys are pressed and the screen is read."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.client.fake_triton import FakeTriton
+from tests.client.terminal import Terminal
+from tests.client.test_cli import YOUTU, environment
+from tests.client.test_client import UNENDING
+
+CTRL_C, CTRL_D, CTRL_J, ALT_ENTER, UP = "\x03", "\x04", "\n", "\x1b\r", "\x1b[A"
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture
+def start(fake: FakeTriton, tmp_path: Path) -> Iterator[Start]:
+    """Starts `youtu chat` with arguments; keywords are environment variables. Waits for its first prompt."""
+    started: list[Terminal] = []
+
+    def chat(*args: str, **env: str) -> Terminal:
+        home = {"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm-256color", **env}
+        terminal = Terminal([*YOUTU, "chat", *args], environment(fake, **home), columns=160)
+        started.append(terminal)
+        terminal.wait("Ctrl-D ends")
+        if home["TERM"] != "dumb":
+            terminal.prompt()
+        return terminal
+
+    yield chat
+    for terminal in started:
+        terminal.kill()
+
+
+def roles(fake: FakeTriton, at: int) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in fake.calls[at].inputs["messages"]]
+
+
+def test_a_conversation_outlives_ctrl_c_and_a_refusal(fake: FakeTriton, start: Start) -> None:
+    terminal = start("--system", "be kind")
+    assert "youtu-demo. A fake" in terminal.screen.text
+    terminal.ask("hello", "You said: hello")
+    terminal.type(UNENDING + "\r")
+    terminal.wait("t3 ")
+    pressed = time.monotonic()
+    terminal.type(CTRL_C)
+    terminal.wait("(stopped)")
+    assert fake.calls[1].wait_cancelled() - pressed < 0.5
+    terminal.prompt()
+    terminal.ask("and now", "You said: and now")
+    terminal.ask('fake:{"queue_full": true}', "queue is full")
+    terminal.ask("again", "You said: again")
+    terminal.ask("/reset", "(forgotten")
+    terminal.ask("fresh", "You said: fresh")
+    terminal.type("/quit\r")
+    assert terminal.end() == 0
+
+    assert roles(fake, 0) == [("system", "be kind"), ("user", "hello")]
+    kept = roles(fake, 2)
+    assert kept[1:4] == [("user", "hello"), ("assistant", "You said: hello"), ("user", UNENDING)]
+    assert kept[4][0] == "assistant"
+    assert kept[4][1].startswith("t0 t1 t2 t3 ")
+    assert kept[5] == ("user", "and now")
+    # The question that was refused is not part of the conversation.
+    assert roles(fake, 4)[-2:] == [("assistant", "You said: and now"), ("user", "again")]
+    assert roles(fake, 5) == [("system", "be kind"), ("user", "fresh")]
+
+
+def test_ctrl_c_before_the_first_word(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.type('fake:{"prefill": 60}\r')
+    (call,) = fake.wait_calls(1, 10)
+    terminal.type(CTRL_C)
+    terminal.wait("/retry asks again")
+    call.wait_cancelled()
+    terminal.prompt()
+
+
+def test_ctrl_c_at_an_empty_prompt_ends_the_second_time(start: Start) -> None:
+    terminal = start()
+    terminal.type(CTRL_C)
+    terminal.wait("Ctrl-C once more ends")
+    terminal.prompt()
+    terminal.ask("hello", "You said: hello")
+    terminal.type(CTRL_C)  # not the second in a row
+    terminal.wait("Ctrl-C once more ends")
+    terminal.prompt()
+    terminal.type(CTRL_C)
+    assert terminal.end() == 130
+
+
+def test_ctrl_c_keeps_what_was_typed_for_the_arrow(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.type("a long question")
+    terminal.wait("> a long question")
+    terminal.type(CTRL_C)
+    terminal.prompt()
+    assert "once more" not in terminal.screen.text
+    terminal.type(UP)
+    terminal.wait("> a long question")
+    terminal.type("\r")
+    terminal.wait("You said: a long question")
+
+
+def test_ctrl_d_ends(start: Start) -> None:
+    terminal = start()
+    terminal.type(CTRL_D)
+    assert terminal.end() == 0
+
+
+def test_several_lines_typed_and_pasted(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.ask(f"one{CTRL_J}two{ALT_ENTER}三", "You said: one")
+    assert roles(fake, 0) == [("user", "one\ntwo\n三")]
+    terminal.type("\x1b[200~def f():\r\n\treturn 退货\r\n\x1b[201~")
+    terminal.wait("退货")
+    assert len(fake.calls) == 1, "a paste is sent before Enter is pressed"
+    terminal.type("\r")
+    terminal.wait("You said: def")
+    assert roles(fake, 1)[-1] == ("user", "def f():\n\treturn 退货")
+
+
+def test_what_is_typed_during_an_answer_waits_for_the_prompt(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.type(UNENDING + "\r")
+    terminal.wait("t3 ")
+    terminal.type("next question\r")
+    terminal.read(0.3)
+    assert "next" not in terminal.screen.text, "it is echoed into the answer"
+    terminal.type(CTRL_C)
+    terminal.wait("You said: next question")
+
+
+def test_history_is_kept_for_the_next_time_and_for_nobody_else(start: Start, tmp_path: Path) -> None:
+    terminal = start()
+    terminal.ask(f"two{CTRL_J}lines", "You said: two")
+    terminal.type("/quit\r")
+    assert terminal.end() == 0
+    assert (tmp_path / "youtu" / "history").stat().st_mode & 0o777 == 0o600
+    terminal = start()
+    terminal.type(UP + UP)
+    terminal.wait("> two\n  lines")
+
+
+def test_retry_after_a_refusal_sends_the_same(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.ask("/retry", "(nothing was asked yet)")
+    terminal.ask("hello", "You said: hello")
+    question = 'fake:{"fail_at": 1, "fail_times": 1, "pieces": ["good ", "again"]}'
+    terminal.ask(question, "/retry sends it again")
+    assert "(broken off)" in terminal.screen.text
+    terminal.ask("/retry", "good again")
+    assert roles(fake, 2) == roles(fake, 1)
+    terminal.ask("/retry", "good again")
+    terminal.ask("thanks", "You said: thanks")
+    assert roles(fake, 4)[-3:] == [("user", question), ("assistant", "good again"), ("user", "thanks")]
+
+
+def test_a_retry_that_fails_costs_no_answer(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.ask("hello", "You said: hello")
+    fake.queue_full = True
+    terminal.ask("/retry", "queue is full")
+    fake.queue_full = False
+    terminal.ask("more", "You said: more")
+    assert roles(fake, 2) == [("user", "hello"), ("assistant", "You said: hello"), ("user", "more")]
+
+
+def test_a_server_that_dies_and_comes_back(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.type(UNENDING.replace("unending", "tokens").replace("true", "50") + "\r")
+    terminal.wait("t3 ")
+    fake.stop()
+    terminal.wait("/retry sends it again")
+    terminal.prompt()
+    fake.start()
+    time.sleep(2.5)
+    terminal.ask("/retry", "t49")
+
+
+def test_without_a_server_it_says_so_and_goes_on(fake: FakeTriton, start: Start) -> None:
+    fake.stop()
+    terminal = start()
+    assert "no connection to" in terminal.screen.text
+    fake.start()
+    time.sleep(2.5)
+    terminal.ask("hello", "You said: hello")
+
+
+def test_system_is_shown_set_and_removed(fake: FakeTriton, start: Start) -> None:
+    terminal = start("--system", "be kind")
+    terminal.ask("/system", "(system prompt: be kind)")
+    terminal.ask("/system  be brief", "(system prompt: be brief)")
+    terminal.ask("one", "You said: one")
+    terminal.ask("/system -", "(system prompt: none)")
+    terminal.ask("two", "You said: two")
+    assert roles(fake, 0)[0] == ("system", "be brief")
+    assert roles(fake, 1)[0] == ("user", "one")
+
+
+def test_save_and_load(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
+    file, other = tmp_path / "talk.json", tmp_path / "other.json"
+    other.write_text("mine")
+    terminal = start("--system", "be kind")
+    terminal.ask("hello", "You said: hello")
+    terminal.ask(f"/save {file}", "(saved to")
+    terminal.ask(f"/save {file}", "(saved to")  # its own file again
+    terminal.ask(f"/save {other}", "exists already")
+    assert other.read_text() == "mine"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text()) == {
+        "system": "be kind",
+        "messages": [
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": "You said: hello"},
+        ],
+    }
+    terminal = start()
+    terminal.ask(f"/load {tmp_path / 'none'}", "No such file")
+    terminal.ask(f"/load {other}", "is not JSON")
+    terminal.ask(f"/load {file}", "You said: hello")
+    assert "> hello" in terminal.screen.text
+    terminal.ask("more", "You said: more")
+    assert [role for role, _ in roles(fake, 1)] == ["system", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"turns": []}', 'has no "messages" list'),
+        ('{"messages": [], "system": 1}', 'a "system" that is no text'),
+        ('["hello"]', "messages[0] is no object"),
+        ('[{"role": "user", "content": 1}]', "messages[0] has no role or content that is text"),
+        ('[{"role": "assistant", "content": "x"}]', "turn 1 is of 'assistant', not user"),
+        ("\\ud800", "is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_conversation(content: str, says: str, tmp_path: Path) -> None:
+    from youtu_client.cli_store import Conversation, ConversationError
+
+    file = tmp_path / "file.json"
+    file.write_text(content)
+    with pytest.raises(ConversationError) as failure:
+        Conversation.read(file)
+    assert says in str(failure.value)
+    assert str(file) in str(failure.value)
+
+
+def test_messages_as_the_apis_take_them_are_a_conversation(tmp_path: Path) -> None:
+    from youtu_client.cli_store import Conversation
+
+    file = tmp_path / "file.json"
+    file.write_text('[{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]')
+    assert Conversation.read(file) == Conversation("s", [{"role": "user", "content": "q"}])
+
+
+def test_a_crash_loses_nothing(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
+    """kill -9 in the midst of an answer: what was said is there, and the question waits for /retry."""
+    terminal = start("--system", "be kind")
+    terminal.ask("hello", "You said: hello")
+    question = 'fake:{"tokens": 30, "delay": 0.1}'
+    terminal.type(question + "\r")
+    terminal.wait("t3 ")
+    terminal.kill()
+    (kept,) = (tmp_path / "youtu" / "chats").glob("*.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    terminal = start("--continue")
+    assert "/retry asks for one" in terminal.screen.text
+    terminal.ask("/retry", "t29")
+    assert roles(fake, 2) == [
+        *[("system", "be kind"), ("user", "hello"), ("assistant", "You said: hello"), ("user", question)]
+    ]
+    terminal.type("/quit\r")
+    assert terminal.end() == 0
+    terminal = start()
+    terminal.ask("/load", "t29")
+    terminal.ask("/reset", "(forgotten")
+    terminal.ask("other", "You said: other")
+    terminal.ask("/load", "t29")
+
+
+def test_continue_without_anything_to_continue(start: Start) -> None:
+    assert "there is no earlier conversation" in start("--continue").screen.text
+
+
+def test_a_state_folder_that_cannot_be_written_is_said_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "youtu").write_text("in the way")
+    terminal = start()
+    assert "what is typed is not remembered" in terminal.screen.text
+    terminal.ask("hello", "You said: hello")
+    terminal.ask("more", "You said: more")
+    assert terminal.screen.text.count("not kept on disk") == 1
+
+
+def test_only_so_many_conversations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from youtu_client import cli_store
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(cli_store, "KEPT", 3)
+    for number in range(6):
+        cli_store.Autosave().keep(cli_store.Conversation(None, [{"role": "user", "content": str(number)}]))
+        time.sleep(0.01)
+    files = sorted((tmp_path / "youtu" / "chats").iterdir())
+    assert [json.loads(file.read_text())["messages"][0]["content"] for file in files] == ["3", "4", "5"]
+
+
+def test_thinking_is_folded_and_can_be_shown(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    script = 'fake:{"thinking": true, "pieces": ["why", " not?", "</thi", "nk>", "**yes**"], "delay": 0.3}'
+    terminal.type(script + "\r")
+    terminal.wait("Thinking … ")
+    terminal.wait("why not?")
+    terminal.wait("Thought for 1 s; /thinking shows it")
+    terminal.prompt()
+    assert "why not?" not in terminal.new.replace(script, "")
+    assert "</think>" not in terminal.new.replace(script, "")
+    assert terminal.screen.style("yes").bold
+    assert roles(fake, 0)  # asked once
+    terminal.ask("/thinking", "why not?")
+    terminal.ask("more", "You said: more")
+    assert roles(fake, 1)[1] == ("assistant", "**yes**")
+
+
+def test_stopped_while_it_thinks_there_is_no_answer(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.type(UNENDING.replace("{", '{"thinking": true, ') + "\r")
+    terminal.wait("Thinking … ")
+    terminal.type(CTRL_C)
+    terminal.wait("(no answer; /retry asks again)")
+    terminal.prompt()
+    terminal.ask("more", "You said: more")
+    assert roles(fake, 1) == [("user", "more")]
+
+
+def test_markdown_in_colour_or_without(start: Start) -> None:
+    script = 'fake:{"pieces": ["# Title\\n\\n- **bo", "ld**\\n\\n```python\\nreturn 1\\n```"]}'
+    terminal = start()
+    terminal.ask(script, "return 1")
+    assert terminal.screen.style("return 1").fg != "default"
+    terminal = start(NO_COLOR="1")
+    terminal.ask(script, "return 1")
+    assert {char.fg for row in terminal.screen.rows for char in row} == {"default"}
+
+
+def test_a_cut_answer_says_so(start: Start) -> None:
+    terminal = start("--max-tokens", "3")
+    terminal.ask('fake:{"tokens": 9}', "(cut off at the limit)")
+
+
+def test_commands_are_helped_and_completed(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.ask("/help", "Alt-Enter")
+    for command in ("/retry", "/system", "/save", "/load", "/reset", "/thinking", "/quit"):
+        assert command in terminal.new
+    terminal.ask("/he\t", "Alt-Enter")
+    terminal.ask("/helpless", "/helpless is no command")
+    terminal.ask(" /etc/passwd, what is it?", "You said: /etc/passwd")
+    assert len(fake.calls) == 1
+
+
+def test_an_answer_steers_no_terminal(start: Start) -> None:
+    terminal = start()
+    seen = len(terminal.raw)
+    terminal.ask(r'fake:{"pieces": ["\u001b]0;ti", "tle\u0007 \u009b2J ok"]}', "2J ok")
+    assert b"\x1b]" not in terminal.raw[seen:]
+    assert "\x9b" not in terminal.raw[seen:].decode()
+
+
+def test_a_dumb_terminal_gets_plain_lines(fake: FakeTriton, start: Start) -> None:
+    terminal = start(TERM="dumb")
+    terminal.type("hello **you**\n")
+    terminal.wait("You said: hello **you**")
+    terminal.type(UNENDING + "\n")
+    terminal.wait("t3 ")
+    terminal.type(CTRL_C)
+    terminal.wait("(stopped)")
+    terminal.type("/quit\n")
+    assert terminal.end() == 0
+    assert b"\x1b" not in terminal.raw
+
+
+WITHOUT_EXTRA = """
+import sys
+sys.modules["rich"] = sys.modules["prompt_toolkit"] = None
+from youtu_client.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_without_the_extra_it_says_what_to_install_and_works(fake: FakeTriton, tmp_path: Path) -> None:
+    env = environment(fake, XDG_STATE_HOME=str(tmp_path), TERM="xterm-256color")
+    terminal = Terminal([sys.executable, "-c", WITHOUT_EXTRA, "chat"], env, columns=120)
+    try:
+        terminal.wait("pip install 'youtu-client[cli]'")
+        terminal.wait("Ctrl-D ends")
+        terminal.type("hello **you**\r")
+        terminal.wait("You said: hello **you**")
+        terminal.type(UNENDING + "\r")
+        terminal.wait("t3 ")
+        terminal.type(CTRL_C)
+        terminal.wait("(stopped)")
+        terminal.type("/help\r")
+        terminal.wait("/thinking")
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
+    finally:
+        terminal.kill()
+
+
+def test_ask_on_a_terminal_is_in_colour_and_ends_its_line(fake: FakeTriton) -> None:
+    env = environment(fake, TERM="xterm-256color")
+    terminal = Terminal([*YOUTU, "ask", 'fake:{"pieces": ["**bo", "ld**"]}'], env)
+    assert terminal.end() == 0
+    assert terminal.screen.text == "bold"
+    assert terminal.screen.style("bold").bold
+    terminal = Terminal([*YOUTU, "ask", UNENDING], env)
+    terminal.wait("t3 ")
+    terminal.type(CTRL_C)
+    assert terminal.end() == 130
+    assert terminal.screen.text.endswith("(stopped)")
