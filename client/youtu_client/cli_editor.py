@@ -35,9 +35,14 @@ def editor(commands: Sequence[str]) -> Iterator[Read]:
 
 def lines() -> str:
     """One line; one that ends in a backslash goes on in the next."""
-    text = input(PROMPT if sys.stdin.isatty() else "")
-    while text.endswith("\\"):
-        text = text[:-1] + "\n" + input("  " if sys.stdin.isatty() else "")
+    terminal = sys.stdin.isatty()
+    try:
+        text = input(PROMPT if terminal else "")
+        while text.endswith("\\"):
+            text = text[:-1] + "\n" + input("  " if terminal else "")
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+        raise
     return text
 
 

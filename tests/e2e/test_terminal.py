@@ -1,0 +1,83 @@
+"""The command line against the real server: a conversation on a terminal, a question about a pipe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from youtu_client import Client
+
+from tests.client.terminal import Terminal
+from tests.e2e.running import ROOT, RunningServer
+
+YOUTU = [sys.executable, "-m", "youtu_client"]
+RETURNS = "签收后七天内，商品未使用、包装完整，就可以退货。"
+
+
+def environment(server: RunningServer, home: Path) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    addresses = {"YOUTU_SERVER": server.grpc_url, "XDG_STATE_HOME": str(home)}
+    return {**ours, **addresses, "PYTHONPATH": str(ROOT / "client"), "TERM": "xterm-256color"}
+
+
+def test_a_conversation_on_a_terminal(server: RunningServer, tmp_path: Path) -> None:
+    terminal = Terminal([*YOUTU, "chat", "--temperature", "0"], environment(server, tmp_path), columns=120)
+    try:
+        terminal.prompt()
+        assert "youtu-demo" in terminal.screen.text
+        terminal.ask("怎么退货？", RETURNS)
+        terminal.ask("/retry", RETURNS)
+        terminal.type("写一个计时装饰器\r")
+        terminal.wait("def timed")
+        terminal.prompt()
+        assert terminal.screen.style("def timed").fg != "default"
+        assert "```" not in terminal.screen.text
+        terminal.type("/quit\r")
+        assert terminal.end() == 0
+    finally:
+        terminal.kill()
+    terminal = Terminal([*YOUTU, "chat", "--continue"], environment(server, tmp_path), columns=120)
+    try:
+        terminal.wait("def timed")
+    finally:
+        terminal.kill()
+
+
+def test_ctrl_c_frees_the_slot(server: RunningServer, tmp_path: Path) -> None:
+    """All slots are taken, one of them by an answer on a terminal: once that is stopped, one is free."""
+    options = ["--min-tokens", "1900", "--max-tokens", "1900", "--temperature", "1"]
+    terminal = Terminal([*YOUTU, "chat", *options], environment(server, tmp_path))
+    with Client(server.grpc_url) as client:
+        streams = []
+        try:
+            terminal.prompt()
+            terminal.type("你好\r")
+            for _ in range(3):
+                streams.append(client.stream("你好", min_tokens=1900, max_tokens=1900, temperature=1.0))
+                next(streams[-1])
+            terminal.wait_until(lambda: len(terminal.new.split()) > 5, "its answer")
+            waiting = client.stream("你好", max_tokens=3)
+            assert waiting.poll(0.1) is None, "a slot was free before the answer was stopped"
+            pressed = time.monotonic()
+            terminal.type("\x03")
+            next(waiting)
+            assert time.monotonic() - pressed < 1
+            terminal.wait("(stopped)")
+            terminal.prompt()
+        finally:
+            terminal.kill()
+            for stream in streams:
+                stream.close()
+
+
+def test_a_question_about_a_file(server: RunningServer, tmp_path: Path) -> None:
+    command = [*YOUTU, "ask", "--temperature", "0", "--max-tokens", "20", "Summarise:"]
+    done = subprocess.run(
+        command, env=environment(server, tmp_path), input="a\nb\n", capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+    assert "\x1b" not in done.stdout
