@@ -50,6 +50,8 @@ def _session(commands: Sequence[str]) -> Read:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import Completer, Completion, PathCompleter
     from prompt_toolkit.document import Document
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.shortcuts import CompleteStyle
@@ -83,18 +85,19 @@ def _session(commands: Sequence[str]) -> Read:
         history = InMemoryHistory()
 
     keys = KeyBindings()
+    writing = has_focus(DEFAULT_BUFFER)  # and not searching the history
 
-    @keys.add("enter")
+    @keys.add("enter", filter=writing)
     def _send(event: Any) -> None:
         event.current_buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "enter", filter=writing)
+    @keys.add("c-j", filter=writing)
     def _new_line(event: Any) -> None:
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-c")
-    @keys.add("<sigint>")
+    @keys.add("c-c", filter=writing)
+    @keys.add("<sigint>", filter=writing)
     def _think_better(event: Any) -> None:
         buffer = event.current_buffer
         if buffer.text:

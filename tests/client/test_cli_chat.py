@@ -148,6 +148,19 @@ def test_history_is_kept_for_the_next_time_and_for_nobody_else(start: Start, tmp
     terminal.wait("> two\n  lines")
 
 
+def test_history_can_be_searched(fake: FakeTriton, start: Start) -> None:
+    terminal = start()
+    terminal.ask("the needle", "You said: the needle")
+    terminal.ask("hay", "You said: hay")
+    terminal.type("\x12need")
+    terminal.wait("the needle")
+    terminal.type("\r")
+    terminal.read(0.3)
+    assert len(fake.calls) == 2, "what was found is sent before it was looked at"
+    terminal.type("\r")
+    terminal.wait("You said: the needle")
+
+
 def test_retry_after_a_refusal_sends_the_same(fake: FakeTriton, start: Start) -> None:
     terminal = start()
     terminal.ask("/retry", "(nothing was asked yet)")
