@@ -84,9 +84,11 @@ def has_extra() -> bool:
     return all(importlib.util.find_spec(name) for name in ("prompt_toolkit", "rich"))
 
 
-def is_screen(*files: TextIO) -> bool:
-    """Whether all are a terminal that can move its cursor."""
-    return all(file.isatty() for file in files) and os.environ.get("TERM", "dumb") != "dumb"
+def is_screen(*files: TextIO | None) -> bool:
+    """Whether all are a terminal that can move its cursor (None: closed from the start)."""
+    return (
+        all(file is not None and file.isatty() for file in files) and os.environ.get("TERM", "dumb") != "dumb"
+    )
 
 
 def view(unfold: str = "") -> View:
@@ -164,13 +166,16 @@ def _attention() -> Iterator[list[int]]:
 @contextlib.contextmanager
 def quiet_keyboard() -> Iterator[None]:
     """What is typed waits, unseen and unchanged, for whoever reads it; Ctrl-C is still a signal."""
-    keyboard = sys.stdin.fileno()
-    # In the background (`youtu ask … &`) the terminal is not ours to set: trying would stop us.
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and os.tcgetpgrp(keyboard) == os.getpgrp()):
+    if not is_screen(sys.stdin, sys.stdout) or os.name == "nt":
         yield
         return
     import termios
 
+    keyboard = sys.stdin.fileno()
+    # In the background (`youtu ask … &`) the terminal is not ours to set: trying would stop us.
+    if os.tcgetpgrp(keyboard) != os.getpgrp():
+        yield
+        return
     before = termios.tcgetattr(keyboard)
     quiet = termios.tcgetattr(keyboard)
     quiet[0] &= ~termios.ICRNL  # or Enter would reach the editor as Ctrl-J

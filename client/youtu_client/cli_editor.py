@@ -35,6 +35,8 @@ def editor(commands: Sequence[str]) -> Iterator[Read]:
 
 def lines() -> str:
     """One line; one that ends in a backslash goes on in the next."""
+    if sys.stdin is None:
+        raise EOFError
     terminal = sys.stdin.isatty()
     try:
         text = input(PROMPT if terminal else "")

@@ -195,7 +195,7 @@ class _Code(CodeBlock):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         code = str(self.text).rstrip()
-        yield Syntax(code, self.lexer_name, theme="ansi_dark", background_color="default", word_wrap=True)
+        yield Syntax(code, self.lexer_name, theme="ansi_dark", word_wrap=True)
 
 
 class _Heading(Heading):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -120,6 +121,17 @@ def test_a_pipe_gets_the_text_to_the_last_character(fake: FakeTriton) -> None:
 def test_an_error_steers_no_terminal(fake: FakeTriton) -> None:
     script = r'fake:{"pieces": [], "fail_at": 0, "fail_message": "bad \u001b]0;title\u0007 end"}'
     assert youtu(fake, "ask", script).stderr.endswith("failed: bad ]0;title end\n")
+
+
+def test_a_standard_input_that_is_closed(fake: FakeTriton, tmp_path: Path) -> None:
+    home = {"XDG_STATE_HOME": str(tmp_path)}
+    for args, says in ((["ask", "hi"], "You said: hi\n"), (["chat"], "youtu-demo. ")):
+        command = shlex.join([*YOUTU, *args]) + " <&-"
+        done = subprocess.run(
+            command, shell=True, env=environment(fake, **home), capture_output=True, text=True, timeout=30
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(says)
 
 
 def test_chat_through_a_pipe_is_plain(fake: FakeTriton, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ A second line.
 |------|----:|
 | tea  | 12 |
 | a much longer one | 1,000 |
+"""
+    + "".join(f"| row {'x' * 2 * row} | {row} |\n" for row in range(12))
+    + """
 
 > quoted
 
@@ -107,6 +110,7 @@ def test_however_it_came_the_screen_and_what_scrolled_away_are_the_same(
     ):
         assert line in whole
     assert "def f(x):" in whole
+    assert "\nA second line.\n" in whole
     assert "https://example.com/a" in whole
 
 
