@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from build.checkpoint import Weights
-from build.config import ARCHITECTURE, Shape, read_json, read_shape
+from build.config import Shape, read_shape
 from build.errors import BuildError
 from build.locked import locked
 from build.progress import Report, TerminalProgress, silent
+from build.tensorrt_llm.checkpoint_config import checkpoint_config
 from build.tensorrt_llm.tensors import Dtype, Tensor, encode, odd_modules, plan, refuse_unsupported
 from build.tensorrt_llm.tokenizer_folder import write_tokenizer
 
@@ -37,11 +38,6 @@ CONFIG, WEIGHTS, TOKENIZER, RECORD = "config.json", "rank0.safetensors", "tokeni
 # Of the cos/sin table inside the engine; a longer sequence only takes a slower kernel.
 MAX_POSITIONS = 4096
 RESERVE = 64 << 20  # bytes of disk; headers and tokenizer stay far below
-# What TensorRT-LLM leaves in 16 bits when config.json names nothing (quantization/quantize.py).
-NEVER_INT8 = (
-    *("*lm_head", "*router", "*vocab_embedding", "*position_embedding"),
-    *("*block_embedding", "*shared_expert_gate"),
-)
 SOURCE_FILES = ("*.json", "*.jinja", "*.safetensors")
 
 
@@ -92,7 +88,7 @@ def convert(
     if kv_scales is not None:
         _check_scales(kv_scales, shape)
     wanted: dict[str, Any] = {
-        "source": _state(source),
+        "source": source_state(source),
         "dtype": dtype,
         "max_positions": max_positions,
         "int8_weights": int8_weights,
@@ -155,55 +151,13 @@ def complete(target: Path) -> CheckpointInfo | None:
     return info if whole and (target / CONFIG).is_file() and (target / TOKENIZER).is_dir() else None
 
 
-def checkpoint_config(
-    shape: Shape,
-    *,
-    dtype: str,
-    max_positions: int,
-    int8_weights: bool,
-    int8_kv: bool,
-    in_16_bits: Sequence[str] = (),
-) -> dict[str, Any]:
-    """config.json of the checkpoint. The source of each key is in checkpoint_sources.toml.
-
-    `in_16_bits`: names of linear modules that int8 leaves out in every layer.
-    """
-    # QuantConfig.from_dict refuses a key it does not know
-    quantization: dict[str, Any] = {
-        "quant_algo": "W8A16" if int8_weights else None,
-        "kv_cache_quant_algo": "INT8" if int8_kv else None,
-    }
-    if int8_weights and in_16_bits:
-        # matched against names of modules in one place of TensorRT-LLM, of their tensors in another
-        named = [pattern for name in in_16_bits for pattern in (f"*{name}", f"*{name}.weight")]
-        quantization["exclude_modules"] = [*NEVER_INT8, *named]
-    return {
-        "architecture": ARCHITECTURE,
-        "dtype": dtype,
-        "logits_dtype": "float32",
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.num_hidden_layers,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_attention_heads,
-        "head_size": shape.qk_head_dim,
-        "hidden_act": "silu",
-        "norm_epsilon": shape.rms_norm_eps,
-        "position_embedding_type": "rope_gptj",
-        "max_position_embeddings": max_positions,
-        "rotary_base": shape.rope_theta,
-        "rotary_dim": shape.qk_rope_head_dim,
-        "qk_layernorm": False,
-        "q_lora_rank": shape.q_lora_rank,
-        "kv_lora_rank": shape.kv_lora_rank,
-        "qk_nope_head_dim": shape.qk_nope_head_dim,
-        "qk_rope_head_dim": shape.qk_rope_head_dim,
-        "v_head_dim": shape.v_head_dim,
-        "use_parallel_embedding": False,
-        "mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1},
-        "quantization": quantization,
-    }
+def read_scales(path: Path) -> list[float]:
+    """The scales in a file that build.tensorrt_llm.kv_scales wrote; BuildError when it is none."""
+    try:
+        scales = json.loads(path.read_text(encoding="utf-8"))["scales"]
+        return [float(scale) for scale in scales]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BuildError(f"{path} holds no scales of a KV cache: {error!r}") from None
 
 
 def _check_scales(scales: Sequence[float], shape: Shape) -> None:
@@ -216,7 +170,7 @@ def _check_scales(scales: Sequence[float], shape: Shape) -> None:
             raise BuildError(f"kv_scales must be numbers above 0, found {scale!r} for layer {layer}")
 
 
-def _state(source: Path) -> str:
+def source_state(source: Path) -> str:
     """Sizes and times of the original's files, so that another state of it is noticed without reading it."""
     files = sorted(file for glob in SOURCE_FILES for file in source.glob(glob))
     facts = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
@@ -299,7 +253,7 @@ def main() -> None:
             dtype=arguments.dtype,
             max_positions=arguments.max_positions,
             int8_weights=not arguments.no_int8,
-            kv_scales=read_json(arguments.kv_scales)["scales"] if arguments.kv_scales else None,
+            kv_scales=read_scales(arguments.kv_scales) if arguments.kv_scales else None,
             progress=progress,
         )
     except BuildError as error:

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 
 from build.errors import BuildError
 from build.random_checkpoint import TINY, YOUTU_2B
-from build.tensorrt_llm.convert import checkpoint_config, complete, convert
+from build.tensorrt_llm.checkpoint_config import checkpoint_config
+from build.tensorrt_llm.convert import complete, convert
 from tests.build.checkpoints import SMALL, edit_json, edit_tensors, load, write
 from tests.build.texts import texts
 
