@@ -21,7 +21,7 @@ from build.errors import BuildError
 from build.progress import Report
 from build.tensorrt_llm import machine
 from build.tensorrt_llm.commands import run
-from build.tensorrt_llm.convert import convert
+from build.tensorrt_llm.convert import convert, read_scales
 from build.tokenizer import has_tokenizer, load_tokenizer_facts
 
 if TYPE_CHECKING:
@@ -65,27 +65,15 @@ def make_checkpoint(made: Plan, source: Path, progress: Report) -> Checkpoint:
 
 
 def _kv_scales(made: Plan, source: Path) -> list[float]:
-    """One scale per layer, measured with the container's torch, once for each state of the source."""
-    state = fingerprint(made.source, made.root)
+    """One scale per layer, measured with the container's torch; known ones of this source are found again."""
     file = made.checkpoint.with_name(f"{made.checkpoint.name}.kv-scales.json").absolute()
-    try:
-        known = read_json(file)
-    except BuildError:
-        known = {}
-    if known.get("fingerprint") != state:
-        draft = file.with_name(f".{file.name}.part")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        run(
-            f"Calibrating the int8 KV cache of {made.source.model_id}",
-            [made.container.python, "-m", "build.tensorrt_llm.kv_scales", source.absolute(), draft],
-            made.root.absolute() / "log" / "kv-scales.log",
-            machine.with_our_modules(ROOT),
-        )
-        known = read_json(draft) | {"fingerprint": state}
-        draft.write_text(json.dumps(known), encoding="utf-8")
-        draft.replace(file)
-    scales: list[float] = known["scales"]
-    return scales
+    run(
+        f"Calibrating the int8 KV cache of {made.source.model_id}",
+        [made.container.python, "-m", "build.tensorrt_llm.kv_scales", source.absolute(), file],
+        made.root.absolute() / "log" / "kv-scales.log",
+        machine.with_our_modules(ROOT),
+    )
+    return read_scales(file)
 
 
 def _by_nvidia(made: Plan, source: Path, progress: Report) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""The flags of trtllm-build, one function for all models; sources.toml says where each was read."""
+"""The flags of trtllm-build, one function for all models; program_sources.toml says where each was read."""
 
 from __future__ import annotations
 

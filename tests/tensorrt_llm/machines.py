@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from build.config import read_shape
 from build.engine import fingerprint
-from build.tensorrt_llm.engine import Plan
+from build.tensorrt_llm.convert import source_state
+from build.tensorrt_llm.engine import Plan, make_engine, plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from build.tokenizer import load_tokenizer_facts
 from serve import triton
@@ -22,6 +24,7 @@ from serve import triton
 RTX_3070 = "NVIDIA GeForce RTX 3070, 8.6, 8192, 7900, 590.44.01"
 RTX_4090 = "NVIDIA GeForce RTX 4090, 8.9, 24564, 24000, 580.65.06"
 VERSIONS = {"tensorrt_llm": "1.2.1", "tensorrt": "10.14.1.48", "torch": "2.9.0"}
+KNOWN_SCALE = 0.125
 BACKEND = Path(__file__).with_name("backend.py")
 
 # What trtllm-build does as far as anybody looks: reads its flags, and writes the two files of an engine.
@@ -144,3 +147,24 @@ def an_engine(made: Plan, checkpoint: Path, **changes: object) -> TensorRTEngine
     engine = TensorRTEngineInfo(**(values | changes))  # type: ignore[arg-type]
     engine.save()
     return engine
+
+
+def make(model: Path | str, root: Path, profile: str = "8gb") -> TensorRTEngineInfo:
+    """`make engine ENGINE=tensorrt_llm` on this machine."""
+    return make_engine(str(model), root, profile)
+
+
+def flags_given(engine: TensorRTEngineInfo) -> dict[str, str]:
+    """What the stand-in for trtllm-build was given for this engine."""
+    flags: dict[str, str] = json.loads((engine.path / "flags.json").read_text(encoding="utf-8"))
+    return flags
+
+
+def calibrated(model: Path, root: Path) -> None:
+    """Leave scales of an int8 KV cache where the calibration finds its own again."""
+    made = plan(str(model), root, "int8-kv")
+    file = made.checkpoint.with_name(f"{made.checkpoint.name}.kv-scales.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scales = [KNOWN_SCALE] * read_shape(model).num_hidden_layers
+    facts = {"source": source_state(model), "own_samples": False, "conversations": 1, "tokens": 1}
+    file.write_text(json.dumps(facts | {"scales": scales}))
