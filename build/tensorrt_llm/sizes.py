@@ -1,5 +1,7 @@
 """How much memory an engine takes on a GPU, and how many tokens of KV cache the card then has left.
 
+`python -m build.tensorrt_llm.sizes` prints the table of docs/tensorrt_llm.md.
+
 Weights and KV cache are exact arithmetic (the layout of a W8A16 engine: embedding table in
 16 bits, linear layers in 8 with one 16-bit scale per output). What the driver, TensorRT and the activations
 take is an estimate that no GPU has confirmed yet: `make verify-gpu` measures it.
@@ -7,9 +9,10 @@ take is an estimate that no GPU has confirmed yet: `make verify-gpu` measures it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
-from build.catalogue import Profile
+from build.catalogue import Profile, profiles
 from build.config import Shape
 
 GIB = 1 << 30
@@ -96,3 +99,28 @@ def does_not_fit(profile: Profile, size: Sizes) -> str | None:
         f"the profile {profile.name} does not fit a card of {size.card / GIB:.2f} GiB: {size}; one sequence "
         f"of {profile.max_seq_len} tokens needs {needed / GIB:.2f} GiB of KV cache"
     )
+
+
+def table() -> str:
+    """Tokens of KV cache for Youtu-LLM-2B on cards of the usual sizes, as Markdown."""
+    from build.random_checkpoint import YOUTU_2B
+
+    small = profiles()["8gb"]
+    rows = {
+        "tokens of bf16 cache, 2,048 per step": replace(small, kv_cache_free_gpu_mem_fraction=0.9),
+        **{f"the profile `{name}`": profile for name, profile in profiles().items()},
+    }
+    cards = (8, 12, 16, 24)
+    lines = [f"| card | {' | '.join(f'{card} GB' for card in cards)} |", "|---|---|---|---|---|"]
+    for name, profile in rows.items():
+        per_token = kv_bytes_per_token(YOUTU_2B, profile.kv_cache)
+        tokens = [
+            sizes(profile, card * GIB, weights=weight_bytes(YOUTU_2B), kv_per_token=per_token).cache_tokens
+            for card in cards
+        ]
+        lines.append(f"| {name} | {' | '.join(f'{count:,}' for count in tokens)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

@@ -24,6 +24,7 @@ milliseconds per step * 1000 + the token at which the executor fails (0: never).
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -35,6 +36,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 SCRIPTED = 10**12
+METRICS = {
+    "nv_trt_llm_request_metrics": {"request_type": "active"},
+    "nv_trt_llm_kv_cache_block_metrics": {"kv_cache_block_type": "max"},
+}
 STACK = "\n1       0x7f1f2f tensorrt_llm::common::throwRuntimeError(char const*, int, char const*) + 82"
 NO_DEFAULT = ("tokenizer_dir", "xgrammar_tokenizer_info_path", "guided_decoding_backend")
 CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -180,6 +185,13 @@ class TritonPythonModel:
         self._known_blocks: set[tuple[int, ...]] = set()
         self._count = 0
         self._lock, self._work, self._closing = threading.RLock(), threading.Event(), False
+        self._families = {
+            name: pb_utils.MetricFamily(name, "as NVIDIA's backend", pb_utils.MetricFamily.GAUGE)
+            for name in METRICS
+        }
+        self._metrics = {name: self._families[name].Metric(METRICS[name]) for name in METRICS}
+        blocks = int(os.environ.get("STAND_IN_KV_BLOCKS", "1000"))
+        self._metrics["nv_trt_llm_kv_cache_block_metrics"].set(blocks)
         self._executor = threading.Thread(target=self._run, daemon=True)
         self._executor.start()
 
@@ -195,6 +207,8 @@ class TritonPythonModel:
         self._closing = True
         self._work.set()
         self._executor.join()
+        self._metrics.clear()
+        self._families.clear()
 
     def _enqueue(self, request: Any) -> None:
         if _scalar(request, "stop", False):
@@ -222,6 +236,7 @@ class TritonPythonModel:
                     self._start(self._queue.popleft())
                 if not self._active:
                     self._work.clear()
+            self._metrics["nv_trt_llm_request_metrics"].set(len(self._active))
             if not self._active:
                 self._work.wait(0.02)
                 continue

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from build.catalogue import Profile, profiles
 from build.config import read_shape
 from build.engine import fingerprint
 from build.tensorrt_llm.convert import source_state
@@ -25,23 +26,65 @@ RTX_3070 = "NVIDIA GeForce RTX 3070, 8.6, 8192, 7900, 590.44.01"
 RTX_4090 = "NVIDIA GeForce RTX 4090, 8.9, 24564, 24000, 580.65.06"
 VERSIONS = {"tensorrt_llm": "1.2.1", "tensorrt": "10.14.1.48", "torch": "2.9.0"}
 KNOWN_SCALE = 0.125
+FLAGS = [
+    "checkpoint_dir",
+    "output_dir",
+    "model_cls_file",
+    "model_cls_name",
+    "gpt_attention_plugin",
+    "gemm_plugin",
+    "workers",
+    "remove_input_padding",
+    "kv_cache_type",
+    "tokens_per_block",
+    "context_fmha",
+    "use_paged_context_fmha",
+    "max_batch_size",
+    "max_input_len",
+    "max_seq_len",
+    "max_num_tokens",
+    "max_beam_width",
+    "gather_context_logits",
+    "dry_run",
+    "fast_build",
+]
 BACKEND = Path(__file__).with_name("backend.py")
 
-# What trtllm-build does as far as anybody looks: reads its flags, and writes the two files of an engine.
+# What trtllm-build does as far as anybody looks: reads its flags, and writes the two files of an engine. That
+# has the size that the weights have in 8 bits where TensorRT-LLM would quantise, beside one scale per row.
 TRTLLM_BUILD = """
-import json, pathlib, sys
-flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+import json, math, pathlib, sys
+KNOWN = {known!r}
+if "--help" in sys.argv:
+    sys.exit(print("usage: trtllm-build", *(f"[--{{name}} X]" for name in KNOWN)))
+flags, given = {{}}, sys.argv[1:]
+while given:
+    name = given.pop(0)
+    flags[name] = given.pop(0) if given and not given[0].startswith("--") else True
 print(json.dumps(flags), flush=True)
 if {fail!r}:
     sys.exit({fail!r})
-config = json.loads((pathlib.Path(flags["--checkpoint_dir"]) / "config.json").read_text())
-build = {{name[2:]: int(value) if value.isdigit() else value for name, value in flags.items()}}
+if "--dry_run" in flags:
+    sys.exit()
+checkpoint = pathlib.Path(flags["--checkpoint_dir"]).absolute()
+config = json.loads((checkpoint / "config.json").read_text())
+size = {more}
+with (checkpoint / "rank0.safetensors").open("rb") as file:
+    header = file.read(int.from_bytes(file.read(8), "little")) if "quantization" in config else b"{{}}"
+int8 = config.get("quantization", {{}}).get("quant_algo") == "W8A16"
+for name, tensor in json.loads(header).items():
+    if name != "__metadata__":
+        items = math.prod(tensor["shape"])
+        linear = int8 and any(f"{{part}}.weight" in name for part in ("qkv", "dense", "fc", "proj", "gate"))
+        size += items + 2 * tensor["shape"][0] if linear else 2 * items
+build = {{name[2:]: int(v) if isinstance(v, str) and v.isdigit() else v for name, v in flags.items()}}
 build["plugin_config"] = {{"tokens_per_block": int(flags["--tokens_per_block"])}}
 output = pathlib.Path(flags["--output_dir"])
 output.mkdir(parents=True)
 document = {{"version": "1.2.1", "pretrained_config": config, "build_config": build}}
 (output / "config.json").write_text(json.dumps(document))
-(output / "rank0.engine").write_bytes(b"engine")
+with (output / "rank0.engine").open("wb") as file:
+    file.truncate(size)
 (output.parent / "flags.json").write_text(json.dumps(flags))
 """
 
@@ -57,11 +100,15 @@ class StandIn:
         self.trtllm_build()
         self.versions(**VERSIONS)
 
-    def nvidia_smi(self, answer: str, *, status: int = 0, stream: int = 1) -> None:
-        self.program("nvidia-smi", f"#!/bin/sh\necho '{answer}' >&{stream}\nexit {status}\n")
+    def nvidia_smi(self, answer: str, *, status: int = 0, used_mib: int = 0) -> None:
+        asked = f"case \"$1\" in *memory.used*) echo {used_mib};; *) echo '{answer}';; esac"
+        self.program("nvidia-smi", f"#!/bin/sh\n{asked}\nexit {status}\n")
 
-    def trtllm_build(self, fail: int | str = 0) -> None:
-        self.program("trtllm-build", f"#!{sys.executable}\n{TRTLLM_BUILD.format(fail=fail)}")
+    def trtllm_build(self, fail: int | str = 0, more: int = 0, without: str = "") -> None:
+        """`fail`: its exit status or last words; `more`: bytes in each engine; `without`: a flag it lacks."""
+        known = [name for name in FLAGS if name != without]
+        script = TRTLLM_BUILD.format(fail=fail, more=more, known=known)
+        self.program("trtllm-build", f"#!{sys.executable}\n{script}")
 
     def versions(self, **versions: str) -> None:
         for name, version in versions.items():
@@ -168,3 +215,7 @@ def calibrated(model: Path, root: Path) -> None:
     scales = [KNOWN_SCALE] * read_shape(model).num_hidden_layers
     facts = {"source": source_state(model), "own_samples": False, "conversations": 1, "tokens": 1}
     file.write_text(json.dumps(facts | {"scales": scales}))
+
+
+def profiles_of(name: str) -> Profile:
+    return profiles()[name]

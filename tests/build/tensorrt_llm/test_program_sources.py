@@ -1,4 +1,4 @@
-"""Whatever NVIDIA's programs are given stands in program_sources.toml with its source, and nothing else does."""
+"""What NVIDIA's programs are given stands in program_sources.toml with its source, and nothing else does."""
 
 from __future__ import annotations
 
