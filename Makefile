@@ -19,6 +19,12 @@ MODEL ?=
 ifneq ($(MODEL),)
 export YOUTU_MODEL := $(MODEL)
 endif
+ifneq ($(ENGINE),)
+export YOUTU_ENGINE := $(ENGINE)
+endif
+ifneq ($(PROFILE),)
+export YOUTU_PROFILE := $(PROFILE)
+endif
 ARGS ?=
 
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
@@ -43,12 +49,23 @@ help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*##  ?(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 .PHONY: serve
-serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | name on the hub | folder | file.gguf]
+serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | hub name | folder | file.gguf] [ENGINE=tensorrt_llm]
 	@exec .venv/bin/python -m serve
 
 .PHONY: engine
-engine: .venv/.stamp  ## fetch MODEL and convert it to an int8 engine in var/engines, without serving it
-	@exec .venv/bin/python -m build "$(or $(MODEL),demo)"
+engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=tensorrt_llm PROFILE=8gb|24gb|int8-kv on a GPU]
+	@case "$(ENGINE)" in
+	""|llama_cpp) exec .venv/bin/python -m build "$(or $(MODEL),demo)" ;;
+	tensorrt_llm) ;;
+	*) echo "ENGINE=$(ENGINE) is not known: it is llama_cpp or tensorrt_llm" >&2; exit 1 ;;
+	esac
+	.venv/bin/python -m build.tensorrt_llm "$(or $(MODEL),demo)" --profile "$(or $(PROFILE),8gb)" \
+		--data-dir "$(or $(YOUTU_DATA_DIR),var)"
+	exec .venv/bin/python -m serve.fill
+
+.PHONY: verify-gpu
+verify-gpu: .venv/.stamp  ## check on a GPU, in NVIDIA's container, all that could not be checked without one [MODEL] [PROFILE]
+	@exec .venv/bin/python -m serve.verify_gpu $(ARGS)
 
 .PHONY: install
 install: .venv/.stamp  ## make .venv, which serving runs in

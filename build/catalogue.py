@@ -1,6 +1,7 @@
 """What MODEL= may be: a name of catalogue.toml, a folder, a .gguf file, or the id of a model on the hub.
 
-This module only decides which; it opens no checkpoint and no connection.
+This module only decides which, and reads the GPU engine's profiles out of the same file; it opens no
+checkpoint and no connection.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from build.errors import BuildError
 
@@ -22,6 +23,34 @@ else:
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How NVIDIA's own converter makes a TensorRT-LLM checkpoint of a model; the file explains the fields."""
+
+    converter: str
+    options: list[str]
+    dtype: str
+    files: list[str]
+    engine_bytes: int
+    kv_bytes_per_token: int
+    pickled: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a TensorRT-LLM engine is built and run; the file explains the fields."""
+
+    name: str
+    card_gib: int
+    max_batch_size: int
+    max_seq_len: int
+    max_num_tokens: int
+    kv_cache: Literal["bf16", "int8"]
+    kv_cache_free_gpu_mem_fraction: float
+    enable_kv_cache_reuse: bool
+    enable_chunked_context: bool
 
 
 @dataclass(frozen=True)
@@ -38,6 +67,7 @@ class Entry:
     repo: str | None = None
     checkpoint: str | None = None
     demo: bool = False
+    tensorrt_llm: Converter | None = None
 
 
 @dataclass(frozen=True)
@@ -59,14 +89,15 @@ def catalogue() -> tuple[Entry, ...]:
     """The entries of catalogue.toml; ValueError names one with a wrong key, or with another's name."""
     known = {field.name: field for field in fields(Entry)}
     entries, names = [], set()
-    for number, table in enumerate(tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["model"]):
+    for number, table in enumerate(_tables("model")):
         where = f"{CATALOGUE.name}: model {table.get('name', number)}"
         if unknown := sorted(set(table) - set(known)):
             raise ValueError(f"{where} has the unknown key {unknown[0]}")
         if ("repo" in table) == ("checkpoint" in table):
             raise ValueError(f"{where} needs exactly one of repo and checkpoint")
         try:
-            entry = Entry(**{**table, "aliases": tuple(table.get("aliases", ()))})
+            converter = Converter(**table["tensorrt_llm"]) if "tensorrt_llm" in table else None
+            entry = Entry(**{**table, "aliases": tuple(table.get("aliases", ())), "tensorrt_llm": converter})
         except TypeError as error:
             raise ValueError(f"{where}: {error}") from None
         for name in {entry.name, *entry.aliases}:
@@ -75,6 +106,32 @@ def catalogue() -> tuple[Entry, ...]:
             names.add(name)
         entries.append(entry)
     return tuple(entries)
+
+
+@cache
+def profiles() -> dict[str, Profile]:
+    """Name -> profile, as catalogue.toml has them; ValueError names a wrong one."""
+    found = {}
+    for number, table in enumerate(_tables("profile")):
+        where = f"{CATALOGUE.name}: profile {table.get('name', number)}"
+        try:
+            profile = Profile(**table)
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if profile.kv_cache not in ("bf16", "int8"):
+            raise ValueError(f"{where}: kv_cache must be bf16 or int8, found {profile.kv_cache!r}")
+        if profile.kv_cache == "int8" and (profile.enable_kv_cache_reuse or profile.enable_chunked_context):
+            raise ValueError(
+                f"{where}: an int8 KV cache goes with neither reuse nor chunked context (both need paged "
+                "context attention, which TensorRT-LLM has for 16-bit caches only)"
+            )
+        found[profile.name] = profile
+    return found
+
+
+def _tables(name: str) -> list[dict[str, Any]]:
+    tables: list[dict[str, Any]] = tomllib.loads(CATALOGUE.read_text(encoding="utf-8")).get(name, [])
+    return tables
 
 
 def resolve(model: str) -> Source:

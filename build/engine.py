@@ -51,6 +51,8 @@ def make_engine(
     source = resolve(model)
     if weights is not None and source.kind == "gguf":
         raise BuildError(f"--weights {weights} does not go with {source}: a .gguf file is served as it is")
+    if source.entry is not None and source.entry.tensorrt_llm is not None:
+        raise BuildError(f"{model} is for the GPU engine only: give ENGINE=tensorrt_llm")
     wanted = weights or (source.entry.weights if source.entry else "q8_0")
     if wanted not in WEIGHTS:
         raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {wanted!r}")
@@ -62,7 +64,7 @@ def make_engine(
 
 
 def _make(source: Source, weights: str, root: Path, progress: Report) -> EngineInfo:
-    folder = _folder(source, weights, root)
+    folder = engine_folder(source, weights, root)
     if ready := _ready(folder, source, root):
         return ready
     with locked(folder.with_name(f".{folder.name}.lock"), f"building {folder.name}"):
@@ -85,9 +87,9 @@ def _make(source: Source, weights: str, root: Path, progress: Report) -> EngineI
     return EngineInfo.load(folder)
 
 
-def _folder(source: Source, weights: str, root: Path) -> Path:
-    """The same place for the same source; another for another source of the same name, or other weights."""
-    mark = hashlib.sha256(f"{source} {weights}".encode()).hexdigest()[:8]
+def engine_folder(source: Source, kind: str, root: Path) -> Path:
+    """The same place for the same source; another for another source of the same name, or another kind."""
+    mark = hashlib.sha256(f"{source} {kind}".encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.model_id).strip(".-") or "model"
     return root / "engines" / f"{name}-{mark}"
 
@@ -101,11 +103,11 @@ def _ready(folder: Path, source: Source, root: Path) -> EngineInfo | None:
     except BuildError as error:
         log.warning("%s", error)
         return None
-    now = _fingerprint(source, root)
+    now = fingerprint(source, root)
     return info if now is None or now == info.fingerprint else None
 
 
-def _fingerprint(source: Source, root: Path) -> str | None:
+def fingerprint(source: Source, root: Path) -> str | None:
     """The state of a source: commit of a download, else sizes and times of files. None: nothing to compare.
 
     An engine outlives its download, which may be deleted to make room.
@@ -131,7 +133,7 @@ def _build(source: Source, weights: str, root: Path, building: Path, progress: R
         checkpoint = fetch(source.repo, root, progress, check=read_shape, headroom=ENGINE_SHARE).path
     if checkpoint is None:
         raise AssertionError(f"{source} is nowhere")
-    state = _fingerprint(source, root)
+    state = fingerprint(source, root)
 
     if source.kind == "gguf":
         from build.gguf_intake import take_in
@@ -154,7 +156,7 @@ def _build(source: Source, weights: str, root: Path, building: Path, progress: R
         description=described,
         chat_template=(building / CHAT_TEMPLATE).is_file(),
         gguf_bytes=(building / GGUF).stat().st_size,
-        gguf_sha256=_sha256(building / GGUF, progress),
+        gguf_sha256=file_sha256(building / GGUF, progress),
         versions={library: version(library) for library in ("gguf", "numpy", "tokenizers")},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         path=building,
@@ -192,7 +194,8 @@ def _convert(
     )
 
 
-def _sha256(path: Path, progress: Report) -> str:
+def file_sha256(path: Path, progress: Report) -> str:
+    """Hexadecimal; its reading is reported."""
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(8 << 20):

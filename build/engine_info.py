@@ -1,6 +1,7 @@
 """engine.json: what an engine folder holds, written by the build and read by whoever serves it.
 
-Nothing but the standard library is needed to read one.
+`ServedModel` is what every kind of engine tells, `EngineInfo` the CPU engine's; build/tensorrt_llm has the
+GPU engine's. Nothing but the standard library is needed to read one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from build.errors import BuildError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FORMAT = 1  # raise it when engines made before must be made again
 ENGINE_JSON, GGUF, TOKENIZER, CHAT_TEMPLATE = (
@@ -41,12 +45,11 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class EngineInfo(ModelFacts):
-    """The contents of engine.json, and the folder it is in.
+class ServedModel(ModelFacts):
+    """The part of engine.json that every engine has, and the folder it is in.
 
-    `source` says in words where the model came from, `fingerprint` in which state; `gguf_bytes` and
-    `gguf_sha256` belong to model.gguf, which is a link when the source is a .gguf file. Without
-    `chat_template` the model completes raw prompts only.
+    `source` says in words where the model came from, `fingerprint` in which state. Without `chat_template`
+    the model completes raw prompts only.
     """
 
     model_id: str
@@ -55,15 +58,9 @@ class EngineInfo(ModelFacts):
     demo: bool
     description: str
     chat_template: bool
-    gguf_bytes: int
-    gguf_sha256: str
     versions: dict[str, str]
     created: str
     path: Path
-
-    @property
-    def gguf(self) -> Path:
-        return self.path / GGUF
 
     def takes_tools(self) -> bool:
         """Whether the chat template reads the variable `tools`."""
@@ -83,7 +80,7 @@ class EngineInfo(ModelFacts):
         draft.replace(self.path / ENGINE_JSON)
 
     @classmethod
-    def load(cls, path: Path) -> EngineInfo:
+    def load(cls, path: Path) -> Self:
         """Read the engine folder `path`; BuildError names the file or field that is missing or wrong."""
         try:
             content = json.loads((path / ENGINE_JSON).read_text(encoding="utf-8"))
@@ -108,6 +105,24 @@ class EngineInfo(ModelFacts):
         for name in needed:
             if not (self.path / name).is_file():
                 raise BuildError(f"{self.path / name} is missing; build the engine again")
+
+
+@dataclass(frozen=True)
+class EngineInfo(ServedModel):
+    """The CPU engine's: `gguf_bytes` and `gguf_sha256` belong to model.gguf.
+
+    That is a link when the source is a .gguf file.
+    """
+
+    gguf_bytes: int
+    gguf_sha256: str
+
+    @property
+    def gguf(self) -> Path:
+        return self.path / GGUF
+
+    def _check_files(self) -> None:
+        super()._check_files()
         if not self.gguf.is_file():
             gone = (
                 f"points to {self.gguf.readlink()}, which is gone" if self.gguf.is_symlink() else "is missing"

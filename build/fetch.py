@@ -14,7 +14,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,16 @@ def fetch(
     check: Callable[[Path], Any] | None = None,
     headroom: float = 0.0,
     retry: Retry | None = None,
+    more: Sequence[str] = (),
+    pickled: bool = False,
 ) -> Fetched:
     """The checkpoint `repo` of the hub in `data_dir`/downloads, at the commit that "main" is at the time.
 
     A checkpoint that is whole already is returned without a request. `check` is called with the folder when
     the small files are there, before the weights, and may raise. `headroom` is disk space the caller needs
-    afterwards, as a share of the weights. BuildError says what to do: no network, no such model, not
-    allowed, damaged, disk full.
+    afterwards, as a share of the weights. `more` are names or globs of further small files; `pickled` weights
+    are pytorch_model*.bin. BuildError says what to do: no network, no such model, not allowed, damaged, disk
+    full.
     """
     if done := fetched(repo, data_dir):
         return done
@@ -62,14 +66,16 @@ def fetch(
             return done
         hub = Hub(repo, retry or Retry())
         revision, listed = hub.listing()
-        _refuse_other_formats(hub, listed)
+        single = "pytorch_model.bin" if pickled else "model.safetensors"
+        _refuse_other_formats(hub, listed, Path(single).suffix)
         folder.mkdir(parents=True, exist_ok=True)
-        small = [listed[name] for name in SMALL_FILES if name in listed]
+        wanted = (*SMALL_FILES, f"{single}.index.json", *more)
+        small = [listed[name] for name in _matching(listed, wanted)]
         transfer = _Transfer(hub, revision, folder, progress)
         transfer.get(small, total=sum(file.size for file in small))
         if check is not None:
             check(folder)
-        weights = _weights(hub, folder, listed)
+        weights = _weights(hub, folder, listed, single)
         missing = sum(file.size - transfer.present(file) for file in weights)
         _refuse_full_disk(hub, folder, missing, int(headroom * sum(file.size for file in weights)))
         transfer.get(weights, total=sum(file.size for file in (*small, *weights)))
@@ -142,20 +148,26 @@ class _Transfer:
         return digest.hexdigest() == file.checksum
 
 
-def _refuse_other_formats(hub: Hub, listed: dict[str, RemoteFile]) -> None:
+def _matching(listed: dict[str, RemoteFile], patterns: Sequence[str]) -> list[str]:
+    """Plain names that fit a pattern, in the order of the patterns."""
+    names = [name for name in listed if PLAIN_NAME.fullmatch(name)]
+    return list(dict.fromkeys(name for pattern in patterns for name in names if fnmatch(name, pattern)))
+
+
+def _refuse_other_formats(hub: Hub, listed: dict[str, RemoteFile], suffix: str) -> None:
     if "config.json" not in listed:
         hint = "; give one of its .gguf files as MODEL=" if any(n.endswith(".gguf") for n in listed) else ""
         raise BuildError(f"{hub.repo} on {hub.endpoint} has no config.json, so it is no checkpoint{hint}")
-    if not any(name.endswith(".safetensors") for name in listed):
+    if not any(name.endswith(suffix) for name in listed):
         raise BuildError(
-            f"{hub.repo} on {hub.endpoint} has no .safetensors file, the one format of weights read here"
+            f"{hub.repo} on {hub.endpoint} has no {suffix} file, the one format of weights read here"
         )
 
 
-def _weights(hub: Hub, folder: Path, listed: dict[str, RemoteFile]) -> list[RemoteFile]:
-    """The files that hold the weights: those of the index, else model.safetensors."""
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
+def _weights(hub: Hub, folder: Path, listed: dict[str, RemoteFile], single: str) -> list[RemoteFile]:
+    """The files that hold the weights: those of the index, else `single`."""
+    index = folder / f"{single}.index.json"
+    names = [single]
     if index.name in listed:
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

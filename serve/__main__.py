@@ -17,12 +17,12 @@ from types import FrameType
 from typing import TextIO
 
 from build.engine import make_engine
-from build.engine_info import EngineInfo
 from build.errors import BuildError
 from build.progress import TerminalProgress
+from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import preflight, terminal
 from serve.launch import Server, answers, programs, say
-from serve.repository import RepositoryError
+from serve.repository import Engine, RepositoryError
 from serve.settings import Settings, SettingsError, reachable
 
 
@@ -61,10 +61,13 @@ def _serve() -> int:
     lock = _only_one(settings.data_dir)
     progress = TerminalProgress()
     try:
-        engine = make_engine(settings.model, settings.data_dir, progress=progress)
+        engine = _engine(settings, progress)
     finally:
         progress.close()
-    _refuse(preflight.before_start(settings, engine))
+    if isinstance(engine, TensorRTEngineInfo):
+        _refuse(preflight.before_start_on_gpu(settings, engine))
+    else:
+        _refuse(preflight.before_start(settings, engine))
     say(f"starting Triton and the frontend with {engine.model_id} (logs: {settings.data_dir / 'log'})")
     ready = {
         "triton": lambda: answers(settings.triton_host, settings.http_port, "/v2/health/ready"),
@@ -73,6 +76,14 @@ def _serve() -> int:
     started = programs(settings, engine)
     with lock:
         return Server(started, settings.data_dir, ready, lambda: _announce(settings, engine, begun)).run()
+
+
+def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
+    if settings.engine == "tensorrt_llm":
+        from build.tensorrt_llm.engine import engine_to_serve
+
+        return engine_to_serve(settings.model, settings.data_dir, settings.profile, progress=progress)
+    return make_engine(settings.model, settings.data_dir, progress=progress)
 
 
 def _refuse(faults: list[str]) -> None:
@@ -92,7 +103,7 @@ def _only_one(data_dir: Path) -> TextIO:
     return lock
 
 
-def _announce(settings: Settings, engine: EngineInfo, begun: float) -> None:
+def _announce(settings: Settings, engine: Engine, begun: float) -> None:
     web = f"http://{reachable(settings.host)}:{settings.port}"
     inside = f"{reachable(settings.triton_host)}"
     key = " -H 'Authorization: Bearer YOUR-KEY'" if settings.api_key else ""

@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from build.engine_info import EngineInfo
 from serve import processes, triton
 from serve.guard import STOP
 from serve.logs import Followed
-from serve.repository import render
+from serve.repository import Engine, models, render
 from serve.settings import Settings, reachable
 from serve.supervisor import AFTER_GRACE, Program, Supervisor
 
@@ -37,10 +36,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def programs(settings: Settings, engine: EngineInfo) -> list[Program]:
+def programs(settings: Settings, engine: Engine) -> list[Program]:
     """Triton and the frontend, with the files they need written to the data folder."""
     run = settings.data_dir.resolve() / "run"
-    found = triton.find()
+    found = triton.find(settings)
     repository = render(settings, engine, run / "model_repository")
     backends = triton.lay_out_backend(found, run / "backends")
     prefix = triton.shared_memory_prefix(settings.data_dir)
@@ -48,7 +47,7 @@ def programs(settings: Settings, engine: EngineInfo) -> list[Program]:
     return [
         Program(
             "triton",
-            triton.command(found, settings, repository, backends),
+            triton.command(found, settings, repository, backends, models(settings)),
             grace=settings.drain_timeout + 5,  # its own exit timeout, and unloading the models
             environment=triton.environment(found),
             guard_options=["--models", "--shared-memory", prefix],

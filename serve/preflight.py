@@ -19,6 +19,9 @@ from pathlib import Path
 from build.catalogue import resolve
 from build.engine_info import ENGINE_JSON, EngineInfo
 from build.errors import BuildError
+from build.tensorrt_llm import machine as gpu_machine
+from build.tensorrt_llm import sizes
+from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import gguf_header, triton
 from serve.settings import PREFIX, Settings
 
@@ -53,7 +56,7 @@ def before_build(settings: Settings, machine: Machine | None = None) -> list[str
     machine = machine or Machine()
     faults = []
     try:
-        triton.find()
+        triton.find(settings)
     except triton.TritonMissing as error:
         faults.append(str(error))
     faults += ports_in_use(settings)
@@ -81,6 +84,30 @@ def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None
             f"{weights / GB:.1f}, KV cache {cache / GB:.1f} for {settings.slots} slots of {settings.context} "
             f"tokens, programs {PROGRAMS / GB:.1f}), and {free / GB:.1f} GB are free: end other programs, or "
             f"set {PREFIX}SLOTS or {PREFIX}CONTEXT lower"
+        )
+    return faults
+
+
+def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[str]:
+    """Context against what the engine was built for, its tokenizer, and the GPU's free memory."""
+    faults = []
+    if settings.context > engine.max_seq_len:
+        faults.append(
+            f"{PREFIX}CONTEXT is {settings.context}, but the engine was built for {engine.max_seq_len} "
+            f"tokens (profile {engine.profile}): set it to that or less, or {PREFIX}PROFILE to another"
+        )
+    if not engine.tokenizer_json:
+        faults.append(
+            f"{engine.model_id} has no tokenizer.json, which youtu_llm tokenises with: its engine in "
+            f"{engine.engine_dir} can be served with NVIDIA's own models only (docs/tensorrt_llm.md)"
+        )
+    profile = engine.run_profile()
+    needed = sizes.sizes(profile, 0, weights=engine.engine_bytes, kv_per_token=1)
+    wanted = sizes.DRIVER_BYTES + needed.weights + needed.buffers
+    if (free := gpu_machine.gpu().free) < wanted:
+        faults.append(
+            f"too little GPU memory: {engine.model_id} needs {wanted / GB:.1f} GB and its KV cache, and "
+            f"{free / GB:.1f} GB are free: end what else holds it (nvidia-smi lists it)"
         )
     return faults
 

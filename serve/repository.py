@@ -9,42 +9,61 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build.engine_info import TOKENIZER, EngineInfo
+from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve.settings import Settings, reachable
-from serve.triton import MODELS
 
 COMMITTED = Path(__file__).resolve().parent.parent / "model_repository"
 CONFIG = "config.pbtxt"
-OF_THE_ENGINE_KIND = {"tokens_per_block"}  # the same in every deployment: stays as committed
+# The same in every deployment: stay as committed.
+FIXED = {
+    "llama_cpp": {"tokens_per_block"},
+    "tensorrt_llm": {
+        "FORCE_CPU_ONLY_INPUT_TENSORS",
+        "executor_worker_path",
+        "gpt_model_type",
+        "max_beam_width",
+        "batch_scheduler_policy",
+        "exclude_input_in_output",
+        "cancellation_check_period_ms",
+        "stats_check_period_ms",
+        "normalize_log_probs",
+        "tokenizer_dir",
+        "xgrammar_tokenizer_info_path",
+        "guided_decoding_backend",
+    },
+}
+Engine = EngineInfo | TensorRTEngineInfo
 
 
 class RepositoryError(Exception):
     """The committed model repository does not fit this code; the message names model and parameter."""
 
 
-def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, str]]:
+def models(settings: Settings) -> tuple[str, str]:
+    """The models in the order they are loaded: youtu_llm calls the engine."""
+    return settings.engine, "youtu_llm"
+
+
+def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
     """Model -> its parameters, as Triton's configuration wants them: strings."""
-    folder = engine.path.resolve()
-    shared = {
-        "context": str(settings.context),
-        "slots": str(settings.slots),
-        "queue": str(settings.queue),
-    }
+    if isinstance(engine, TensorRTEngineInfo):
+        own = _of_tensorrt_llm(engine)
+        facts = _facts(slots=engine.max_batch_size, tokens_per_block=engine.tokens_per_block)
+    else:
+        own = _of_llama_cpp(settings, engine)
+        facts = _facts(slots=settings.slots, guided_decoding=True, top_log_probs=20)
     return {
-        "llama_cpp": shared
+        settings.engine: own,
+        "youtu_llm": facts
         | {
-            "gguf": str(engine.gguf.absolute()),
-            "tokenizer": str(folder / TOKENIZER),
-            "threads": str(settings.threads),
-            "prefill_chunk": str(settings.prefill_chunk),
-            "kv_type": settings.kv_type,
-        },
-        "youtu_llm": shared
-        | {
+            "context": str(settings.context),
+            "queue": str(settings.queue),
             "model_id": engine.model_id,
             "demo": str(engine.demo).lower(),
             "description": engine.description,
@@ -53,44 +72,85 @@ def parameters(settings: Settings, engine: EngineInfo) -> dict[str, dict[str, st
             "repetition_penalty": str(settings.repetition_penalty),
             "enable_thinking": {"auto": "", "on": "true", "off": "false"}[settings.thinking],
             "tools": str(engine.takes_tools()).lower(),
-            "engine_dir": str(folder),
+            "engine_dir": str(engine.path.resolve()),
             "engine_url": f"{_bracketed(reachable(settings.triton_host))}:{settings.grpc_port}",
-            "engine_model": "llama_cpp",
-            "guided_decoding": "true",
-            "top_log_probs": "20",
+            "engine_model": settings.engine,
         },
     }
 
 
-def render(settings: Settings, engine: EngineInfo, target: Path, committed: Path = COMMITTED) -> Path:
+def _facts(
+    *, slots: int, tokens_per_block: int = 1, guided_decoding: bool = False, top_log_probs: int = 0
+) -> dict[str, str]:
+    """What youtu_llm must know of the engine behind it."""
+    return {
+        "slots": str(slots),
+        "tokens_per_block": str(tokens_per_block),
+        "guided_decoding": str(guided_decoding).lower(),
+        "top_log_probs": str(top_log_probs),
+    }
+
+
+def _of_llama_cpp(settings: Settings, engine: EngineInfo) -> dict[str, str]:
+    return {
+        "context": str(settings.context),
+        "slots": str(settings.slots),
+        "queue": str(settings.queue),
+        "gguf": str(engine.gguf.absolute()),
+        "tokenizer": str(engine.path.resolve() / TOKENIZER),
+        "threads": str(settings.threads),
+        "prefill_chunk": str(settings.prefill_chunk),
+        "kv_type": settings.kv_type,
+    }
+
+
+def _of_tensorrt_llm(engine: TensorRTEngineInfo) -> dict[str, str]:
+    profile = engine.run_profile()
+    return {
+        "gpt_model_path": str(engine.engine_dir.resolve()),
+        "kv_cache_free_gpu_mem_fraction": str(profile.kv_cache_free_gpu_mem_fraction),
+        "enable_kv_cache_reuse": str(profile.enable_kv_cache_reuse).lower(),
+        "enable_chunked_context": str(profile.enable_chunked_context).lower(),
+    }
+
+
+def render(settings: Settings, engine: Engine, target: Path, committed: Path = COMMITTED) -> Path:
     """Write the repository to the folder `target`, replacing what is there. Raises RepositoryError."""
     draft = target.with_name(f".{target.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     values = parameters(settings, engine)
-    for model in MODELS:
+    for model in models(settings):
         shutil.copytree(committed / model, draft / model, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        config = draft / model / CONFIG
-        config.write_text(
-            _filled_in(model, config.read_text(encoding="utf-8"), values[model]), encoding="utf-8"
-        )
+        path = draft / model / CONFIG
+        config = _filled_in(model, path.read_text(encoding="utf-8"), values[model])
+        if isinstance(engine, TensorRTEngineInfo) and model == settings.engine:
+            _fill_batching(config, batch_size=engine.max_batch_size, queue=settings.queue)
+        path.write_text(text_format.MessageToString(config, as_utf8=True), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
     return target
 
 
-def _filled_in(model: str, text: str, values: dict[str, str]) -> str:
+def _fill_batching(config: Any, *, batch_size: int, queue: int) -> None:
+    """What NVIDIA's backend reads beside parameters; its executor's own queue gets the queue's size too."""
+    config.max_batch_size = batch_size
+    config.dynamic_batching.preferred_batch_size[:] = [batch_size]
+    config.dynamic_batching.default_queue_policy.max_queue_size = queue
+
+
+def _filled_in(model: str, text: str, values: dict[str, str]) -> Any:
     try:
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         raise RepositoryError(f"{model}/{CONFIG}: {error}") from error
-    committed = set(config.parameters) - OF_THE_ENGINE_KIND
+    committed = set(config.parameters) - FIXED.get(model, set())
     if odd := committed.symmetric_difference(values):
         name = min(odd)
         fault = "is not known to serve/repository.py" if name in committed else "is missing"
         raise RepositoryError(f"{model}/{CONFIG}: parameter {name} {fault}")
     for name, value in values.items():
         config.parameters[name].string_value = value
-    return text_format.MessageToString(config, as_utf8=True)
+    return config
 
 
 def _bracketed(host: str) -> str:

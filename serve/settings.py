@@ -64,6 +64,16 @@ class Settings(BaseModel):
         description="What to serve: `demo`, a name on the Hugging Face hub, a checkpoint folder or a "
         "`.gguf` file. `MODEL=` of make sets it.",
     )
+    engine: Literal["llama_cpp", "tensorrt_llm"] = Field(
+        default="llama_cpp",
+        description="What computes: `llama_cpp` on any CPU, `tensorrt_llm` on an NVIDIA GPU, inside NVIDIA's "
+        "container (docs/tensorrt_llm.md). `ENGINE=` of make sets it.",
+    )
+    profile: Name = Field(
+        default="8gb",
+        description="How the GPU engine is built and run: a profile of build/catalogue.toml, `8gb`, `24gb` "
+        "or `int8-kv`. `PROFILE=` of make sets it.",
+    )
     data_dir: Path = Field(default=Path("var"), description="Folder for downloads, engines, run-time files.")
 
     host: Name = Field(
@@ -106,7 +116,8 @@ class Settings(BaseModel):
         default=4,
         ge=1,
         le=256,
-        description="Requests that generate at once, each with its part of the KV cache.",
+        description="Requests that generate at once, each with its part of the KV cache. For the CPU engine; "
+        "the GPU engine's profile has its own.",
     )
     queue: int = Field(
         default=64,
@@ -130,12 +141,13 @@ class Settings(BaseModel):
         default=64,
         ge=8,
         le=4096,
-        description="Prompt tokens per engine step. Smaller: running answers and cancels wait less. "
-        "Larger: long prompts are read a little faster.",
+        description="Prompt tokens per step of the CPU engine. Smaller: running answers and cancels wait "
+        "less. Larger: long prompts are read a little faster.",
     )
     kv_type: Literal["f16", "f32", "q8_0"] = Field(
         default="f16",
-        description="Number format of the KV cache. `q8_0` halves its memory; `f32` is for comparisons.",
+        description="Number format of the CPU engine's KV cache. `q8_0` halves its memory; `f32` is for "
+        "comparisons.",
     )
 
     temperature: float = Field(

@@ -1,9 +1,9 @@
-"""Where Triton is and how it is started: the server binary of the nvidia-pytriton wheel.
+"""Where Triton is and how it is started: the binary of the nvidia-pytriton wheel, or of NVIDIA's container.
 
 The wheel brings the binary, its Python backend and one stub program per Python version; the stub needs
-the libpython of the running version, which the wheel does not bring. This module finds these parts, lays
-a backend folder together, and writes the command line and the environment. It starts nothing and knows
-no model's inside.
+the libpython of the running version, which the wheel does not bring. The container, where the GPU engine is
+served, has all of it and the tensorrtllm backend. This module finds these parts, lays a backend folder
+together, and writes the command line and the environment. It starts nothing and knows no model's inside.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
@@ -19,12 +20,19 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from build.tensorrt_llm.machine import IMAGE, docker_run
 from serve.settings import Settings
 
-MODELS = ("llama_cpp", "youtu_llm")  # in the order they are loaded: youtu_llm calls llama_cpp
+CONTAINER = Path("/opt/tritonserver/bin")  # where NVIDIA's container has tritonserver; on its PATH too
 MACHINES = ("x86_64", "aarch64")
 GLIBC = (2, 35)
 STUB = "triton_python_backend_stub"
+# Without these it looks for a GPU at every start, and complains.
+WITHOUT_GPU = {
+    "allow-gpu-metrics": "false",
+    "pinned-memory-pool-byte-size": 0,
+    "cuda-memory-pool-byte-size": "0:0",
+}
 
 
 class TritonMissing(Exception):
@@ -33,16 +41,45 @@ class TritonMissing(Exception):
 
 @dataclass(frozen=True)
 class Triton:
-    """The parts of Triton for this Python. `libpython` is a file."""
+    """The parts of Triton for this Python. `libpython` is a file; None where the stub finds it by itself."""
 
     server: Path
     backend: Path
     stub: Path
-    libpython: Path
+    libpython: Path | None
 
 
-def find() -> Triton:
-    """Find all parts. Raises TritonMissing for the first that is not there."""
+def find(settings: Settings) -> Triton:
+    """The parts that the engine of `settings` needs. Raises TritonMissing for the first that is not there."""
+    return find_in_container(settings) if settings.engine == "tensorrt_llm" else find_in_wheel()
+
+
+def find_in_container(settings: Settings) -> Triton:
+    """The container's Triton and the backends beside it. TritonMissing, outside of it, says how to get in."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(CONTAINER)))
+    found = shutil.which("tritonserver", path=path)
+    backends = Path(found).parent.parent / "backends" if found else None
+    if found is None or backends is None or not (backends / "tensorrtllm").is_dir():
+        variables = {"ENGINE": settings.engine, "MODEL": settings.model, "PROFILE": settings.profile}
+        raise TritonMissing(
+            "the engine tensorrt_llm is served inside NVIDIA's container, and there is no tritonserver with "
+            f"a tensorrtllm backend here; start it there: {docker_run(['make', 'serve'], variables)}"
+        )
+    stub = backends / "python" / STUB
+    if not stub.is_file():
+        raise TritonMissing(f"{stub} is missing: take {IMAGE}")
+    linked = re.search(rb"libpython(3\.\d+)\.so", stub.read_bytes())
+    version = linked.group(1).decode() if linked else None
+    if version != sysconfig.get_python_version():
+        raise TritonMissing(
+            f"Triton runs its models in Python {version}, and this is {sysconfig.get_python_version()}: make "
+            f"clean, then start with PYTHON=python{version}"
+        )
+    return Triton(Path(found), backends / "python", stub, libpython=None)
+
+
+def find_in_wheel() -> Triton:
+    """The wheel's Triton. Raises TritonMissing for the first part that is not there."""
     unsupported = _unsupported(platform.system(), platform.machine(), platform.libc_ver())
     if unsupported:
         raise TritonMissing(unsupported)
@@ -97,7 +134,12 @@ def shared_memory_prefix(data_dir: Path) -> str:
 
 
 def lay_out_backend(triton: Triton, folder: Path) -> Path:
-    """Make `folder` a backend directory for Triton (replacing it): links to the backend and to our stub."""
+    """Make `folder` a backend directory for Triton (replacing it): links to the backend and to our stub.
+
+    The container's is whole as it is, and is returned in its place.
+    """
+    if triton.libpython is None:
+        return triton.backend.parent
     shutil.rmtree(folder, ignore_errors=True)
     python = folder / "python"
     python.mkdir(parents=True)
@@ -106,8 +148,10 @@ def lay_out_backend(triton: Triton, folder: Path) -> Path:
     return folder
 
 
-def command(triton: Triton, settings: Settings, repository: Path, backends: Path) -> list[str]:
-    """tritonserver's command line. Strict readiness: ready means that every model is."""
+def command(
+    triton: Triton, settings: Settings, repository: Path, backends: Path, models: Sequence[str]
+) -> list[str]:
+    """tritonserver's command line, which loads `models` in order. Strict readiness: all of them are ready."""
     options = {
         "model-repository": repository,
         "backend-directory": backends,
@@ -121,16 +165,13 @@ def command(triton: Triton, settings: Settings, repository: Path, backends: Path
         "grpc-port": settings.grpc_port,
         "metrics-address": settings.triton_host,
         "metrics-port": settings.metrics_port,
-        # Without these three it looks for a GPU at every start, and complains.
-        "allow-gpu-metrics": "false",
-        "pinned-memory-pool-byte-size": 0,
-        "cuda-memory-pool-byte-size": "0:0",
+        **({} if settings.engine == "tensorrt_llm" else WITHOUT_GPU),
         "log-format": "ISO8601",
         "log-info": str(settings.log_level in ("debug", "info")).lower(),
         "log-warning": str(settings.log_level != "error").lower(),
         "log-verbose": int(settings.log_level == "debug"),
     }
-    loads = [f"--load-model={model}" for model in MODELS]
+    loads = [f"--load-model={model}" for model in models]
     traces = []
     if settings.otlp_endpoint:
         url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
@@ -150,7 +191,5 @@ def environment(triton: Triton) -> dict[str, str]:
     The stub starts its Python in isolated mode, where PYTHONPATH counts for nothing: it finds the packages
     because the first `python3` on the PATH is the virtual environment's.
     """
-    return {
-        "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "LD_LIBRARY_PATH": str(triton.libpython.parent),
-    }
+    path = {"PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    return path if triton.libpython is None else path | {"LD_LIBRARY_PATH": str(triton.libpython.parent)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -116,3 +117,32 @@ def test_length_only_when_the_limit_was_reached_without_an_end() -> None:
     assert answer([*b"ab"], limit=2)[-1]["finish_reason"] == [b"length"]
     assert answer([*b"a", END], limit=2)[-1]["finish_reason"] == [b"stop"]
     assert answer([*b"ab"], limit=2, stop_words=("b",))[-1]["finish_reason"] == [b"stop"]
+
+
+def test_an_engine_of_nvidias_kind() -> None:
+    """It pads, tells all log-probs again each time, and counts time from another beginning than 1970."""
+    reply = Reply(WANTED, VOCABULARY, limit=9, thinking=False)
+    before = time.time_ns()
+    ids = list(b"abc")
+    for i, token in enumerate(ids):
+        log_probs = [-float(id) for id in ids[: i + 1]]
+        reply.take({"output_ids": [token, -1], "sequence_length": [1], "output_log_probs": log_probs})
+    reply.take(
+        {
+            "output_ids": [-1],
+            "sequence_length": [0],
+            "output_log_probs": [-float(id) for id in ids],
+            "arrival_time_ns": [1_000],
+            "first_token_time_ns": [2_000],
+            "last_token_time_ns": [5_000],
+            "acceptance_rate": [0.0],
+        }
+    )
+    reply.finish()
+    told = dict(reply.news(last=True) + reply.ending(prompt_tokens=1, arrival_ns=0, tokens_per_block=32))
+    assert told["text_output"].item() == b"abc"
+    assert told["finish_reason"].item() == b"stop"
+    assert told["output_log_probs"].tolist() == [[-97, -98, -99]]
+    first, last = (told[name].item() for name in ("first_token_time_ns", "last_token_time_ns"))
+    assert before < first < time.time_ns()
+    assert last - first == 3_000

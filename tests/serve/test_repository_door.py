@@ -31,6 +31,7 @@ def test_help_is_the_default_and_names_every_target() -> None:
     [
         (["MODEL=/some/folder"], {"YOUTU_MODEL": "/some/folder"}),
         (["YOUTU_PORT=9000", "YOUTU_SLOTS=2"], {"YOUTU_PORT": "9000", "YOUTU_SLOTS": "2"}),
+        (["ENGINE=tensorrt_llm", "PROFILE=24gb"], {"YOUTU_ENGINE": "tensorrt_llm", "YOUTU_PROFILE": "24gb"}),
     ],
 )
 def test_settings_on_makes_command_line_reach_the_server(

@@ -11,9 +11,11 @@ from pathlib import Path
 from serve import triton
 from serve.settings import Settings
 
+MODELS = ("llama_cpp", "youtu_llm")
+
 
 def test_the_backend_folder_has_library_helpers_and_our_stub(tmp_path: Path) -> None:
-    found = triton.find()
+    found = triton.find_in_wheel()
     (tmp_path / "backends" / "old").mkdir(parents=True)
     folder = triton.lay_out_backend(found, tmp_path / "backends")
     names = {part.name for part in (folder / "python").iterdir()}
@@ -25,7 +27,7 @@ def test_the_backend_folder_has_library_helpers_and_our_stub(tmp_path: Path) -> 
 
 
 def test_the_stub_finds_every_library(tmp_path: Path) -> None:
-    found = triton.find()
+    found = triton.find_in_wheel()
     environment = os.environ | triton.environment(found)
     listed = subprocess.run(["ldd", found.stub], env=environment, capture_output=True, text=True, check=True)
     assert "not found" not in listed.stdout
@@ -34,14 +36,14 @@ def test_the_stub_finds_every_library(tmp_path: Path) -> None:
 
 def test_the_first_python3_on_the_path_is_ours() -> None:
     """The stub is isolated: PYTHONPATH means nothing to it, `python3` on the PATH everything."""
-    first = triton.environment(triton.find())["PATH"].split(os.pathsep)[0]
+    first = triton.environment(triton.find_in_wheel())["PATH"].split(os.pathsep)[0]
     assert (Path(first) / "python3").exists()
     assert first == str(Path(sys.executable).parent)
 
 
 def test_the_binary_knows_every_option(tmp_path: Path) -> None:
-    found = triton.find()
-    command = triton.command(found, Settings(), tmp_path / "models", tmp_path / "backends")
+    found = triton.find_in_wheel()
+    command = triton.command(found, Settings(), tmp_path / "models", tmp_path / "backends", MODELS)
     environment = os.environ | triton.environment(found)
     shown = subprocess.run(
         [found.server, "--help"], env=environment, capture_output=True, text=True, check=False
@@ -61,7 +63,9 @@ def test_settings_reach_the_command_line(tmp_path: Path) -> None:
         drain_timeout=7.4,
         log_level="warning",
     )
-    command = triton.command(triton.find(), settings, tmp_path / "models", tmp_path / "backends")
+    command = triton.command(
+        triton.find_in_wheel(), settings, tmp_path / "models", tmp_path / "backends", MODELS
+    )
     for option in (
         f"--model-repository={tmp_path / 'models'}",
         f"--backend-directory={tmp_path / 'backends'}",

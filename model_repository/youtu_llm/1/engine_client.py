@@ -115,7 +115,8 @@ class EngineCall:
         try:
             for response in self._call:
                 if response.error_message:
-                    raise _error(response.error_message)
+                    # After the first line NVIDIA's backend has its own call stack.
+                    raise _error(response.error_message.splitlines()[0])
                 yield _values(response.infer_response)
         except grpc.RpcError as error:
             raise EngineError(

@@ -28,9 +28,10 @@ def engine_inputs(
         "streaming": np.array([[True]]),
         "return_perf_metrics": np.array([[True]]),
     }
-    if wanted.temperature == 0:  # both engines know greedy as top_k 1
+    # Both engines know greedy as top_k 1, and NVIDIA's refuses a top_p of 0.
+    if wanted.temperature == 0 or wanted.top_p == 0:
         inputs["runtime_top_k"] = np.array([[1]], np.int32)
-        del inputs["temperature"]
+        del inputs["temperature"], inputs["runtime_top_p"]
     elif wanted.top_k:
         inputs["runtime_top_k"] = np.array([[wanted.top_k]], np.int32)
     if ends:

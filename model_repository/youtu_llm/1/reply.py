@@ -21,6 +21,7 @@ Outputs = list[tuple[str, NDArray[Any]]]
 # Tensors that an engine sends beside its tokens, and where they go in Reply.
 _PERF = {
     "kv_cache_reused_blocks": "cached_blocks",
+    "arrival_time_ns": "engine_arrival_ns",
     "first_token_time_ns": "first_ns",
     "last_token_time_ns": "last_ns",
 }
@@ -29,7 +30,13 @@ _TOP = ("top_log_prob_ids", "top_log_probs")
 
 def asked_of_the_engine(wanted: TextRequest) -> tuple[str, ...]:
     """The engine's outputs that a reply is made of."""
-    return ("output_ids", "output_log_probs", *_PERF, *(_TOP if wanted.top_log_probs else ()))
+    return (
+        "output_ids",
+        "sequence_length",
+        "output_log_probs",
+        *_PERF,
+        *(_TOP if wanted.top_log_probs else ()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,10 @@ class _Token:
 
 
 class Reply:
-    """`reason` is empty until the answer has come to its end. Times are nanoseconds since 1970.
+    """`reason` is empty until the answer has come to its end.
+
+    An engine's times are nanoseconds of a clock of its own, of which only differences count: NVIDIA's counts
+    from the start of the machine. `handed_ns`, since 1970, is when the request was handed to it.
 
     limit: tokens that the engine was asked for at most; thinking: the prompt left the model in <think>.
     """
@@ -70,6 +80,8 @@ class Reply:
         self.reason = ""
         self.tokens = 0
         self.cached_blocks = 0
+        self.handed_ns = time.time_ns()
+        self.engine_arrival_ns = 0
         self.first_ns = 0
         self.last_ns = 0
 
@@ -88,9 +100,11 @@ class Reply:
         for name, attribute in _PERF.items():
             if response.get(name):
                 setattr(self, attribute, response[name][0])
-        log_probs = response.get("output_log_probs", [])
+        # An engine may fill up beyond sequence_length; NVIDIA's tells the whole answer's log-probs each time.
+        tokens = response.get("output_ids", [])[: response.get("sequence_length", [None])[0]]
+        log_probs = response.get("output_log_probs", [])[-len(tokens) :] if tokens else []
         top_ids, top_log_probs = (response.get(name, []) for name in _TOP)
-        for i, token in enumerate(response.get("output_ids", [])):
+        for i, token in enumerate(tokens):
             self.tokens += 1
             data = self._vocabulary.data(token)
             if self._wanted.return_log_probs and i < len(log_probs):
@@ -126,16 +140,20 @@ class Reply:
 
     def ending(self, *, prompt_tokens: int, arrival_ns: int, tokens_per_block: int) -> Outputs:
         """What only the last response carries."""
-        now = time.time_ns()
         return [
             ("finish_reason", _strings([self.reason.encode()])),
             ("num_input_tokens", np.array([[prompt_tokens]], np.int32)),
             ("num_output_tokens", np.array([[self.tokens]], np.int32)),
             ("num_cached_tokens", np.array([[self.cached_blocks * tokens_per_block]], np.int32)),
             ("arrival_time_ns", np.array([[arrival_ns]], np.int64)),
-            ("first_token_time_ns", np.array([[self.first_ns or now]], np.int64)),
-            ("last_token_time_ns", np.array([[self.last_ns or now]], np.int64)),
+            ("first_token_time_ns", np.array([[self._since_1970(self.first_ns)]], np.int64)),
+            ("last_token_time_ns", np.array([[self._since_1970(self.last_ns)]], np.int64)),
         ]
+
+    def _since_1970(self, engine_ns: int) -> int:
+        if not (engine_ns and self.engine_arrival_ns):
+            return time.time_ns()
+        return self.handed_ns + engine_ns - self.engine_arrival_ns
 
     def _token_outputs(self, last: bool) -> Outputs:
         """The tokens whose text is out; at the end all of them, with as much of each as was shown."""

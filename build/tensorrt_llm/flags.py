@@ -1,0 +1,36 @@
+"""The flags of trtllm-build, one function for all models; program_sources.toml says where each was read."""
+
+from __future__ import annotations
+
+from build.catalogue import Profile
+
+TOKENS_PER_BLOCK = 32  # NVIDIA's default in 1.x, given so that it is certain: cached tokens are counted by it
+
+
+def build_flags(profile: Profile, *, dtype: str) -> dict[str, str]:
+    """Flag -> value, without the dashes, paths and the model's class.
+
+    `dtype` is that of the layers that stay in 16 bits, bfloat16 or float16. max_input_len leaves room for one
+    token of an answer: longer prompts are refused before they reach the engine. Paged context attention is
+    what KV reuse and chunked context need, and what an int8 KV cache forbids.
+    """
+    return {
+        "gpt_attention_plugin": dtype,
+        "gemm_plugin": dtype,
+        "remove_input_padding": "enable",
+        "kv_cache_type": "paged",
+        "tokens_per_block": str(TOKENS_PER_BLOCK),
+        "context_fmha": "enable",
+        "use_paged_context_fmha": "disable" if profile.kv_cache == "int8" else "enable",
+        "max_batch_size": str(profile.max_batch_size),
+        "max_input_len": str(profile.max_seq_len - 1),
+        "max_seq_len": str(profile.max_seq_len),
+        "max_num_tokens": str(profile.max_num_tokens),
+        "max_beam_width": "1",
+        "workers": "1",
+    }
+
+
+def on_command_line(flags: dict[str, str]) -> list[str]:
+    """As trtllm-build takes them."""
+    return [part for name, value in flags.items() for part in (f"--{name}", value)]

@@ -1,0 +1,171 @@
+"""The machine an engine is built or served on: its GPU, its driver, and NVIDIA's container around us.
+
+Everything is asked through programs on the PATH: nvidia-smi, trtllm-build, tritonserver. Each fault is one
+line that says what to do. Minima: specification of CUDA 13's compatibility (driver), of TensorRT-LLM's
+attention plugin (bfloat16 from compute capability 8.0), of the container's contents (versions).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from build.errors import BuildError
+
+IMAGE = "nvcr.io/nvidia/tritonserver:26.06-trtllm-python-py3"
+IMAGES = "26.04 to 26.07"  # the tags whose TensorRT-LLM is the same
+TENSORRT_LLM = "1.2.1"
+OLD_DRIVER_IMAGE = "nvcr.io/nvidia/tritonserver:25.10-trtllm-python-py3"
+MIN_DRIVER = 580  # CUDA 13
+MIN_CAPABILITY = (8, 0)
+APP = Path("/app")  # where the container has NVIDIA's examples and model repository
+EXAMPLES = ("examples", "tensorrt_llm/examples")  # below it, one or the other
+QUERY = ("name", "compute_cap", "memory.total", "memory.free", "driver_version")
+_VERSIONS = """
+import importlib.metadata as m, json
+print(json.dumps({name: m.version(name) for name in ("tensorrt_llm", "tensorrt", "torch")}))
+"""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """`memory` and `free` in bytes; `capability` is what decides which engines it runs."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+    free: int
+    driver: str
+
+    @property
+    def compute_capability(self) -> str:
+        return f"{self.capability[0]}.{self.capability[1]}"
+
+
+@dataclass(frozen=True)
+class Container:
+    """What NVIDIA's container brings: `python` is the interpreter that has TensorRT-LLM."""
+
+    trtllm_build: Path
+    python: Path
+    versions: dict[str, str]
+
+
+def gpu() -> Gpu:
+    """The first GPU. BuildError: none, driver too old, compute capability too low."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
+    advice = "start the container with --gpus all on a machine with an NVIDIA GPU"
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError:
+        raise BuildError(f"no GPU: there is no nvidia-smi here; {advice}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"no GPU: nvidia-smi does not answer ({error}); {advice}") from None
+    lines = asked.stdout.strip().splitlines()
+    if asked.returncode or not lines:
+        said = (asked.stderr or asked.stdout).strip().splitlines()
+        raise BuildError(f"no GPU: nvidia-smi says {(said or ['nothing'])[0]!r}; {advice}")
+    try:
+        name, capability, memory, free, driver = (part.strip() for part in lines[0].rsplit(",", 4))
+        major, _, minor = capability.partition(".")
+        found = Gpu(name, (int(major), int(minor)), int(memory) << 20, int(free) << 20, driver)
+        driver_major = int(driver.partition(".")[0])
+    except ValueError:
+        raise BuildError(f"nvidia-smi answers {lines[0]!r}: {', '.join(QUERY)} are expected") from None
+    if driver_major < MIN_DRIVER:
+        raise BuildError(
+            f"driver {driver} is too old: {IMAGE} needs {MIN_DRIVER} or newer; update it, or see "
+            f"docs/tensorrt_llm.md for {OLD_DRIVER_IMAGE}"
+        )
+    if found.capability < MIN_CAPABILITY:
+        raise BuildError(
+            f"{name} has compute capability {found.compute_capability}: bfloat16 needs "
+            f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]} or higher (from the RTX 30 and A100 on); serve with "
+            "the CPU engine"
+        )
+    return found
+
+
+def container() -> Container:
+    """The parts of NVIDIA's container. BuildError when we are not in it, or in another release of it."""
+    found = shutil.which("trtllm-build")
+    if found is None:
+        raise NotInContainer(f"there is no trtllm-build here: this runs in {IMAGE}")
+    python = _interpreter(Path(found))
+    try:
+        asked = subprocess.run(
+            [python, "-c", _VERSIONS], capture_output=True, text=True, check=True, timeout=120
+        )
+        versions = json.loads(asked.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        raise BuildError(f"{python}, which runs {found}, has no whole TensorRT-LLM: {said}") from None
+    if versions["tensorrt_llm"] != TENSORRT_LLM:
+        raise BuildError(
+            f"wrong container: its TensorRT-LLM is {versions['tensorrt_llm']}, and this project is for "
+            f"{TENSORRT_LLM}: take {IMAGE} ({IMAGES} have it)"
+        )
+    return Container(Path(found), python, versions)
+
+
+class NotInContainer(BuildError):
+    """Not a fault of the machine: the same command is to be given inside the container."""
+
+
+def docker_run(command: Sequence[str], variables: Mapping[str, str]) -> str:
+    """The line that runs `command` in the container with this folder in it, on one line for a shell.
+
+    The environments of host and container differ, so the container's gets a volume of its own.
+    """
+    here = Path.cwd()
+    options = [
+        *("docker", "run", "--rm", "-it", "--gpus", "all", "--shm-size", "2g"),
+        *("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--network", "host"),
+        *("-v", f"{here}:{here}", "-v", f"youtu-venv:{here}/.venv", "-w", str(here)),
+    ]
+    for name in ("HF_ENDPOINT", "HF_TOKEN"):
+        options += ["-e", name] if os.environ.get(name) else []  # its value stays out of the line
+    given = [f"{name}={value}" for name, value in variables.items() if value]
+    return shlex.join([*options, IMAGE, *command, *given])
+
+
+def _interpreter(script: Path) -> Path:
+    """The Python that runs a console script, out of its first line."""
+    try:
+        with script.open("rb") as file:
+            first = file.readline(512).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(f"{script} cannot be read: {error}") from None
+    program = first.removeprefix("#!").split()
+    if not first.startswith("#!") or not program:
+        raise BuildError(f"{script} is no Python script: its first line is {first!r}")
+    if Path(program[0]).name == "env":
+        return Path(shutil.which(program[-1]) or program[-1])
+    return Path(program[0])
+
+
+def examples() -> Path:
+    """The folder of NVIDIA's converters. BuildError when the container has none."""
+    for name in EXAMPLES:
+        if (APP / name).is_dir():
+            return APP / name
+    places = " nor ".join(str(APP / name) for name in EXAMPLES)
+    raise BuildError(f"NVIDIA's converters are in neither {places}: take {IMAGE}")
+
+
+def with_our_modules(root: Path) -> dict[str, str]:
+    """Environment in which the container's Python finds ours too, after its own."""
+    path = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join(([path] if path else []) + [str(root)])}
+
+
+def free_memory() -> int:
+    """Bytes of main memory that can be taken without swapping."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024

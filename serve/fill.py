@@ -1,0 +1,35 @@
+"""`python -m serve.fill`: fill the model repository for a GPU engine that is there, and say where it is.
+
+The last step of `make engine ENGINE=tensorrt_llm`. `make serve` fills one of its own at every start; this one
+is for a Triton that is started by hand: tritonserver --model-repository=...
+"""
+
+from __future__ import annotations
+
+import sys
+
+from build.errors import BuildError
+from build.tensorrt_llm.engine import built, plan
+from serve.repository import RepositoryError, render
+from serve.settings import Settings, SettingsError
+
+
+def main() -> None:
+    """Exit status 1 and a line on stderr when there is no engine, or the settings do not fit."""
+    try:
+        settings = Settings.load()
+        if settings.engine != "tensorrt_llm":
+            raise BuildError(
+                "YOUTU_ENGINE must be tensorrt_llm: the CPU engine's repository is made at its start"
+            )
+        made = built(plan(settings.model, settings.data_dir, settings.profile))
+        if made is None:
+            raise BuildError(f"there is no engine of {settings.model} with the profile {settings.profile}")
+        target = render(settings, made, settings.data_dir.absolute() / "model_repository")
+    except (BuildError, RepositoryError, SettingsError) as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"{target}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The same youtu_llm in front of the other engine: switching is a setting.
+
+A real server, started as `make serve ENGINE=tensorrt_llm` starts it: the real Triton reads the rendered
+configuration of NVIDIA's backend and loads a stand-in for its library (tests/tensorrt_llm/backend.py), which
+speaks that backend's contract. The GPU and the container are programs on the PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
+from youtu_client import Client
+from youtu_client.errors import Busy, InvalidRequest, YoutuError
+
+from build.catalogue import resolve
+from build.tensorrt_llm.engine import plan
+from tests.e2e.running import RunningServer
+from tests.tensorrt_llm.machines import StandIn, an_engine
+
+SCRIPTED = 10**12  # tests/tensorrt_llm/backend.py: + ms per step * 1000 + token at which the executor fails
+GREEDY: Any = {"temperature": 0.0, "repetition_penalty": 1.0}
+TEXT = "How do I return an item? 怎么退货？"
+
+
+def scripted(step_ms: int = 0, fail_at: int = 0) -> int:
+    return SCRIPTED + step_ms * 1000 + fail_at
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("tensorrt_llm")
+    stand_in = StandIn(folder / "machine")
+    stand_in.tritonserver()
+    demo = resolve("demo").path
+    assert demo is not None
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stand_in.use(monkeypatch)
+        an_engine(plan("demo", folder / "data", "8gb"), demo)
+        running = RunningServer(folder / "data", engine="tensorrt_llm", queue="4")
+    try:
+        yield running.wait_until_up()
+        assert running.end() == 0, running.log
+        assert running.left_behind() == []
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[Client]:
+    with Client(server.grpc_url) as client:
+        yield client
+
+
+def test_text_comes_back_whole_and_in_pieces(client: Client) -> None:
+    plain = client.complete(TEXT, **GREEDY)
+    assert (plain.text, plain.finish_reason) == (TEXT, "stop")
+    with client.stream_complete(TEXT, **GREEDY) as stream:
+        pieces = [piece.text for piece in stream]
+    assert "".join(pieces) == TEXT
+    assert len(pieces) > 5
+    assert (
+        stream.answer.usage.completion_tokens
+        == stream.answer.usage.prompt_tokens
+        == plain.usage.prompt_tokens
+    )
+
+
+def test_what_ends_an_answer(client: Client) -> None:
+    assert client.complete(TEXT, max_tokens=3, **GREEDY).finish_reason == "length"
+    cut = client.complete(TEXT, stop=["return"], **GREEDY)
+    assert (cut.text, cut.finish_reason) == ("How do I ", "stop")
+    exact = client.complete(TEXT, **GREEDY).usage.completion_tokens
+    assert client.complete(TEXT, max_tokens=exact + 1, **GREEDY).finish_reason == "stop"
+
+
+def test_chat_through_the_web(server: RunningServer) -> None:
+    body = json.dumps({"prompt": "怎么退货？"}).encode()
+    request = urllib.request.Request(f"{server.http_url}/chat", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer = json.loads(response.read())
+    assert "怎么退货？" in answer["response"]
+    assert answer["token_count"] == answer["usage"]["completion_tokens"] > 0
+
+
+def test_times_are_the_servers_although_the_engines_clock_is_another(server: RunningServer) -> None:
+    """NVIDIA's times count from the machine's start; they came out as dates in January 1970."""
+    before = time.time_ns()
+    names = ("arrival_time_ns", "first_token_time_ns", "last_token_time_ns")
+    arrival, first, last = infer(server, TEXT, *names, seed=scripted(20))
+    assert before < arrival <= first < last < time.time_ns()
+    assert last - first > 100e6
+
+
+def test_log_probs_belong_to_their_tokens(client: Client) -> None:
+    """The backend tells the whole answer's each time: they were all the first token's."""
+    answer = client.complete(TEXT, return_log_probs=True, **GREEDY)
+    values = [token.log_prob for token in answer.tokens or ()]
+    assert values == [-(i + 1) / 8 for i in range(answer.usage.completion_tokens)]
+    with client.stream_complete(TEXT, return_log_probs=True, **GREEDY) as stream:
+        list(stream)
+    assert [token.log_prob for token in stream.answer.tokens or ()] == values
+
+
+def test_reused_blocks_are_counted_in_tokens(client: Client) -> None:
+    long = "x y z " * 40
+    client.complete(long, max_tokens=1, **GREEDY)
+    again = client.complete(long, max_tokens=1, **GREEDY).usage
+    assert again.cached_tokens == again.prompt_tokens // 32 * 32 > 0
+
+
+def test_what_the_engine_cannot_do_is_refused_by_name(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="guided_decoding_guide_type: this engine cannot"):
+        client.complete(TEXT, guided_decoding_guide_type="json")
+    with pytest.raises(InvalidRequest, match="top_log_probs: 0 to 0 is allowed, 3 was sent"):
+        client.complete(TEXT, return_log_probs=True, top_log_probs=3)
+
+
+def test_a_nucleus_of_nothing_is_greedy_and_no_fault_of_the_engine(client: Client) -> None:
+    """NVIDIA's executor ends a request with a top_p of 0 by a failed assertion."""
+    assert client.complete(TEXT, top_p=0.0).text == TEXT
+
+
+def test_bias_and_least_length_reach_the_engine(client: Client) -> None:
+    answer = client.complete("a", logit_bias={300: 5}, max_tokens=4, return_log_probs=True)
+    assert len({token.data for token in answer.tokens or ()}) == 1
+    assert client.complete("a", min_tokens=7, max_tokens=9).usage.completion_tokens == 7
+
+
+def test_a_prompt_that_does_not_fit_never_reaches_the_engine(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="1 to 2047 tokens fit a context of 2048"):
+        client.complete("x " * 3000)
+
+
+def test_a_failing_executor_is_told_in_one_line(client: Client) -> None:
+    with pytest.raises(YoutuError) as caught:
+        client.complete(TEXT, seed=scripted(fail_at=4))
+    assert "Executor failed process requestId" in str(caught.value)
+    assert "CUDA runtime error" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with (
+        client.stream_complete(TEXT, seed=scripted(fail_at=4)) as stream,
+        pytest.raises(YoutuError, match="CUDA"),
+    ):
+        list(stream)
+    assert client.complete(TEXT, **GREEDY).text == TEXT
+
+
+def test_a_full_queue_is_busy(client: Client) -> None:
+    """8 run, 4 wait in the executor's own queue, which took its size from Triton's queue policy."""
+
+    def ask(_: int) -> str:
+        try:
+            return client.complete("a b c d e f", seed=scripted(100)).finish_reason
+        except Busy as error:
+            return error.message
+
+    with ThreadPoolExecutor(20) as callers:
+        ends = list(callers.map(ask, range(20)))
+    full = [end for end in ends if "Maximum queue size of 4 has been reached, please try again" in end]
+    assert len(full) == 20 - 8 - 4
+    assert ends.count("stop") == 8 + 4
+
+
+def test_readers_who_leave_free_their_slots(client: Client) -> None:
+    """All slots taken by answers of a minute, whose readers go: the next request is answered at once."""
+    with ExitStack() as readers:
+        for _ in range(8):
+            next(iter(readers.enter_context(client.stream_complete("a b c d", seed=scripted(20_000)))))
+        begun = time.monotonic()
+    assert client.complete("a b", **GREEDY).text == "a b"
+    assert time.monotonic() - begun < 3
+
+
+def test_a_stop_request_without_an_id_and_an_unknown_tensor(server: RunningServer) -> None:
+    ids = np.array([[65, 66, 67]], np.int32)
+    given = {"input_ids": ids, "input_lengths": np.array([[3]], np.int32),
+             "request_output_len": np.array([[2]], np.int32)}  # fmt: skip
+    message = engine_error(server, given | {"stop": np.array([[True]])})
+    assert "Trying to stop a request but request ID is not provided" in message
+    assert "lora_task_id" in engine_error(server, given | {"lora_task_id": np.array([[1]], np.uint64)})
+    words = np.array([[[65], [1]]], np.int32)
+    assert engine_error(server, given | {"bad_words_list": words, "stop_words_list": words}) == ""
+    assert "stop_words_list" in engine_error(server, given | {"stop_words_list": words[0]})
+
+
+def test_the_model_tells_its_limits(server: RunningServer) -> None:
+    url = f"{server.triton_http_url}/v2/models/youtu_llm/config"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        parameters = json.loads(response.read())["parameters"]
+    said = {
+        name: parameters[name]["string_value"]
+        for name in ("slots", "queue", "engine_model", "tokens_per_block")
+    }
+    assert said == {"slots": "8", "queue": "4", "engine_model": "tensorrt_llm", "tokens_per_block": "32"}
+
+
+def infer(server: RunningServer, text: str, *names: str, seed: int) -> list[int]:
+    """Outputs of youtu_llm's last response."""
+    prompt = grpcclient.InferInput("text_input", [1, 1], "BYTES")
+    prompt.set_data_from_numpy(np.array([[text.encode()]], dtype=object))
+    number = grpcclient.InferInput("seed", [1, 1], "UINT64")
+    number.set_data_from_numpy(np.array([[seed]], np.uint64))
+    result, error = one_call(server.grpc_url, "youtu_llm", [prompt, number])
+    assert error is None
+    return [int(result.as_numpy(name).item()) for name in names]
+
+
+def engine_error(server: RunningServer, tensors: dict[str, Any]) -> str:
+    """What the engine itself says to these tensors; "" when it answers."""
+    kinds = {"int32": "INT32", "uint64": "UINT64", "bool": "BOOL"}
+    inputs = []
+    for name, array in tensors.items():
+        inputs.append(grpcclient.InferInput(name, list(array.shape), kinds[array.dtype.name]))
+        inputs[-1].set_data_from_numpy(array)
+    _, error = one_call(server.grpc_url, "tensorrt_llm", inputs)
+    return str(error or "")
+
+
+def one_call(url: str, model: str, inputs: list[Any]) -> tuple[Any, Any]:
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client = grpcclient.InferenceServerClient(url)
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    client.async_stream_infer(model, inputs)
+    answer = answers.get(timeout=20)
+    client.stop_stream()
+    return answer
