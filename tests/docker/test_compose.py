@@ -124,3 +124,11 @@ def test_what_opens_the_port_asks_for_keys(name: str) -> None:
     with pytest.raises(SettingsError, match="YOUTU_API_KEY or YOUTU_KEYS_FILE"):
         Settings.load(settings_of(environment, YOUTU_KEYS="off"))
     assert Settings.load(settings_of(environment, YOUTU_API_KEY="secret")).api_key is not None
+
+
+def test_what_compose_itself_reads_is_documented() -> None:
+    files = [DOCKER / "compose.yaml", DOCKER / "open.yaml"]
+    named = {name for file in files for name, _ in VARIABLE.findall(file.read_text(encoding="utf-8"))}
+    assert "PUBLISH_PORT" in named
+    page = (DOCKER.parent / "docs" / "docker.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(named) if f"`{name}" not in page] == []
