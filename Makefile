@@ -84,6 +84,14 @@ check: .venv-test/.stamp  ## lint, formatting and types
 ROOMS := $(patsubst %/__init__.py,%,$(wildcard build/__init__.py client/youtu_client/__init__.py frontend/__init__.py \
 	serve/__init__.py)) tests
 
+.PHONY: image
+image:  ## build the CPU image, youtu:cpu, with docker (docs/docker.md) [ARGS="--build-arg BASE=..."]
+	@docker build -f docker/cpu.Dockerfile -t youtu:cpu $(ARGS) .
+
+.PHONY: image-check
+image-check:  ## build the CPU image and try it: its inside, its start by compose, an answer, its end
+	@exec docker/check.sh
+
 .PHONY: demo
 demo: .venv-test/.stamp  ## train the demonstration checkpoint again, into build/demo/checkpoint (minutes)
 	@exec .venv-test/bin/python -m build.demo.train $(ARGS)
