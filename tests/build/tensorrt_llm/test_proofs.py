@@ -12,15 +12,18 @@ import fnmatch
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from build.checkpoint import StoredTensor, Weights
 from build.random_checkpoint import YOUTU_2B
 from build.tensorrt_llm.checkpoint_config import checkpoint_config
 from build.tensorrt_llm.reference import INT8_NAMES, Reference, int8
+from build.tensorrt_llm.tensors import plan
 from tests.build.tensorrt_llm import stand_in
 from tests.build.tensorrt_llm.models import (
     CASES,
@@ -146,6 +149,24 @@ def test_every_name_and_shape_of_the_published_model() -> None:
         "attention.kv_cache_rcp_scaling_factor": (1,),
     }
     assert shapes == {f"transformer.layers.{n}.{k}": v for n in range(32) for k, v in layer.items()}
+
+
+def test_the_converter_writes_what_the_class_declares() -> None:
+    """At the published sizes, without weights: every name and shape, and 2 bytes for each parameter."""
+    stored = {
+        name: StoredTensor(name, Path(), "BF16", shape, 0) for name, shape in YOUTU_2B.tensors().items()
+    }
+    planned = plan(YOUTU_2B, cast("Weights", SimpleNamespace(tensors=stored)), "bfloat16", [1.0] * 32)
+    config = checkpoint_config(
+        YOUTU_2B, dtype="bfloat16", max_positions=4096, int8_weights=True, int8_kv=True
+    )
+    declared = {name: parameter.shape for name, parameter in model_of(config).named_parameters()}
+    # TensorRT-LLM derives the one and shares the other
+    derived = {name for name in declared if name.endswith("kv_cache_rcp_scaling_factor")} | {"lm_head.weight"}
+    assert {tensor.name: tensor.shape for tensor in planned} == {
+        name: shape for name, shape in declared.items() if name not in derived
+    }
+    assert sum(tensor.nbytes for tensor in planned) == 2 * 1_961_560_064 + 32 * 4
 
 
 @pytest.mark.parametrize("sides", [(), ("attention.fused_a_proj",)], ids=["all linears", "one left out"])
