@@ -33,6 +33,9 @@ from tests.build.tensorrt_llm.models import (
     random_tokens,
     wanted_logits,
 )
+from tests.build.tensorrt_llm.stand_in.functional import gpt_attention
+from tests.build.tensorrt_llm.stand_in.layers import ColumnLinear
+from tests.build.tensorrt_llm.stand_in.modeling import PretrainedConfig
 
 CLASS_FILE = Path(__file__).parents[3] / "build" / "tensorrt_llm" / "youtu_trtllm.py"
 BAR = 1e-4
@@ -42,7 +45,7 @@ EVEN = Case(nope=64, rope=64, v=64, hidden=128, heads=2, q_lora_rank=64, kv_lora
 def model_of(config: dict[str, Any]) -> Any:
     """As trtllm-build does it: the class file first, then config.json, whose architecture finds the class."""
     stand_in.load_class_file(CLASS_FILE)
-    return stand_in.MODEL_MAP[config["architecture"]](stand_in.PretrainedConfig(**config))
+    return stand_in.MODEL_MAP[config["architecture"]](PretrainedConfig(**config))
 
 
 def loaded(checkpoint: Path, *, int8_weights: bool = False) -> stand_in.Engine:
@@ -186,7 +189,7 @@ def test_the_quantiser_takes_the_modules_it_has_weights_for(sides: tuple[str, ..
     modules = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, stand_in.ColumnLinear)
+        if isinstance(module, ColumnLinear)
         and not any(fnmatch.fnmatchcase(name, pattern) for pattern in for_modules)
     }
     tensors = {
@@ -231,7 +234,7 @@ def test_the_attention_plugin_is_given_what_it_requires() -> None:
     ]
     assert len(calls) == 1
     given = {keyword.arg for keyword in calls[0].keywords}
-    signature = inspect.signature(stand_in.gpt_attention).parameters.values()
+    signature = inspect.signature(gpt_attention).parameters.values()
     assert {p.name for p in signature if p.default is inspect.Parameter.empty} == REQUIRED
     assert given == {p.name for p in signature}
     assert not calls[0].args
