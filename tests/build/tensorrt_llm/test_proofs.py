@@ -109,6 +109,14 @@ def test_int8_weights_are_the_same_in_both(tmp_path: Path) -> None:
     assert distance(wanted, wanted_logits(model, tokens)) > 100 * BAR, "int8 must show"
 
 
+def test_int8_rounds_as_tensorrt_llm_does() -> None:
+    """By hand: a row has its own scale, its largest magnitude / 128; +128 is cut to 127; zeros stay zeros."""
+    weight = torch.tensor([[1.0, -1.0, 0.5, 0.0041], [0.25, 0.125, -0.03, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    wanted = [[127, -128, 64, 1], [127, 64, -15, 0], [0, 0, 0, 0]]
+    scales = torch.tensor([[1 / 128], [1 / 512], [0]])
+    assert torch.equal(int8(weight.bfloat16()), torch.tensor(wanted) * scales)
+
+
 def test_int8_kv_cache_is_the_same_in_both(tmp_path: Path) -> None:
     """Scales reach the plugin, per layer, as value and reciprocal; prompt and single tokens."""
     model = Case().model()
