@@ -65,22 +65,25 @@ def convert(
     target: Path,
     *,
     dtype: Dtype = "bfloat16",
-    max_positions: int = MAX_POSITIONS,
+    max_positions: int | None = None,
     int8_weights: bool = True,
     kv_scales: Sequence[float] | None = None,
     progress: Report = silent,
 ) -> CheckpointInfo:
     """The checkpoint of the Hugging Face folder `source` in `target`, made unless it is there already.
 
-    `int8_weights`: trtllm-build shall make W8A16 of it. `kv_scales`: one positive number per layer, from
-    build.tensorrt_llm.kv_scales, asks for an int8 KV cache. `target` is whole or not there; what an
+    `max_positions`: tokens of the longest sequence (default: 4096, or what the model was trained for if that
+    is less). `int8_weights`: trtllm-build shall make W8A16 of it. `kv_scales`: one positive number per layer,
+    from build.tensorrt_llm.kv_scales, asks for an int8 KV cache. `target` is whole or not there; what an
     interrupted run left beside it is removed. Two calls at once: the second waits. BuildError names what
-    TensorRT-LLM would compute wrongly, or the disk that is too full.
+    TensorRT-LLM would compute wrongly, the disk that is too full, or a `target` that is something else.
     """
     if dtype not in get_args(Dtype):
         raise BuildError(f"dtype must be one of {', '.join(get_args(Dtype))}, found {dtype!r}")
     shape = read_shape(source)
     refuse_unsupported(shape)
+    if max_positions is None:
+        max_positions = min(MAX_POSITIONS, shape.max_position_embeddings)
     if not 1 <= max_positions <= shape.max_position_embeddings:
         raise BuildError(
             f"max_positions must be between 1 and {shape.max_position_embeddings}, found {max_positions}"
@@ -98,6 +101,8 @@ def convert(
         ready = complete(target)
         if ready is not None and wanted.items() <= asdict(ready).items():
             return ready
+        if target.exists() and not (target / RECORD).is_file():
+            raise BuildError(f"{target} is there and was not made by this: name another folder, or remove it")
         building, old = (target.with_name(f".{target.name}.{what}") for what in ("building", "old"))
         for leftover in (building, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -124,7 +129,7 @@ def convert(
             }
             _write_json(building / RECORD, {"format": FORMAT, **facts})
             if target.exists():
-                log.warning("%s was made of something else, or is not whole: made again", target)
+                log.warning("%s was made of something else or is not whole: replaced", target)
                 target.rename(old)
             building.rename(target)
         except OSError as error:
@@ -240,7 +245,9 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with config.json, tokenizer.json and *.safetensors")
     parser.add_argument("target", type=Path, help="the checkpoint folder to make")
     parser.add_argument("--dtype", choices=get_args(Dtype), default="bfloat16")
-    parser.add_argument("--max-positions", type=int, default=MAX_POSITIONS, help="longest sequence")
+    parser.add_argument(
+        "--max-positions", type=int, help=f"tokens of the longest sequence (default: {MAX_POSITIONS})"
+    )
     parser.add_argument("--no-int8", action="store_true", help="an engine with 16-bit weights")
     parser.add_argument("--kv-scales", type=Path, help="file of build.tensorrt_llm.kv_scales")
     arguments = parser.parse_args()

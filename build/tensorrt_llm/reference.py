@@ -200,5 +200,6 @@ def int8(weight: torch.Tensor) -> torch.Tensor:
     symmetric_quantize (cutlass_preprocessors.cpp).
     """
     scale = weight.float().abs().amax(dim=1, keepdim=True) / 128
-    rounded = (weight.float() / scale).round().clamp(-128, 127)
+    # a row of zeros has scale 0 and stays one
+    rounded = (weight.float() / scale.clamp(min=1e-30)).round().clamp(-128, 127)
     return rounded * scale.to(weight.dtype).float()

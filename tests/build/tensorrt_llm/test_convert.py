@@ -102,7 +102,9 @@ def test_a_whole_checkpoint_is_not_made_again(source: Path, tmp_path: Path) -> N
     assert (first.path / "rank0.safetensors").stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("change", ["options", "source", "weights cut short", "no record", "scales"])
+@pytest.mark.parametrize(
+    "change", ["options", "source", "weights cut short", "no config", "scales", "format"]
+)
 def test_anything_else_is_made_again(source: Path, tmp_path: Path, change: str) -> None:
     first = convert(source, tmp_path / "ckpt", max_positions=512)
     weights = first.path / "rank0.safetensors"
@@ -113,8 +115,10 @@ def test_anything_else_is_made_again(source: Path, tmp_path: Path, change: str) 
         os.utime(source / "config.json")
     elif change == "weights cut short":
         os.truncate(weights, first.weights_bytes - 1)
-    elif change == "no record":
-        (first.path / "checkpoint.json").unlink()
+    elif change == "no config":
+        (first.path / "config.json").unlink()
+    elif change == "format":
+        edit_json(first.path / "checkpoint.json", lambda record: record.update(format=0))
     else:
         scales = [0.5] * BASE.num_hidden_layers
     again = convert(source, tmp_path / "ckpt", max_positions=positions, kv_scales=scales)
@@ -137,6 +141,22 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(source: Path, tmp_pa
     (tmp_path / ".ckpt.building").mkdir()  # as after kill -9
     (tmp_path / ".ckpt.building" / "rank0.safetensors").write_bytes(b"half")
     assert complete(convert(source, tmp_path / "ckpt", max_positions=512).path) is not None
+
+
+def test_a_folder_that_is_something_else_is_left_alone(source: Path, tmp_path: Path) -> None:
+    """Guards against a slip of the hand that would cost a home directory."""
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "letter.txt").write_text("dear")
+    with pytest.raises(BuildError, match="mine is there and was not made by this"):
+        convert(source, target, max_positions=512)
+    assert [path.name for path in target.iterdir()] == ["letter.txt"]
+
+
+def test_by_default_it_is_made_for_4096_tokens_or_what_the_model_knows(source: Path, tmp_path: Path) -> None:
+    assert convert(source, tmp_path / "short").max_positions == TINY.max_position_embeddings == 2048
+    edit_json(source / "config.json", lambda config: config.update(max_position_embeddings=131072))
+    assert convert(source, tmp_path / "long").max_positions == 4096
 
 
 def test_the_published_shape_has_the_published_config() -> None:

@@ -12,15 +12,18 @@ import fnmatch
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from build.checkpoint import StoredTensor, Weights
 from build.random_checkpoint import YOUTU_2B
 from build.tensorrt_llm.checkpoint_config import checkpoint_config
 from build.tensorrt_llm.reference import INT8_NAMES, Reference, int8
+from build.tensorrt_llm.tensors import plan
 from tests.build.tensorrt_llm import stand_in
 from tests.build.tensorrt_llm.models import (
     CASES,
@@ -30,6 +33,9 @@ from tests.build.tensorrt_llm.models import (
     random_tokens,
     wanted_logits,
 )
+from tests.build.tensorrt_llm.stand_in.functional import gpt_attention
+from tests.build.tensorrt_llm.stand_in.layers import ColumnLinear
+from tests.build.tensorrt_llm.stand_in.modeling import PretrainedConfig
 
 CLASS_FILE = Path(__file__).parents[3] / "build" / "tensorrt_llm" / "youtu_trtllm.py"
 BAR = 1e-4
@@ -39,7 +45,7 @@ EVEN = Case(nope=64, rope=64, v=64, hidden=128, heads=2, q_lora_rank=64, kv_lora
 def model_of(config: dict[str, Any]) -> Any:
     """As trtllm-build does it: the class file first, then config.json, whose architecture finds the class."""
     stand_in.load_class_file(CLASS_FILE)
-    return stand_in.MODEL_MAP[config["architecture"]](stand_in.PretrainedConfig(**config))
+    return stand_in.MODEL_MAP[config["architecture"]](PretrainedConfig(**config))
 
 
 def loaded(checkpoint: Path, *, int8_weights: bool = False) -> stand_in.Engine:
@@ -103,6 +109,14 @@ def test_int8_weights_are_the_same_in_both(tmp_path: Path) -> None:
     assert distance(wanted, wanted_logits(model, tokens)) > 100 * BAR, "int8 must show"
 
 
+def test_int8_rounds_as_tensorrt_llm_does() -> None:
+    """By hand: a row has its own scale, its largest magnitude / 128; +128 is cut to 127; zeros stay zeros."""
+    weight = torch.tensor([[1.0, -1.0, 0.5, 0.0041], [0.25, 0.125, -0.03, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    wanted = [[127, -128, 64, 1], [127, 64, -15, 0], [0, 0, 0, 0]]
+    scales = torch.tensor([[1 / 128], [1 / 512], [0]])
+    assert torch.equal(int8(weight.bfloat16()), torch.tensor(wanted) * scales)
+
+
 def test_int8_kv_cache_is_the_same_in_both(tmp_path: Path) -> None:
     """Scales reach the plugin, per layer, as value and reciprocal; prompt and single tokens."""
     model = Case().model()
@@ -148,6 +162,24 @@ def test_every_name_and_shape_of_the_published_model() -> None:
     assert shapes == {f"transformer.layers.{n}.{k}": v for n in range(32) for k, v in layer.items()}
 
 
+def test_the_converter_writes_what_the_class_declares() -> None:
+    """At the published sizes, without weights: every name and shape, and 2 bytes for each parameter."""
+    stored = {
+        name: StoredTensor(name, Path(), "BF16", shape, 0) for name, shape in YOUTU_2B.tensors().items()
+    }
+    planned = plan(YOUTU_2B, cast("Weights", SimpleNamespace(tensors=stored)), "bfloat16", [1.0] * 32)
+    config = checkpoint_config(
+        YOUTU_2B, dtype="bfloat16", max_positions=4096, int8_weights=True, int8_kv=True
+    )
+    declared = {name: parameter.shape for name, parameter in model_of(config).named_parameters()}
+    # TensorRT-LLM derives the one and shares the other
+    derived = {name for name in declared if name.endswith("kv_cache_rcp_scaling_factor")} | {"lm_head.weight"}
+    assert {tensor.name: tensor.shape for tensor in planned} == {
+        name: shape for name, shape in declared.items() if name not in derived
+    }
+    assert sum(tensor.nbytes for tensor in planned) == 2 * 1_961_560_064 + 32 * 4
+
+
 @pytest.mark.parametrize("sides", [(), ("attention.fused_a_proj",)], ids=["all linears", "one left out"])
 def test_the_quantiser_takes_the_modules_it_has_weights_for(sides: tuple[str, ...]) -> None:
     """Guards against a linear whose module becomes int8 while its tensor does not, or the other way round.
@@ -165,7 +197,7 @@ def test_the_quantiser_takes_the_modules_it_has_weights_for(sides: tuple[str, ..
     modules = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, stand_in.ColumnLinear)
+        if isinstance(module, ColumnLinear)
         and not any(fnmatch.fnmatchcase(name, pattern) for pattern in for_modules)
     }
     tensors = {
@@ -210,7 +242,7 @@ def test_the_attention_plugin_is_given_what_it_requires() -> None:
     ]
     assert len(calls) == 1
     given = {keyword.arg for keyword in calls[0].keywords}
-    signature = inspect.signature(stand_in.gpt_attention).parameters.values()
+    signature = inspect.signature(gpt_attention).parameters.values()
     assert {p.name for p in signature if p.default is inspect.Parameter.empty} == REQUIRED
     assert given == {p.name for p in signature}
     assert not calls[0].args
