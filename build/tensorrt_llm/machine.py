@@ -27,9 +27,15 @@ MIN_CAPABILITY = (8, 0)
 APP = Path("/app")  # where the container has NVIDIA's examples and model repository
 EXAMPLES = ("examples", "tensorrt_llm/examples")  # below it, one or the other
 QUERY = ("name", "compute_cap", "memory.total", "memory.free", "driver_version")
+# Not every package of the container must have been installed by pip.
 _VERSIONS = """
-import importlib.metadata as m, json
-print(json.dumps({name: m.version(name) for name in ("tensorrt_llm", "tensorrt", "torch")}))
+import importlib, importlib.metadata, json
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.import_module(name).__version__
+print(json.dumps({name: version(name) for name in ("tensorrt_llm", "tensorrt", "torch")}))
 """
 
 
@@ -129,6 +135,9 @@ def docker_run(command: Sequence[str], variables: Mapping[str, str]) -> str:
         *("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--network", "host"),
         *("-v", f"{here}:{here}", "-v", f"youtu-venv:{here}/.venv", "-w", str(here)),
     ]
+    if data := os.environ.get("YOUTU_DATA_DIR"):
+        place = Path(data).absolute()
+        options += ["-v", f"{place}:{place}", "-e", f"YOUTU_DATA_DIR={place}"]
     for name in ("HF_ENDPOINT", "HF_TOKEN"):
         options += ["-e", name] if os.environ.get(name) else []  # its value stays out of the line
     given = [f"{name}={value}" for name, value in variables.items() if value]
