@@ -69,7 +69,7 @@ def find_in_container(settings: Settings) -> Triton:
     if not stub.is_file():
         raise TritonMissing(f"{stub} is missing: take {IMAGE}")
     linked = re.search(rb"libpython(3\.\d+)\.so", stub.read_bytes())
-    version = linked.group(1).decode() if linked else None
+    version = linked.group(1).decode() if linked else sysconfig.get_python_version()
     if version != sysconfig.get_python_version():
         raise TritonMissing(
             f"Triton runs its models in Python {version}, and this is {sysconfig.get_python_version()}: make "

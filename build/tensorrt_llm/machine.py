@@ -25,11 +25,22 @@ OLD_DRIVER_IMAGE = "nvcr.io/nvidia/tritonserver:25.10-trtllm-python-py3"
 MIN_DRIVER = 580  # CUDA 13
 MIN_CAPABILITY = (8, 0)
 APP = Path("/app")  # where the container has NVIDIA's examples and model repository
+# Before make can run there: make itself, and what makes virtual environments, where the image lacks them.
+PREPARE = (
+    "command -v make >/dev/null && python3 -m ensurepip --version >/dev/null "
+    "|| (apt-get -qq update && apt-get -qq install -y make python3-venv)"
+)
 EXAMPLES = ("examples", "tensorrt_llm/examples")  # below it, one or the other
 QUERY = ("name", "compute_cap", "memory.total", "memory.free", "driver_version")
+# Not every package of the container must have been installed by pip.
 _VERSIONS = """
-import importlib.metadata as m, json
-print(json.dumps({name: m.version(name) for name in ("tensorrt_llm", "tensorrt", "torch")}))
+import importlib, importlib.metadata, json
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.import_module(name).__version__
+print(json.dumps({name: version(name) for name in ("tensorrt_llm", "tensorrt", "torch")}))
 """
 
 
@@ -129,10 +140,13 @@ def docker_run(command: Sequence[str], variables: Mapping[str, str]) -> str:
         *("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--network", "host"),
         *("-v", f"{here}:{here}", "-v", f"youtu-venv:{here}/.venv", "-w", str(here)),
     ]
+    if data := os.environ.get("YOUTU_DATA_DIR"):
+        place = Path(data).absolute()
+        options += ["-v", f"{place}:{place}", "-e", f"YOUTU_DATA_DIR={place}"]
     for name in ("HF_ENDPOINT", "HF_TOKEN"):
         options += ["-e", name] if os.environ.get(name) else []  # its value stays out of the line
     given = [f"{name}={value}" for name, value in variables.items() if value]
-    return shlex.join([*options, IMAGE, *command, *given])
+    return shlex.join([*options, IMAGE, "bash", "-c", f"{PREPARE}; {shlex.join([*command, *given])}"])
 
 
 def _interpreter(script: Path) -> Path:

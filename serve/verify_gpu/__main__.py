@@ -33,7 +33,8 @@ def check(verification: Verification) -> int:
     for row in ended:
         sys.stdout.write(f"\nNot as assumed at {row.name!r}: {row.found}.\nTo change: {row.change}\n")
     if shutil.which("trtllm-build") is None:
-        sys.stdout.write(f"It runs in NVIDIA's container: {docker_run(['make', 'verify-gpu'], {})}\n")
+        given = {"MODEL": verification.settings.model, "PROFILE": verification.settings.profile}
+        sys.stdout.write(f"It runs in NVIDIA's container: {docker_run(['make', 'verify-gpu'], given)}\n")
     gpu, inside = verification.gpu, verification.container
     result = {
         "verify_gpu": "failed" if ended else "ok",

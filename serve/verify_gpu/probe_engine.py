@@ -31,10 +31,12 @@ def main() -> None:
     config = read_json(checkpoint / "config.json")
     prompt = random.Random(0).choices(range(config["vocab_size"]), k=length)  # noqa: S311
 
+    # Reuse is on by default, and refused where an int8 cache has no paged context attention.
+    cache = trtllm.KvCacheConfig(enable_block_reuse=False, free_gpu_memory_fraction=0.3)
     executor = trtllm.Executor(
         engine,
         trtllm.ModelType.DECODER_ONLY,
-        trtllm.ExecutorConfig(1, kv_cache_config=trtllm.KvCacheConfig(free_gpu_memory_fraction=0.3)),
+        trtllm.ExecutorConfig(1, kv_cache_config=cache),
     )
     wanted = trtllm.OutputConfig()
     wanted.return_context_logits, wanted.exclude_input_from_output = True, True

@@ -144,5 +144,5 @@ def test_an_engine_of_nvidias_kind() -> None:
     assert told["finish_reason"].item() == b"stop"
     assert told["output_log_probs"].tolist() == [[-97, -98, -99]]
     first, last = (told[name].item() for name in ("first_token_time_ns", "last_token_time_ns"))
-    assert before < first < time.time_ns()
+    assert abs(first - before) < 10**9
     assert last - first == 3_000

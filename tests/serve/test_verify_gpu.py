@@ -180,26 +180,6 @@ AMISS: list[tuple[str, Callable[[Machine], object], str, str]] = [
         "build/tensorrt_llm/flags.py",
     ),
     (
-        "signatures and names",
-        lambda m: m.append(m.package / "functional.py", "def gpt_attention(qkv, layer_idx): pass"),
-        "gpt_attention takes no cache_indirection",
-        "build/tensorrt_llm/youtu_trtllm.py passes it",
-    ),
-    (
-        "signatures and names",
-        lambda m: m.edit(m.package / "models/convert_utils.py", "'fc.weight', ", ""),
-        "does not look for fc.weight",
-        "stay in 16 bits",
-    ),
-    (
-        "signatures and names",
-        lambda m: m.edit(
-            m.package / "models/modeling_utils.py", "return MODEL_MAP[config['architecture']]", "pass"
-        ),
-        "does not use MODEL_MAP",
-        "register it so",
-    ),
-    (
         "configuration of the C++ backend",
         lambda m: m.edit(m.template, '"seed" data_type: TYPE_UINT64', '"seed" data_type: TYPE_INT64'),
         "input seed is TYPE_INT64 [1] reshaped there, and TYPE_UINT64 [1] reshaped here",
@@ -243,34 +223,90 @@ def test_a_container_with_one_thing_amiss(
     advice: str,
 ) -> None:
     change(stand_in)
-    verification.facts["names"] = {"package": str(stand_in.package)}  # importing takes seconds
-    needed = {NAMES[0], step} | (
-        {"TensorRT-LLM imports the model class"} if step.startswith("signa") else set()
-    )
-    name, said, to_change = amiss(verification, [each for each in STEPS if each.name in needed])
+    verification.facts["names"] = {"package": str(stand_in.package)}
+    name, said, to_change = amiss(verification, [each for each in STEPS if each.name in (NAMES[0], step)])
     assert name == step
     assert found in said
     assert advice in to_change
 
 
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the probe says of the stand-in; importing takes seconds."""
+    machine = Machine(tmp_path_factory.mktemp("names"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        machine.use(monkeypatch)
+        asked = Verification(Settings(), machine.bin)
+        assert not any(change for _, change in run(container.STEPS[:2], asked).values())
+    found: dict[str, Any] = asked.facts["names"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "advice"),
+    [
+        ({}, "", ""),
+        ({"gpt_attention": ["qkv"]}, "gpt_attention takes no cache_indirection", "youtu_trtllm.py passes it"),
+        (
+            {"Attention": ["self", "bias"]},
+            "Attention takes no attention_head_size",
+            "youtu_trtllm.py passes it",
+        ),
+        ({"weight_only_quantize_dict": "'dense.weight'"}, "does not look for qkv.weight", "stay in 16 bits"),
+        ({"PretrainedConfig.from_dict": "return cls()"}, "does not use MODEL_MAP", "register it so"),
+    ],
+)
+def test_another_signature_or_name(
+    names: dict[str, Any], verification: Verification, changes: dict[str, Any], found: str, advice: str
+) -> None:
+    verification.facts["names"] = names | changes
+    (ended,) = run([container.STEPS[4]], verification).values()
+    assert found in ended[0]
+    assert advice in ended[1]
+    assert bool(ended[1]) == bool(changes)
+
+
+GOOD = {"distance": 0.001, "gap": 0.0, "same": 12, "tokens": 12}
 ENGINES = [
-    ("two layers, bf16", "bf16", "logits", "the prompt's logits are wrong"),
-    ("two layers, bf16", "bf16", "decode", "prompts are right and decoding is not"),
-    ("two layers, bf16", "bf16", "short", "an end token that was not given"),
-    ("two layers, bf16", "bf16", "error", "ended with 1: out of memory"),
-    ("two layers, W8A16", "W8A16", "logits", "bf16 is right and int8 is not"),
-    ("two layers, W8A16, int8 KV", "W8A16-int8-KV", "logits", "do not use the profile int8-kv"),
+    ("bf16", {}, ""),
+    ("bf16", {"distance": 0.4}, "the prompt's logits are wrong"),
+    ("bf16", {"distance": float("nan")}, "the prompt's logits are wrong"),
+    ("bf16", {"gap": 0.5, "same": 3}, "prompts are right and decoding is not"),
+    ("bf16", {"tokens": 9, "same": 9}, "an end token that was not given"),
+    ("W8A16", {"distance": 0.2}, "bf16 is right and int8 is not"),
+    ("W8A16, int8 KV", {"distance": 0.2}, "do not use the profile int8-kv"),
 ]
 
 
-@pytest.mark.parametrize(("step", "kind", "fault", "advice"), ENGINES)
-def test_an_engine_that_computes_something_else(
-    stand_in: Machine, verification: Verification, step: str, kind: str, fault: str, advice: str
+@pytest.mark.parametrize(("kind", "numbers", "advice"), ENGINES)
+def test_numbers_of_an_engine_that_computes_something_else(
+    stand_in: Machine,
+    verification: Verification,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    numbers: dict[str, float],
+    advice: str,
 ) -> None:
+    monkeypatch.setattr(engines, "probe", lambda *_: GOOD | numbers)
+    step = next(each for each in engines.STEPS if each.name == f"two layers, {kind}")
+    _, (_, change) = run([container.STEPS[0], step], verification).values()
+    assert advice in change
+    assert bool(change) == bool(numbers)
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("logits", "the prompt's logits are wrong"),
+        ("decode", "prompts are right and decoding is not"),
+        ("error", "ended with 1: out of memory"),
+    ],
+)
+def test_the_probe_sees_it(stand_in: Machine, verification: Verification, fault: str, advice: str) -> None:
     executor = stand_in.package / "bindings" / "executor.py"
-    stand_in.edit(executor, 'FAULT, KIND = "", ""', f'FAULT, KIND = "{fault}", "{kind}"')
-    name, _, change = amiss(verification, [each for each in STEPS if each.name in (NAMES[0], step)])
-    assert name == step
+    stand_in.edit(executor, 'FAULT, KIND = "", ""', f'FAULT, KIND = "{fault}", "bf16"')
+    name, _, change = amiss(verification, [container.STEPS[0], engines.STEPS[1]])
+    assert name == "two layers, bf16"
     assert advice in change
 
 

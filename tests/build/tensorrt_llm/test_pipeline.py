@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -351,11 +352,19 @@ def test_without_converters_in_the_container(stand_in: StandIn, tmp_path: Path) 
 def test_outside_the_container_the_command_says_how_to_get_in(stand_in: StandIn, tmp_path: Path) -> None:
     (stand_in.bin / "trtllm-build").unlink()
     path = f"{stand_in.bin}:/usr/bin:/bin"
-    told = command("demo", "--profile", "24gb", "--data-dir", tmp_path, PATH=path, HF_TOKEN="secret")
+    data = str(tmp_path / "my data")
+    told = command(
+        "demo", "--profile", "24gb", "--data-dir", tmp_path, PATH=path, HF_TOKEN="secret", YOUTU_DATA_DIR=data
+    )
     assert told.returncode == 1
     assert told.stdout.startswith("docker run --rm -it --gpus all --shm-size 2g")
-    assert told.stdout.endswith(f"{machine.IMAGE} make engine ENGINE=tensorrt_llm MODEL=demo PROFILE=24gb\n")
+    words = shlex.split(told.stdout)
+    _, *inside = words[words.index(machine.IMAGE) :]
+    assert inside[:2] == ["bash", "-c"]
+    assert inside[2].endswith("; make engine ENGINE=tensorrt_llm MODEL=demo PROFILE=24gb")
+    assert len(inside) == 3
     assert "-e HF_TOKEN" in told.stdout
+    assert f"-v '{data}:{data}' -e 'YOUTU_DATA_DIR={data}'" in told.stdout
     assert "secret" not in told.stdout
     assert told.stderr.startswith(
         "error: there is no trtllm-build here: this runs in nvcr.io/nvidia/tritonserver"
