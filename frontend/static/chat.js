@@ -157,11 +157,11 @@ async function takeBack(asked, message, { giveBack, back }) {
 }
 
 async function ended(message, failure) {
-  if (message.facts || message.content) view.ended(message);
   if (hasNotice("busy", "unavailable")) showNotice(null);
   if (failure) explain(failure, message);
   else if (isFull(message)) showNotice("contextFull", {}, [{ name: "dropOldest", act: () => dropOldest(), primary: true }]);
   showAll();
+  if (message.facts || message.content) await view.ended(message);
   if (message.facts) view.say(`${say("finished")}. ${message.facts.token_count} ${say("tokens")}`);
 }
 

@@ -41,6 +41,7 @@ export class Turn {
   constructor(message, { model, versions, acts }) {
     this.message = message;
     this.acts = acts;
+    this.speaks = Boolean(message.open); // What was there before is not read out.
     this.node = element("article", { class: `turn ${message.role}`, data: { id: message.id } });
     this.who = element("h2", { class: "who", text: message.role === "user" ? say("you") : message.facts?.model ?? model });
     this.text = element("div", { class: "text" });
@@ -49,7 +50,7 @@ export class Turn {
     if (message.role === "assistant") {
       this.facts = element("div", { class: "facts" });
       this.node.append(this.facts);
-      this.blocks = new Blocks(this.text, (text) => this.message.open && acts.spoken(text));
+      this.blocks = new Blocks(this.text, (text) => this.speaks && acts.spoken(text));
     } else {
       this.text.textContent = message.content;
     }
@@ -88,9 +89,10 @@ export class Turn {
   }
 
   // Render the answer as it stays; called when it ends, or when it comes into view.
-  finish() {
+  async finish() {
     this.show();
-    return this.blocks.finish(split(this.message).answer);
+    await this.blocks.finish(split(this.message).answer);
+    this.speaks = false;
   }
 
   think(text, open) {

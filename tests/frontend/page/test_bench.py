@@ -190,7 +190,8 @@ def test_leaving_the_page_and_coming_back_goes_on(visit: Visits, fake: FakeTrito
     page.go_back()
     expect(page.locator("#b-counts")).to_contain_text("12 of 12 answered")
     asked = [call.inputs["messages"][-1]["content"] for call in fake.calls if call.cancelled is None]
-    assert len(asked) == len(set(asked)) == 12
+    assert len(set(asked)) == 12
+    assert len(asked) <= 12 + 3  # what was under way when the page was left is asked again
     # Also while the conversation is looked at.
     page.click("#b-new")
     start(page, "question\n" + "\n".join(json_row(delay=0.2, at=at) for at in range(20, 26)))
