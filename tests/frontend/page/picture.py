@@ -42,6 +42,7 @@ def main(folder: Path) -> None:
                 expect(facts(page)).to_have_count(1)
                 expect(answers(page).locator(".block").first).to_be_visible()
                 page.mouse.move(700, 300)
+                page.wait_for_timeout(1000)  # the last of the rendering
                 page.screenshot(path=folder / name)
             server.end()
         finally:
