@@ -110,6 +110,10 @@ key: .venv/.stamp  ## make an API key, shown once; its hash goes to KEYS_FILE [N
 settings-doc: .venv-test/.stamp  ## write docs/settings.md from serve/settings.py
 	@.venv-test/bin/python -m serve.settings_doc > docs/settings.md
 
+.PHONY: picture
+picture: .venv/.stamp .venv-test/.stamp chromium chinese-fonts  ## photograph the page for the READMEs, into docs/
+	@exec .venv-test/bin/python -m tests.frontend.page.picture docs
+
 .PHONY: lock
 lock:  ## resolve requirements/*.lock anew from pyproject.toml [ARGS="--upgrade"]
 	@[ -x .venv-lock/bin/python ] || $(PYTHON) -m venv .venv-lock
@@ -131,6 +135,18 @@ chromium:
 	echo "Installing chromium"
 	apt-get -qq update
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null
+
+# The pictures show Chinese; the tests do without.
+.PHONY: chinese-fonts
+chinese-fonts:
+	@if [ -n "$$(fc-list :lang=zh 2>/dev/null)" ]; then exit; fi
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "The pictures need Chinese fonts: install some (Debian: sudo apt-get install fonts-noto-cjk)" >&2
+		exit 1
+	fi
+	echo "Installing fonts-noto-cjk"
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends fonts-noto-cjk >/dev/null
 
 .venv/.stamp: requirements/serve.lock
 	@$(call environment,.venv,$<)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 from youtu_client import Client
 
-from . import access, chat, description, errors, health, openai, page
+from . import access, chat, description, errors, health, openai, page, render
 from . import metrics as prometheus
 from .admission import Admission
 from .drain import Drain
@@ -48,7 +48,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
             limiter.limit(settings.rate_limit, methods=["POST"])(routes)
         app.register_blueprint(routes)
     app.register_blueprint(health.blueprint(service.served, service.drain))
-    app.register_blueprint(page.blueprint(needs_key=bool(keys)))
+    app.register_blueprint(page.blueprint(service.served, service.drain, needs_key=bool(keys)))
+    app.register_blueprint(render.blueprint())
     app.register_blueprint(prometheus.blueprint(metrics))
     app.register_blueprint(description.blueprint(needs_key=bool(keys)))
     return app

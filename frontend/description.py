@@ -1,7 +1,7 @@
 """`GET /openapi.json`: the API in OpenAPI 3.1, made from the models that read the requests.
 
 What cannot be said in a schema is said by the refusals themselves. It knows all routes of the API; those of
-the page (`/`, `/static`) are for browsers and not described.
+the page (`/`, `/page`, `/render`, `/static`) are for browsers and not described.
 """
 
 from __future__ import annotations

@@ -1,265 +1,243 @@
-// The page: what was said, what is being typed, and one answer at a time. Text enters the page as text only.
+// The conversation under the reader's eyes: asking, answering, and what can be done with each turn.
 
-import { STRINGS } from "./strings.js";
+import { countDown, facts, hasNotice, look, showNotice } from "./circumstances.js";
+import * as composer from "./composer.js";
+import { $ } from "./dom.js";
+import { say } from "./language.js";
+import * as presets from "./presets.js";
+import * as sessions from "./sessions.js";
 import { Refused, ask } from "./stream.js";
+import { tab } from "./tabs.js";
+import { size, startAfterDropping, toSend } from "./tree.js";
+import * as view from "./view.js";
 
-const $ = (id) => document.getElementById(id);
-const STORE = "youtu.chat";
-const SAVE_EVERY_MS = 300;
-const LOOK_EVERY_MS = 3000;
+const SAVE_MS = 400;
+const BEAT_MS = 3000;
+const NEXT = "next"; // As the start of a conversation: the question that is sent next.
+const { state } = sessions;
+const running = new Map(); // Conversation id to {message, controller}: one answer at a time in each.
 
-const state = { turns: [], draft: "", language: null, ...read() };
-let running = null; // AbortController of the answer under way
-let health = null;
-let notice = null; // {name, values}: kept by name, so that it changes with the language
-let saving = 0;
+export const current = () => (state.current ? running.get(state.current.id) : undefined);
+export const beingWritten = () => [...running.values()].map(({ message }) => message);
 
-function read() {
+let looking = 0;
+
+export function showAll() {
+  view.showTurns(facts?.model ?? "Youtu", acts);
+  showState();
+  // Another tab writes it. Should that tab die, nobody would say so.
+  const elsewhere = sessions.path().some(({ open }) => open && open.tab !== tab);
+  clearTimeout(looking);
+  if (elsewhere) looking = setTimeout(lookAgain, sessions.STALE_MS);
+}
+
+// What other tabs did to the conversation shown.
+export async function lookAgain() {
+  if (current()) return;
+  await sessions.again(beingWritten());
+  showAll();
+}
+
+export function showState() {
+  composer.showRunning(Boolean(current()));
+  view.showGauge(facts?.context);
+}
+
+export async function send(text) {
+  if (current() || !text.trim()) return;
+  const preset = composer.preset();
+  const draftOf = state.current?.id ?? sessions.NEW;
+  const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), preset));
+  await sessions.forgetDraft(text, draftOf);
+  composer.set("");
+  history.replaceState(null, "", `#/c/${conversation.id}`);
+  const asked = sessions.message({ conversation: conversation.id, parent: state.leaf, role: "user", content: text });
+  await sessions.append(asked);
+  if (conversation.start === NEXT) await sessions.change(conversation.id, { start: asked.id });
+  await answer(asked, { giveBack: true });
+}
+
+// Ask for an answer to `asked`, the last message shown. If none comes, the question goes back to where it was typed
+// (`giveBack`), or what was shown before is shown again (`back`, a message's id).
+async function answer(asked, { giveBack = false, back = null } = {}) {
+  const conversation = state.current;
+  const preset = presets.get(conversation.preset);
+  const path = sessions.path();
+  const messages = toSend(path, conversation.start, preset.system?.trim());
+  const controller = new AbortController();
+  const open = { tab, beat: Date.now() };
+  const message = sessions.message({ conversation: conversation.id, parent: asked.id, role: "assistant", content: "", open });
+  running.set(conversation.id, { message, controller });
+  showNotice(null);
+  await sessions.append(message);
+  showAll();
+  view.toEnd();
+  view.hush();
+  const body = { messages, ...presets.options(preset) };
+  const failure = await read(body, message, controller.signal);
+  running.delete(conversation.id);
+  delete message.open;
+  delete message.waiting;
+  if (message.facts || message.content) await sessions.save(message);
+  else await takeBack(asked, message, { giveBack, back });
+  if (!state.current || state.current.id === conversation.id) await ended(message, failure);
+  if (failure && !(failure instanceof Refused && failure.status && failure.status < 500)) look();
+}
+
+// Read the answer into `message`, saving as it grows. The error, if it ended in one.
+async function read(body, message, signal) {
+  const save = (after) => {
+    if (Date.now() - message.open.beat < after) return;
+    message.open.beat = Date.now();
+    sessions.save(message).catch(view.unsaved);
+  };
+  // Timers of a hidden page are slowed down, so what arrives is saved as it arrives; this says "still here".
+  const beating = setInterval(() => save(BEAT_MS), SAVE_MS);
   try {
-    return JSON.parse(localStorage.getItem(STORE)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-function save() {
-  clearTimeout(saving);
-  saving = 0;
-  try {
-    localStorage.setItem(STORE, JSON.stringify(state));
-  } catch (error) {
-    show("unsaved", { message: error.message });
-  }
-}
-
-function saveSoon() {
-  saving ||= setTimeout(save, SAVE_EVERY_MS);
-}
-
-function language() {
-  return state.language ?? ((navigator.language || "en").toLowerCase().startsWith("zh") ? "zh" : "en");
-}
-
-function say(name, values = {}) {
-  return STRINGS[language()][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
-}
-
-function element(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-// Showing
-
-function show(name, values = {}) {
-  notice = name ? { name, values } : null;
-  $("notice").hidden = !notice;
-  $("notice").textContent = notice ? say(name, values) : "";
-}
-
-function facts(turn) {
-  if (turn.open) return "";
-  const parts = [];
-  if (turn.facts) {
-    const { timings, token_count: tokens, finish_reason: why } = turn.facts;
-    parts.push(`${say("ttft")} ${timings.ttft_s.toFixed(2)} s`, `${tokens} ${say("tokens")}`);
-    if (timings.tokens_per_second) parts.push(`${timings.tokens_per_second.toFixed(1)} ${say("speed")}`);
-    parts.push(turn.facts.time_cost);
-    if (why === "length") parts.push(say("length"));
-  }
-  if (turn.end) parts.push(say(turn.end));
-  return parts.join(" · ");
-}
-
-function turnElement(turn) {
-  const made = element("article", `turn ${turn.role}`);
-  const who = turn.role === "user" ? say("you") : turn.model || health?.model || "Youtu";
-  made.append(element("div", "who", who), element("div", "text", turn.content));
-  if (turn.role === "assistant") made.append(element("div", "facts", facts(turn)));
-  if (turn.open) made.classList.add("open");
-  return made;
-}
-
-function showTurns() {
-  $("turns").querySelectorAll(".turn").forEach((turn) => turn.remove());
-  $("turns").append(...state.turns.map(turnElement));
-  $("empty").hidden = state.turns.length > 0;
-  $("turns").scrollTop = $("turns").scrollHeight;
-}
-
-function showAll() {
-  document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
-  for (const node of document.querySelectorAll("[data-text]")) node.textContent = say(node.dataset.text);
-  for (const node of document.querySelectorAll("[data-hint]")) node.placeholder = say(node.dataset.hint);
-  for (const node of document.querySelectorAll("[data-label]")) node.ariaLabel = say(node.dataset.label);
-  $("language").textContent = say("other");
-  $("language").lang = language() === "zh" ? "en" : "zh-CN";
-  showHealth();
-  showTurns();
-  if (notice) show(notice.name, notice.values);
-}
-
-function showHealth() {
-  const healthy = health?.status === "healthy";
-  $("light").dataset.state = health?.status ?? "asking";
-  $("model").textContent = healthy ? health.model : "Youtu";
-  document.title = healthy ? health.model : "Youtu";
-  $("demo").hidden = !(healthy && health.demo);
-  $("about").hidden = !(healthy && health.demo);
-  $("about").textContent = healthy && health.demo ? say("aboutDemo") : "";
-}
-
-function showRunning() {
-  $("send").hidden = Boolean(running);
-  $("stop").hidden = !running;
-  $("turns").ariaBusy = String(Boolean(running));
-  $("send").disabled = !$("draft").value.trim();
-}
-
-function fitDraft() {
-  const draft = $("draft");
-  draft.style.height = "auto";
-  draft.style.height = `${Math.min(draft.scrollHeight + 2, 200)}px`;
-}
-
-function setDraft(text) {
-  $("draft").value = state.draft = text;
-  fitDraft();
-  showRunning();
-}
-
-// Doing
-
-async function look() {
-  try {
-    health = await (await fetch("health")).json();
-  } catch {
-    health = { status: "offline" };
-  }
-  showHealth();
-  if (health.status === "healthy") {
-    if (["loading", "down", "offline"].includes(notice?.name)) show(null);
-    return;
-  }
-  if (!running) show({ loading: "loading", offline: "offline" }[health.status] ?? "down");
-  setTimeout(look, LOOK_EVERY_MS);
-}
-
-function explain(error) {
-  if (!(error instanceof Refused)) return show("offline");
-  const values = { message: error.message, seconds: error.retryAfter };
-  if (error.status === 401) return show("unauthorized");
-  if (error.status === 429) return show("busy", values);
-  if (error.code === "deadline_exceeded") return show("late");
-  if (["not_ready", "no_engine", "cancelled", "draining"].includes(error.code)) {
-    return show("unavailable", values);
-  }
-  show(error.status >= 400 && error.status < 500 ? "refused" : "failed", values);
-}
-
-async function send() {
-  const question = $("draft").value;
-  if (running || !question.trim()) return;
-  const turn = { role: "assistant", content: "", open: true };
-  state.turns.push({ role: "user", content: question }, turn);
-  const messages = state.turns.slice(0, -1).map(({ role, content }) => ({ role, content }));
-  running = new AbortController();
-  setDraft("");
-  show(null);
-  save();
-  showTurns();
-  const shown = $("turns").lastElementChild;
-  try {
-    for await (const { event, data } of ask(messages, { key: $("key")?.value, signal: running.signal })) {
-      if (event === "done") {
-        turn.facts = data;
-        turn.model = data.model;
-      } else {
-        add(turn, shown, data.delta);
+    for (;;) {
+      try {
+        for await (const { event, data } of ask(body, { key: $("key").value, signal })) {
+          if (data.starts_in_thinking) message.thinks = true;
+          if (event === "done") {
+            const { response: _, ...rest } = data;
+            message.facts = rest;
+          } else {
+            message.content += data.delta;
+          }
+          if (message.waiting) showNotice(null);
+          delete message.waiting;
+          view.grow(message);
+          save(SAVE_MS);
+        }
+        if (!message.facts) message.end = "broken";
+        return message.facts ? null : new TypeError("the stream ended early");
+      } catch (error) {
+        if (!(error instanceof Refused && error.passing) || message.content) throw error;
+        if (!(await wait(error, message, signal))) throw error;
       }
     }
-    if (!turn.facts) {
-      turn.end = "broken";
-      show("torn");
-    }
   } catch (error) {
-    const stopped = running.signal.aborted;
-    turn.end = stopped ? "stopped" : "broken";
-    if (!stopped && turn.content && !(error instanceof Refused)) show("torn");
-    else if (!stopped) explain(error);
-    if (!stopped && !(error instanceof Refused && error.status < 500 && error.status > 0)) look();
+    message.end = signal.aborted ? "stopped" : "broken";
+    return signal.aborted ? null : error;
+  } finally {
+    clearInterval(beating);
   }
-  finish(turn, question);
 }
 
-function add(turn, shown, text) {
-  const turns = $("turns");
-  const atEnd = turns.scrollHeight - turns.scrollTop - turns.clientHeight < 60;
-  turn.content += text;
-  shown.querySelector(".text").append(text);
-  if (atEnd) turns.scrollTop = turns.scrollHeight;
-  saveSoon();
-}
-
-function finish(turn, question) {
-  running = null;
-  delete turn.open;
-  if (!turn.facts && !turn.content) {
-    // Nothing came: the question goes back to where it was typed.
-    state.turns.splice(-2);
-    setDraft($("draft").value ? `${question}\n${$("draft").value}` : question);
+// Until the server is to be asked again. False: the reader does not want to wait.
+async function wait(error, message, signal) {
+  message.waiting = true;
+  const now = new AbortController();
+  if (state.current?.id === message.conversation) {
+    view.grow(message);
+    showNotice(error.status === 429 ? "busy" : "unavailable", {}, [
+      { name: "tryNow", act: () => now.abort(), primary: true },
+      { name: "cancel", act: stop },
+    ]);
   }
-  save();
-  showTurns();
-  showRunning();
+  await countDown(error.retryAfter, AbortSignal.any([signal, now.signal]));
+  return !signal.aborted;
 }
 
-$("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  send();
-});
+// No answer came: as if nothing had been sent.
+async function takeBack(asked, message, { giveBack, back }) {
+  const here = state.current?.id === asked.conversation;
+  await sessions.drop(message);
+  if (back && here) await sessions.select(back);
+  if (!giveBack) return;
+  await sessions.drop(asked);
+  const typed = here ? composer.text() : await sessions.draft(asked.conversation);
+  const text = typed ? `${asked.content}\n${typed}` : asked.content;
+  if (await sessions.removeIfEmpty(asked.conversation)) {
+    if (here) history.replaceState(null, "", "#/");
+    else return sessions.saveDraft(text, sessions.NEW);
+  }
+  if (here) composer.set(text);
+  else await sessions.saveDraft(text, asked.conversation);
+}
 
-$("draft").addEventListener("keydown", (event) => {
-  // While an input method composes, Enter chooses a word; 229 is what some browsers report at its end.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-  event.preventDefault();
-  send();
-});
-
-$("draft").addEventListener("input", () => {
-  state.draft = $("draft").value;
-  fitDraft();
-  showRunning();
-  saveSoon();
-});
-
-$("stop").addEventListener("click", () => running?.abort());
-
-$("fresh").addEventListener("click", () => {
-  running?.abort();
-  state.turns = [];
-  show(null);
-  save();
-  showTurns();
-  $("draft").focus();
-});
-
-$("language").addEventListener("click", () => {
-  state.language = language() === "zh" ? "en" : "zh";
-  save();
+async function ended(message, failure) {
+  if (hasNotice("busy", "unavailable")) showNotice(null);
+  if (failure) explain(failure, message);
+  else if (isFull(message)) showNotice("contextFull", {}, [{ name: "dropOldest", act: () => dropOldest(), primary: true }]);
   showAll();
-});
-
-$("key")?.addEventListener("input", () => sessionStorage.setItem(STORE, $("key").value));
-addEventListener("pagehide", save);
-
-for (const turn of state.turns) {
-  if (turn.open) Object.assign(turn, { open: undefined, end: "broken" });
+  if (message.facts || message.content) await view.ended(message);
+  if (message.facts) view.say(`${say("finished")}. ${message.facts.token_count} ${say("tokens")}`);
 }
-if ($("key")) $("key").value = sessionStorage.getItem(STORE) ?? "";
-showAll();
-setDraft(state.draft);
-$("draft").focus();
-look();
+
+function isFull({ facts: done }) {
+  if (!done || done.finish_reason !== "length" || !facts?.context) return false;
+  return done.usage.prompt_tokens + done.usage.completion_tokens >= facts.context - 1;
+}
+
+function explain(error, message) {
+  if (!(error instanceof Refused)) return showNotice(message.content ? "torn" : "offline");
+  const values = { message: error.message };
+  if (error.status === 401) return view.askForKey();
+  if (error.contextFull) {
+    const act = () => dropOldest({ resend: true });
+    return showNotice("contextFull", {}, [{ name: "dropOldest", act, primary: true }]);
+  }
+  if (error.code === "deadline_exceeded") return showNotice("late");
+  if (["draining", "not_ready", "no_engine", "cancelled"].includes(error.code)) return showNotice("gone");
+  showNotice(error.status >= 400 && error.status < 500 ? "refused" : "failed", values);
+}
+
+// Leave the oldest turns out from now on, about half of what is sent; they stay to be read.
+async function dropOldest({ resend = false } = {}) {
+  const draft = resend ? composer.text() : "";
+  const path = sessions.path();
+  if (!path.length || state.current.start === NEXT) return showNotice("tooLong");
+  const goal = (size(toSend(path, state.current.start)) + draft.length) / 2;
+  const start = startAfterDropping(path, state.current.start, goal) ?? NEXT;
+  await sessions.change(state.current.id, { start });
+  showNotice(null);
+  showAll();
+  if (draft) await send(draft);
+}
+
+export function stop() {
+  current()?.controller.abort();
+}
+
+const acts = {
+  // Another answer to the same question, beside the first.
+  async again(message) {
+    if (current()) return;
+    const back = state.leaf;
+    await sessions.select(message.parent);
+    await answer(state.messages.get(message.parent), { back });
+  },
+  // An answer to a question that has none.
+  answer: (asked) => current() || answer(asked),
+  // The question in other words, beside the first.
+  async edit(message, content) {
+    if (current()) return;
+    const { conversation, parent } = message;
+    state.leaf = parent;
+    const asked = sessions.message({ conversation, parent, role: "user", content });
+    await sessions.append(asked);
+    await answer(asked);
+  },
+  // The model is asked to go on: its chat template closes an answer, so it cannot be given half of one to finish.
+  async resume(message) {
+    if (current()) return;
+    await sessions.select(message.id);
+    await send(say("pleaseResume"));
+  },
+  async branch(message) {
+    await composer.save();
+    const title = say("branchOf", { title: state.current.title });
+    const { id } = await sessions.branch(message.id, title);
+    history.pushState(null, "", `#/c/${id}`);
+    await composer.change();
+    showAll();
+    $("draft").focus();
+  },
+  async version(message) {
+    if (current()) return;
+    await sessions.select(view.leafBelow(message));
+    showAll();
+  },
+  spoken: (text) => view.say(text),
+};

@@ -1,4 +1,4 @@
-// POST /chat as an asynchronous iterator of its events. Knows the wire; knows nothing of the page.
+// POST /chat: an answer as an asynchronous iterator of its events, or whole. Knows the wire; nothing of the page.
 
 export class Refused extends Error {
   // An error in the API's one shape. `status` is the HTTP status, 0 for an event in the middle of a stream.
@@ -8,35 +8,51 @@ export class Refused extends Error {
     this.code = error.code;
     this.retryAfter = retryAfter;
   }
+
+  // Whether the same request may be answered a little later.
+  get passing() {
+    return this.status === 429 || this.status === 503;
+  }
+
+  get contextFull() {
+    const about = this.code === "context_length_exceeded" || /\bcontext\b/i.test(this.message);
+    return this.status === 400 && about;
+  }
 }
 
-export async function* ask(messages, { key, signal }) {
+async function post(body, { key, signal }) {
   const headers = { "Content-Type": "application/json" };
   if (key) headers.Authorization = `Bearer ${key}`;
-  const body = JSON.stringify({ messages, stream: true });
-  const response = await fetch("chat", { method: "POST", headers, body, signal });
-  if (!response.ok) {
-    const sent = await response.json().catch(() => null);
-    const error = sent?.error ?? { message: `HTTP ${response.status}` };
-    throw new Refused(response.status, error, Number(response.headers.get("Retry-After")) || 1);
-  }
+  const response = await fetch("chat", { method: "POST", headers, body: JSON.stringify(body), signal });
+  if (response.ok) return response;
+  const sent = await response.json().catch(() => null);
+  const error = sent?.error ?? { message: `HTTP ${response.status}` };
+  throw new Refused(response.status, error, Number(response.headers.get("Retry-After")) || 2);
+}
+
+export async function whole(body, options) {
+  return (await post(body, options)).json();
+}
+
+export async function* ask(body, options) {
+  const response = await post({ ...body, stream: true }, options);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     buffer += value;
-    const blocks = buffer.split("\n\n");
-    buffer = blocks.pop();
-    for (const block of blocks) {
+    const parts = buffer.split("\n\n");
+    buffer = parts.pop();
+    for (const part of parts) {
       const fields = { event: "message", data: "" };
-      for (const line of block.split("\n")) {
+      for (const line of part.split("\n")) {
         const colon = line.indexOf(": ");
         if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
       }
       if (!fields.data) continue;
       const data = JSON.parse(fields.data);
-      if (fields.event === "error") throw new Refused(0, data.error, 1);
+      if (fields.event === "error") throw new Refused(0, data.error, 2);
       yield { event: fields.event, data };
     }
   }

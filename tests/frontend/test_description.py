@@ -35,7 +35,7 @@ CHECKS = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-FOR_BROWSERS = {"/", "/static/<path:filename>", "/openapi.json"}
+FOR_BROWSERS = {"/", "/page/facts", "/render", "/static/<path:filename>", "/openapi.json"}
 
 
 def application(fake: FakeTriton, **given: str) -> Any:

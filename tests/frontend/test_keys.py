@@ -21,7 +21,7 @@ from tests.client.fake_triton import FakeTriton
 
 from .conftest import ROOT, Frontend, script, start_in_vain
 
-OPEN = {"/", "/health", "/health/live", "/health/ready", "/static/<path:filename>"}
+OPEN = {"/page/facts", "/", "/health", "/health/live", "/health/ready", "/static/<path:filename>"}
 
 
 def hashed(key: str) -> str:

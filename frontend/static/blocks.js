@@ -1,0 +1,158 @@
+// Markdown shown as it grows. The server renders it (POST /render), block by block; only the last block is sent again.
+// Until that worked, and where it cannot, the text stands there as it is.
+
+import { $, copier, element } from "./dom.js";
+import { say } from "./language.js";
+
+const SLICES = [4000, 15_000]; // UTF-16 units of one request; the second when a single block fills the first.
+const LEAST_MS = 120;
+const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader.
+const REFERENCES = /^ {0,3}\[[^\]\n]+\]:/m;
+
+let queue = Promise.resolve(); // One request at a time.
+
+function render(text) {
+  const answer = queue.then(async () => {
+    const headers = { "Content-Type": "application/json" };
+    const key = $("key").value;
+    if (key) headers.Authorization = `Bearer ${key}`;
+    // A text in the midst of a character is no text.
+    const body = JSON.stringify({ text: text.toWellFormed?.() ?? text.replace(/[\ud800-\udbff]$/, "") });
+    const response = await fetch("render", { method: "POST", headers, body });
+    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    const took = /render;dur=([\d.]+)/.exec(response.headers.get("Server-Timing"));
+    return { blocks: (await response.json()).blocks, took: Number(took?.[1] ?? 0) };
+  });
+  queue = answer.catch(() => {});
+  return answer;
+}
+
+function lineStarts(text) {
+  const starts = [0];
+  for (const match of text.matchAll(/\r\n?|\n/g)) starts.push(match.index + match[0].length);
+  return starts;
+}
+
+// What a browser must add to the server's HTML: something to copy code with, and ways to scroll by keyboard.
+function finished(html) {
+  const block = element("div", { class: "block" });
+  block.innerHTML = html;
+  for (const code of block.querySelectorAll("pre")) {
+    code.tabIndex = 0;
+    const language = code.dataset.language;
+    const bar = element("div", { class: "code-bar" }, element("span", { text: language || say("code") }));
+    bar.append(copier(say("copyCode"), say("copied"), () => code.textContent.replace(/\n$/, "")));
+    const box = element("div", { class: "code" }, bar);
+    code.replaceWith(box);
+    box.append(code);
+  }
+  for (const table of block.querySelectorAll("table")) {
+    const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": say("table") });
+    table.replaceWith(box);
+    box.append(table);
+  }
+  return block;
+}
+
+export class Blocks {
+  // `onClosed(text)`: a block is complete, in words.
+  constructor(host, onClosed = () => {}) {
+    this.host = host;
+    this.onClosed = onClosed;
+    this.text = "";
+    this.shown = []; // {html, node}
+    this.closed = 0; // How many of them nothing will change.
+    this.start = 0; // Where in the text the first open one begins.
+    this.wait = 0;
+    this.running = null;
+    this.host.classList.add("plain");
+  }
+
+  // The text so far.
+  grow(text) {
+    this.text = text;
+    if (!this.shown.length) this.host.textContent = text;
+    this.running ??= this.follow();
+  }
+
+  // The text as it stays. Resolves once it is shown.
+  async finish(text) {
+    await this.running;
+    if (text !== this.text || REFERENCES.test(text)) {
+      if (!text.startsWith(this.text) || REFERENCES.test(text)) this.closed = this.start = 0;
+      this.grow(text);
+      await this.running;
+    }
+    for (const { node } of this.shown.slice(this.closed)) this.onClosed(node.textContent);
+    this.closed = this.shown.length;
+  }
+
+  async follow() {
+    let before = null;
+    while (before !== this.text) {
+      if (before !== null) await new Promise((resolve) => setTimeout(resolve, this.wait));
+      before = this.text;
+      try {
+        const took = await this.advance(before);
+        this.wait = Math.max(LEAST_MS, took * (SHARE - 1));
+      } catch {
+        this.plain(before);
+        this.wait = 1000;
+      }
+    }
+    this.running = null;
+  }
+
+  async advance(text) {
+    let took = 0;
+    for (let size = SLICES[0]; ; ) {
+      const part = text.slice(this.start, this.start + size);
+      const whole = this.start + size >= text.length;
+      const { blocks, took: now } = await render(part);
+      took += now;
+      if (!whole && blocks.length < 2 && size < SLICES[1]) {
+        size = SLICES[1];
+        continue;
+      }
+      this.put(blocks.map((block) => block.html));
+      const keep = whole || blocks.length > 1 ? blocks.length - 1 : blocks.length;
+      for (const { node } of this.shown.slice(this.closed, this.closed + Math.max(0, keep))) {
+        this.onClosed(node.textContent);
+      }
+      if (keep > 0) {
+        this.start += keep < blocks.length ? lineStarts(part)[blocks[keep].line] : part.length;
+        this.closed += keep;
+      }
+      if (whole) return took;
+      if (!blocks.length) this.start += part.length;
+      size = SLICES[0];
+    }
+  }
+
+  // The blocks from the first open one on.
+  put(htmls) {
+    if (this.host.classList.contains("plain")) {
+      this.host.classList.remove("plain");
+      this.host.replaceChildren();
+      this.shown = [];
+    }
+    htmls.forEach((html, at) => {
+      const old = this.shown[this.closed + at];
+      if (old?.html === html) return;
+      const made = { html, node: finished(html) };
+      if (old) old.node.replaceWith(made.node);
+      else this.host.append(made.node);
+      this.shown[this.closed + at] = made;
+    });
+    for (const { node } of this.shown.splice(this.closed + htmls.length)) node.remove();
+  }
+
+  // What could not be rendered, as it is.
+  plain(text) {
+    if (!this.shown.length) return void (this.host.textContent = text);
+    const node = element("div", { class: "block plain", text: text.slice(this.start) });
+    for (const { node: old } of this.shown.splice(this.closed)) old.remove();
+    this.host.append(node);
+    this.shown.push({ html: null, node });
+  }
+}

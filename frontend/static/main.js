@@ -1,0 +1,194 @@
+// Starts the page: loads what is kept, follows the address (#/, #/c/<id>, #/bench), listens to keys and other tabs.
+
+import * as chat from "./chat.js";
+import * as circumstances from "./circumstances.js";
+import * as composer from "./composer.js";
+import { $, element, icon } from "./dom.js";
+import { choose, language, onLanguage, say, showWords } from "./language.js";
+import * as presets from "./presets.js";
+import * as sessions from "./sessions.js";
+import * as settings from "./settings.js";
+import * as sidebar from "./sidebar.js";
+import * as store from "./store.js";
+import { onTold, settle } from "./tabs.js";
+import * as view from "./view.js";
+
+const KEY = "youtu.key";
+const SHORTCUTS = [
+  [["Enter"], "keySend"],
+  [["Shift", "Enter"], "keyLine"],
+  [["Esc"], "keyStop"],
+  [["↑"], "keyEdit"],
+  [["Ctrl", "Shift", "O"], "keyNew"],
+  [["Ctrl", "K"], "keySearch"],
+  [["Ctrl", ","], "keySettings"],
+  [["Ctrl", "/"], "keyShortcuts"],
+];
+let bench = null; // The module of the other view, once it was asked for.
+
+async function load() {
+  bench ??= await import("./bench.js");
+  return bench;
+}
+
+async function route() {
+  const [, kind, id] = location.hash.split("/");
+  const atBench = kind === "bench";
+  $("chat").hidden = atBench;
+  $("bench").hidden = !atBench;
+  for (const [name, here] of [["to-chat", !atBench], ["to-bench", atBench]]) {
+    here ? $(name).setAttribute("aria-current", "page") : $(name).removeAttribute("aria-current");
+  }
+  $("skip").href = atBench ? "#bench" : "#draft";
+  document.body.dataset.view = atBench ? "bench" : "chat";
+  sidebar.leave();
+  if (atBench) {
+    return (await load()).show();
+  }
+  if (sessions.state.current && kind === "c" && sessions.state.current.id === id) return sidebar.showSessions();
+  await sessions.show(kind === "c" ? id : null, chat.beingWritten());
+  if (circumstances.hasNotice("contextFull", "tooLong", "refused", "torn", "failed", "late")) circumstances.showNotice(null);
+  await composer.change();
+  chat.showAll();
+  sidebar.showSessions();
+  if (!matchMedia("(pointer: coarse)").matches) $("draft").focus();
+}
+
+function scenes() {
+  $("scenes").replaceChildren(
+    ...presets.all().filter(({ id }) => presets.isBuiltIn(id) && id !== "general").map(({ id, name }) => {
+      const example = say(`example_${id}`);
+      const use = () => {
+        $("preset").value = id;
+        $("preset").dispatchEvent(new Event("change"));
+        composer.set(example);
+        $("draft").focus();
+      };
+      const words = [element("strong", { text: name }), element("span", { text: example })];
+      return element("button", { type: "button", class: "scene", on: { click: use } }, ...words);
+    }),
+  );
+}
+
+function words() {
+  showWords(document);
+  $("language").textContent = say("other");
+  $("language").lang = language() === "zh" ? "en" : "zh-CN";
+  const mac = /Mac|iP/.test(navigator.platform);
+  $("shortcut-list").replaceChildren(
+    ...SHORTCUTS.flatMap(([keys, name]) => [
+      element("dt", {}, ...keys.map((key) => element("kbd", { text: mac && key === "Ctrl" ? "⌘" : key }))),
+      element("dd", { text: say(name) }),
+    ]),
+  );
+  scenes();
+}
+
+function onKey(event) {
+  if (event.isComposing || event.keyCode === 229) return;
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
+    if (sidebar.isOpen()) sidebar.open(false);
+    else chat.stop();
+    return;
+  }
+  if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+  const acts = {
+    k: () => sidebar.startSearch(),
+    ",": () => settings.open(),
+    "/": () => $("shortcuts").showModal(),
+    O: () => fresh(),
+    o: () => event.shiftKey && fresh(),
+  };
+  const act = acts[event.key];
+  if (!act || (event.key === "o" && !event.shiftKey) || document.querySelector("dialog[open]")) return;
+  event.preventDefault();
+  act();
+}
+
+async function fresh() {
+  await composer.save();
+  if (location.hash.startsWith("#/c/") || location.hash === "#/bench") location.hash = "#/";
+  else await route();
+  $("draft").focus();
+}
+
+async function changed() {
+  await sessions.load();
+  const { current } = sessions.state;
+  if (current && !sessions.state.conversations.has(current.id)) {
+    if (location.hash.startsWith("#/c/")) location.hash = "#/";
+  } else if (current) {
+    sessions.state.current = sessions.state.conversations.get(current.id);
+  }
+  sidebar.showSessions();
+}
+
+// What another tab did. Many changes come at once while it writes an answer.
+let due = 0;
+function told({ kind, conversation }) {
+  if (kind === "presets") presets.load().then(() => (composer.showPresets(), scenes()));
+  if (kind === "conversation" || kind === "cleared") changed();
+  if (kind === "message" && conversation === sessions.state.current?.id && !due) {
+    due = setTimeout(() => {
+      due = 0;
+      chat.lookAgain();
+    }, 200);
+  }
+}
+
+function keepKey() {
+  try {
+    $("key").value = sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    // No storage in this browser: the key is typed in after each reload.
+  }
+  $("key").addEventListener("input", () => {
+    try {
+      sessionStorage.setItem(KEY, $("key").value);
+    } catch {
+      // As above.
+    }
+    if (circumstances.hasNotice("unauthorized")) circumstances.showNotice(null);
+  });
+  $("key").addEventListener("change", () => {
+    view.forget();
+    chat.showAll();
+  });
+}
+
+async function start() {
+  for (const node of document.querySelectorAll("[data-icon]")) node.prepend(icon(node.dataset.icon));
+  keepKey();
+  words();
+  view.start();
+  sidebar.start();
+  settings.start({ changed });
+  composer.start({ send: chat.send, stop: chat.stop, editLast: view.editLast });
+  circumstances.onFacts(() => {
+    view.showModel();
+    chat.showState();
+  });
+  onLanguage(() => {
+    words();
+    circumstances.writeNotice();
+    chat.showAll();
+  });
+  $("language").addEventListener("click", () => choose(language() === "zh" ? "en" : "zh"));
+  $("fresh").addEventListener("click", fresh);
+  $("open-shortcuts").addEventListener("click", () => $("shortcuts").showModal());
+  addEventListener("keydown", onKey);
+  addEventListener("hashchange", route);
+  onTold(told);
+  const looked = circumstances.look();
+  await Promise.all([store.open(), settle()]);
+  if (store.failure) view.unsaved(store.failure);
+  await Promise.all([sessions.load(), presets.load()]);
+  composer.showPresets();
+  scenes();
+  await route();
+  await looked;
+  if ((await store.all("batches")).some(({ running }) => running)) (await load()).resume();
+  document.body.dataset.ready = "";
+}
+
+start();

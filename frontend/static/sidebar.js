@@ -1,0 +1,123 @@
+// The list of conversations: search, rename, export, delete. On a narrow page it lies over the rest.
+
+import { $, button, download, element, question } from "./dom.js";
+import { date, onLanguage, say } from "./language.js";
+import * as sessions from "./sessions.js";
+import { conversationToJson, conversationToMarkdown, fileName } from "./transfer.js";
+
+const SEARCH_MS = 150;
+let found = null; // Ids that the search leaves; null: all.
+let menuOf = null; // Id whose tools are open.
+let timer = 0;
+
+export async function rename({ id, title }) {
+  const given = await question({ title: say("renameTitle"), yes: say("rename"), value: title });
+  if (!given) return;
+  await sessions.change(id, { title: given, named: true });
+}
+
+export async function remove({ id, title }) {
+  const yes = await question({ title: say("deleteTitle", { title }), yes: say("delete"), danger: true });
+  if (!yes) return;
+  const shown = sessions.state.current?.id === id;
+  await sessions.remove(id);
+  if (shown) location.hash = "#/";
+}
+
+function tools(conversation) {
+  const save = async (kind) => {
+    const text = kind === "json" ? await conversationToJson(conversation) : await conversationToMarkdown(conversation);
+    const type = kind === "json" ? "application/json" : "text/markdown";
+    download(fileName(conversation.title, kind), type, text);
+  };
+  const pick = (act) => {
+    menuOf = null;
+    showSessions();
+    document.querySelector(`#sessions [data-id="${conversation.id}"] .more`)?.focus();
+    act();
+  };
+  const item = (name, act, danger) =>
+    element("button", { type: "button", class: danger && "danger", text: say(name), on: { click: () => pick(act) } });
+  return element(
+    "div",
+    { class: "session-tools" },
+    item("rename", () => rename(conversation)),
+    item("exportMarkdown", () => save("md")),
+    item("exportJson", () => save("json")),
+    item("delete", () => remove(conversation), true),
+  );
+}
+
+function item(conversation) {
+  const { id, title, updated } = conversation;
+  const current = sessions.state.current?.id === id;
+  const open = menuOf === id;
+  const link = element(
+    "a",
+    { href: `#/c/${id}`, "aria-current": current && "page", title },
+    element("span", { class: "session-title", text: title }),
+    element("span", { class: "session-date", text: date(updated) }),
+  );
+  const more = button(
+    "more",
+    say("toolsOf", { title }),
+    () => {
+      menuOf = open ? null : id;
+      showSessions();
+      document.querySelector(`#sessions [data-id="${id}"] .more`)?.focus();
+    },
+    { class: "icon more", "aria-expanded": String(open) },
+  );
+  const made = element("li", { data: { id }, class: current && "current" }, link, more);
+  if (open) made.append(tools(conversation));
+  return made;
+}
+
+export function showSessions() {
+  const all = sessions.conversations();
+  const shown = found ? all.filter(({ id }) => found.has(id)) : all;
+  $("sessions").replaceChildren(...shown.map(item));
+  $("no-sessions").hidden = shown.length > 0;
+  $("no-sessions").textContent = say(found && all.length ? "nothingFound" : "noSessions");
+}
+
+async function look() {
+  const words = $("search").value.trim();
+  found = words ? await sessions.search(words) : null;
+  showSessions();
+}
+
+export function isOpen() {
+  return document.body.classList.contains("with-sidebar");
+}
+
+export function open(yes = true) {
+  document.body.classList.toggle("with-sidebar", yes);
+  $("veil").hidden = !yes;
+  if (yes) $("close-sidebar").focus();
+  else if (document.activeElement?.closest("#sidebar")) $("open-sidebar").focus();
+}
+
+// Narrow: out of the way again. Wide: it stays.
+export function leave() {
+  if (isOpen()) open(false);
+}
+
+export function startSearch() {
+  if (getComputedStyle($("open-sidebar")).display !== "none") open();
+  $("search").focus();
+  $("search").select();
+}
+
+export function start() {
+  $("search").addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(look, SEARCH_MS);
+  });
+  $("open-sidebar").addEventListener("click", () => open());
+  $("close-sidebar").addEventListener("click", () => open(false));
+  $("veil").addEventListener("click", () => open(false));
+  onLanguage(showSessions);
+  sessions.onChange.push(showSessions);
+}
+

@@ -1,0 +1,155 @@
+// Conversations to files and back: JSON keeps all versions, Markdown what is shown. Files are not trusted.
+
+import { newId } from "./dom.js";
+import { language } from "./language.js";
+import * as store from "./store.js";
+import { pathTo } from "./tree.js";
+
+const FORMAT = "youtu-conversations";
+const ROLES = ["user", "assistant"];
+const MARK = /^<!-- (\\*)youtu:(conversation|user|assistant)\b.*-->$/;
+
+async function withMessages(conversation) {
+  const messages = await store.among("messages", conversation.id);
+  return { ...conversation, messages: messages.map(({ open: _, ...message }) => message) };
+}
+
+export async function toJson(conversations) {
+  const full = await Promise.all(conversations.map(withMessages));
+  return JSON.stringify({ format: FORMAT, version: 1, exported: new Date().toISOString(), conversations: full }, null, 1);
+}
+
+export const conversationToJson = (conversation) => toJson([conversation]);
+
+// A line of the text that looks like one of our marks gets a backslash more; reading takes it away.
+function escaped(text) {
+  return text.replace(/^<!-- (\\*)youtu:/gm, "<!-- \\$1youtu:");
+}
+
+function unescaped(text) {
+  return text.replace(/^<!-- \\(\\*)youtu:/gm, "<!-- $1youtu:");
+}
+
+export async function conversationToMarkdown(conversation) {
+  const { messages } = await withMessages(conversation);
+  const path = pathTo(new Map(messages.map((message) => [message.id, message])), conversation.leaf);
+  const names = language() === "zh" ? { user: "你", assistant: "助手" } : { user: "You", assistant: "Assistant" };
+  const parts = path.map(({ role, content }) => `<!-- youtu:${role} -->\n## ${names[role]}\n\n${escaped(content)}\n`);
+  return `<!-- youtu:conversation -->\n# ${conversation.title.replace(/\s+/g, " ")}\n\n${parts.join("\n")}`;
+}
+
+export async function toMarkdown(conversations) {
+  return (await Promise.all(conversations.map(conversationToMarkdown))).join("\n");
+}
+
+export function fileName(title, ending) {
+  const plain = title.replace(/[\\/:*?"<>|\p{C}]+/gu, " ").trim().slice(0, 60) || "youtu";
+  return `${plain}.${ending}`;
+}
+
+class NotOurs extends Error {}
+
+const isText = (value, most = 4_000_000) => typeof value === "string" && value.length <= most;
+const isId = (value) => isText(value, 100) && value.length > 0;
+
+function numbers(source, names) {
+  return Object.fromEntries(names.map((name) => [name, Number.isFinite(source?.[name]) ? source[name] : 0]));
+}
+
+function cleanMessage(given, conversation) {
+  const { id, parent, role, content, created, end, thinks, facts } = given ?? {};
+  if (!isId(id) || !ROLES.includes(role) || !isText(content) || !(parent === null || isId(parent))) throw new NotOurs();
+  const made = { id, conversation, parent, role, content, created: Number.isFinite(created) ? created : 0 };
+  if (["stopped", "broken"].includes(end)) made.end = end;
+  if (thinks === true) made.thinks = true;
+  if (role === "assistant" && facts && typeof facts === "object") {
+    made.facts = {
+      model: isText(facts.model, 200) ? facts.model : "",
+      finish_reason: facts.finish_reason === "length" ? "length" : "stop",
+      token_count: Number.isFinite(facts.token_count) ? facts.token_count : 0,
+      usage: numbers(facts.usage, ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"]),
+      timings: numbers(facts.timings, ["ttft_s", "total_s", "tokens_per_second"]),
+    };
+  } else if (role === "assistant" && !made.end) {
+    made.end = "broken";
+  }
+  return made;
+}
+
+function fromJson(text) {
+  const file = JSON.parse(text);
+  if (file?.format !== FORMAT || !Array.isArray(file.conversations)) throw new NotOurs();
+  return file.conversations.map((given) => {
+    const { id, title, created, updated, leaf, start, preset, messages } = given ?? {};
+    if (!isId(id) || !isText(title, 1000) || !Array.isArray(messages)) throw new NotOurs();
+    const now = Date.now();
+    const record = {
+      id,
+      title,
+      named: true,
+      created: Number.isFinite(created) ? created : now,
+      updated: Number.isFinite(updated) ? updated : now,
+      leaf: isId(leaf) ? leaf : null,
+      start: isId(start) ? start : null,
+      preset: isId(preset) ? preset : "general",
+    };
+    return { record, messages: messages.map((message) => cleanMessage(message, id)) };
+  });
+}
+
+function fromMarkdown(text) {
+  const found = [];
+  let message = null;
+  const done = () => {
+    if (!message) return;
+    const body = message.lines.join("\n").replace(/^\s*## .*\n/, "");
+    message.record.content = unescaped(body.replace(/^\n|\n$/g, "").replace(/\n$/, ""));
+    message = null;
+  };
+  let line = 0;
+  for (const words of text.split(/\r\n?|\n/)) {
+    const mark = MARK.exec(words);
+    if (mark && !mark[1] && mark[2] === "conversation") {
+      done();
+      const now = Date.now();
+      const record = { id: newId(), title: "", named: true, created: now, updated: now, start: null, leaf: null, preset: "general" };
+      found.push({ record, messages: [] });
+    } else if (mark && !mark[1]) {
+      done();
+      const last = found.at(-1);
+      if (!last) throw new NotOurs();
+      const { id: conversation, leaf: parent } = last.record;
+      const record = { id: newId(), conversation, parent, role: mark[2], content: "", created: Date.now() + line };
+      if (mark[2] === "assistant") record.end = "imported";
+      last.messages.push(record);
+      last.record.leaf = record.id;
+      message = { record, lines: [] };
+    } else if (message) {
+      message.lines.push(words);
+    } else if (found.length && words.startsWith("# ")) {
+      found.at(-1).record.title = words.slice(2).trim();
+    }
+    line += 1;
+  }
+  done();
+  if (!found.length) throw new NotOurs();
+  for (const { record } of found) record.title ||= "Markdown";
+  return found;
+}
+
+// Add what a file holds; what is there already stays as it is. {conversations, messages}: how many were new.
+// Throws an Error when the file is not one that this page has written.
+export async function read(name, text) {
+  let found;
+  try {
+    found = /\.(md|markdown)$/i.test(name) ? fromMarkdown(text) : fromJson(text);
+  } catch (error) {
+    throw new Error(error instanceof SyntaxError ? `JSON: ${error.message}` : name, { cause: error });
+  }
+  const added = { conversations: 0, messages: 0 };
+  for (const { record, messages } of found) {
+    added.conversations += await store.add("conversations", [record]);
+    added.messages += await store.add("messages", messages);
+  }
+  return added;
+}

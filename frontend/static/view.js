@@ -1,0 +1,161 @@
+// The column of turns, the gauge of the context, and what screen readers hear. Shows what `sessions` holds.
+
+import { facts, showNotice } from "./circumstances.js";
+import { $, element } from "./dom.js";
+import { number, onLanguage, say as words } from "./language.js";
+import * as sessions from "./sessions.js";
+import { Turn } from "./turn.js";
+import { newestLeaf, versions } from "./tree.js";
+
+const { state } = sessions;
+const NEAR_END = 80; // Pixels: as close to the end, the page follows the answer.
+const FULL = 0.85; // Share of the context from which the gauge warns.
+let turns = new Map(); // Message id to Turn.
+let conversation = null;
+
+const box = () => $("turns");
+const atEnd = () => box().scrollHeight - box().scrollTop - box().clientHeight < NEAR_END;
+
+// Rendering costs the server something: only what comes into view is rendered.
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      turns.get(target.dataset.id)?.finish();
+    }
+  },
+  { rootMargin: "600px" },
+);
+
+export const leafBelow = (message) => newestLeaf(state.messages, message.id);
+
+export function toEnd() {
+  box().scrollTop = box().scrollHeight;
+}
+
+// Whatever was made before is made anew, as after a change of the language.
+export function forget() {
+  turns = new Map();
+  $("list").replaceChildren();
+}
+
+function turnOf(message, model, acts) {
+  const all = versions(state.messages, message);
+  const old = turns.get(message.id);
+  if (old) {
+    const ended = old.message.open && !message.open;
+    old.message = message;
+    old.fill(all);
+    if (message.role === "assistant") ended ? old.finish() : old.show();
+    return old;
+  }
+  const made = new Turn(message, { model, versions: all, acts });
+  if (message.role === "assistant" && !message.open) {
+    made.blocks.host.textContent = message.content;
+    seen.observe(made.node);
+  }
+  return made;
+}
+
+export function showTurns(model, acts) {
+  const follow = atEnd() || state.current?.id !== conversation;
+  if (state.current?.id !== conversation) forget();
+  conversation = state.current?.id;
+  const path = sessions.path();
+  turns = new Map(path.map((message) => [message.id, turnOf(message, model, acts)]));
+  const nodes = [...turns.values()].map(({ node }) => node);
+  const start = path.findIndex(({ id }) => id === state.current?.start);
+  const dropped = state.current?.start === "next" ? path.length : start;
+  path.forEach(({ id }, at) => turns.get(id).node.classList.toggle("dropped", at < dropped));
+  if (dropped > 0) nodes.splice(dropped, 0, element("p", { class: "divider", text: words("dropped") }));
+  const last = path.at(-1);
+  if (last?.role === "user") {
+    const again = element("button", { type: "button", text: words("tryAgain"), on: { click: () => acts.answer(last) } });
+    nodes.push(element("div", { class: "unanswered" }, element("span", { text: words("unanswered") }), again));
+  }
+  const there = [...$("list").childNodes];
+  if (there.length !== nodes.length || nodes.some((node, at) => node !== there[at])) $("list").replaceChildren(...nodes);
+  $("empty").hidden = path.length > 0;
+  if (follow) toEnd();
+  showEnd();
+}
+
+// An answer has grown.
+export function grow(message) {
+  const turn = turns.get(message.id);
+  if (!turn) return;
+  const follow = atEnd();
+  turn.show();
+  if (follow) toEnd();
+}
+
+export async function ended(message) {
+  const follow = atEnd();
+  await turns.get(message.id)?.finish();
+  if (follow) toEnd();
+}
+
+export function editLast() {
+  const last = sessions.path().findLast(({ role }) => role === "user");
+  turns.get(last?.id)?.edit();
+}
+
+function showEnd() {
+  $("to-end").hidden = atEnd();
+}
+
+export function showGauge(context) {
+  const last = sessions.path().findLast((message) => message.facts);
+  $("gauge").hidden = !context;
+  if (!context) return;
+  const used = last ? last.facts.usage.prompt_tokens + last.facts.usage.completion_tokens : 0;
+  $("gauge-text").textContent = `${number(used)} / ${number(context)}`;
+  $("gauge-meter").max = context;
+  $("gauge-meter").value = used;
+  $("gauge").classList.toggle("full", used >= FULL * context);
+  $("gauge").title = words("gaugeHelp");
+}
+
+// What screen readers hear: whole blocks, not every token; the last few stay in the page.
+export function say(text) {
+  if (!text.trim()) return;
+  $("spoken").append(element("p", { text: text.trim() }));
+  while ($("spoken").childElementCount > 20) $("spoken").firstChild.remove();
+}
+
+export function hush() {
+  $("spoken").replaceChildren();
+}
+
+export function askForKey() {
+  $("key-line").hidden = false;
+  showNotice("unauthorized");
+  $("key").focus();
+}
+
+let told = false;
+export function unsaved(error) {
+  if (!told) showNotice("unsaved", { message: error.message });
+  told = true;
+}
+
+export function showModel() {
+  const well = facts?.status === "healthy";
+  $("light").dataset.state = facts?.status ?? "asking";
+  $("model").textContent = well ? facts.model : "Youtu";
+  document.title = well ? facts.model : "Youtu";
+  $("demo").hidden = $("about").hidden = !(well && facts.demo);
+  $("about").textContent = well && facts.demo ? words("aboutDemo") : "";
+  if (facts?.needs_key) $("key-line").hidden = false;
+}
+
+export function start() {
+  box().addEventListener("scroll", showEnd, { passive: true });
+  new ResizeObserver(() => showEnd()).observe($("list"));
+  $("to-end").addEventListener("click", toEnd);
+  onLanguage(() => {
+    forget();
+    showModel();
+  });
+}

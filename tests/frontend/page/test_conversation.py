@@ -1,0 +1,371 @@
+"""Asking and answering on the page: streaming, rendering, stopping, versions, branches, the context."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Request, expect
+
+from tests.client.fake_triton import FakeTriton
+from tests.frontend.conftest import script
+
+from .conftest import Visits, answers, ask, facts, fits, questions, reload, tool
+
+pytestmark = pytest.mark.browser
+
+
+def sent(fake: FakeTriton, at: int = -1) -> list[tuple[str, str]]:
+    """The conversation that the model was sent."""
+    messages = fake.calls[at].inputs["messages"]
+    messages = json.loads(messages) if isinstance(messages, str) else messages
+    return [(message["role"], message["content"]) for message in messages]
+
+
+MARKDOWN = [
+    "只需试除到平方根，复杂度 $O(\\sqrt{n})$：\n\n```python\ndef is_prime(n):\n",
+    "    return n > 1 and all(n % d for d in range(2, n))\n```\n\n",
+    "| 名称 | 价格 |\n|:--|--:|\n| 茶壶 | 128 |\n\n",
+    "1. 先看 **订单号**\n2. 再联系客服\n\n$$\\frac{1}{2}$$\n",
+]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en-US", {"demo": "demo", "about": "It is not Youtu-LLM-2B.", "fresh": "New chat"}),
+        ("zh-CN", {"demo": "演示", "about": "不是 Youtu-LLM-2B", "fresh": "新对话"}),
+    ],
+)
+def test_a_question_streams_an_answer(
+    visit: Visits, shots: Path, language: str, words: dict[str, str], width: int
+) -> None:
+    page = visit(language, width)
+    expect(page.locator("#model")).to_have_text("youtu-demo")
+    for name, text in words.items():
+        expect(page.locator(f"#{name}")).to_contain_text(text)
+    expect(page.locator("#send")).to_be_disabled()
+    page.screenshot(path=shots / f"empty-{language}-{width}.png")
+    ask(page, script(pieces=MARKDOWN, delay=0.6))
+    answer = answers(page)
+    # The first piece stands there, rendered, while the rest is still to come.
+    expect(answer.locator("pre")).to_contain_text("def is_prime(n):")
+    expect(answer.locator("math")).to_have_count(1)
+    expect(answer.locator("table")).to_have_count(0)
+    expect(page.locator("#stop")).to_be_visible()
+    page.screenshot(path=shots / f"streaming-{language}-{width}.png")
+    expect(answer.locator("table td")).to_have_text(["茶壶", "128"])
+    expect(answer.locator("ol li strong")).to_have_text("订单号")
+    expect(answer.locator("math[display=block] mfrac")).to_have_count(1)
+    expect(answer.locator("pre .k").first).to_have_text("def")
+    unit = "tokens" if language == "en-US" else "个 token"
+    expect(facts(page)).to_contain_text(f"4 {unit}")
+    expect(facts(page)).to_contain_text("first token 0.0" if language == "en-US" else "首个 token 0.0")
+    expect(facts(page)).to_contain_text("finished" if language == "en-US" else "已完成")
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(page.locator("#gauge-text")).to_contain_text("/ 2,048")
+    assert fits(page)
+    page.screenshot(path=shots / f"done-{language}-{width}.png")
+
+
+def test_the_whole_conversation_is_sent_without_what_was_thought(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, script(pieces=["<think>hm", ", well</think>\n\n", "one"], delay=0.3))
+    expect(page.locator(".thinking summary")).to_have_text("Thinking…")
+    expect(page.locator(".thinking summary")).to_have_text("Thoughts")
+    expect(answers(page)).to_have_text("one")
+    expect(page.locator(".thought")).to_be_hidden()
+    page.click(".thinking summary")
+    expect(page.locator(".thought")).to_have_text("hm, well")
+    ask(page, "two", wait=True)
+    assert [text for _, text in sent(fake)][1:] == ["one", "two"]
+
+
+def test_an_answer_that_starts_in_the_midst_of_thinking(visit: Visits) -> None:
+    """The fault: some templates open <think> themselves, so that the text only ever closes it."""
+    page = visit()
+    body = (
+        'data: {"delta":"pondering","starts_in_thinking":true}\n\n'
+        'data: {"delta":"</think>The answer."}\n\n'
+        'event: done\ndata: {"response":"","time_cost":"0.1s","token_count":2,"finish_reason":"stop",'
+        '"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"cached_tokens":0},'
+        '"timings":{"ttft_s":0,"total_s":0,"tokens_per_second":0},"model":"m","request_id":"r",'
+        '"starts_in_thinking":true}\n\n'
+    )
+    page.route("**/chat", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    ask(page, "x", wait=True)
+    expect(answers(page)).to_have_text("The answer.")
+    page.click(".thinking summary")
+    expect(page.locator(".thought")).to_have_text("pondering")
+
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\n\n"
+    "![pixel](http://evil.example/track.png) [link](javascript:document.title='owned') "
+    "[good](http://evil.example/page)\n\n<iframe src='http://evil.example'></iframe> &lt;b&gt;\n\n"
+    "```html\n<script>document.title='owned'</script>\n```\n"
+)
+
+
+def test_hostile_text_runs_nothing_and_loads_nothing(visit: Visits) -> None:
+    page = visit()
+    ask(page, script(pieces=[HOSTILE, "."], delay=0.4), wait=True)
+    for _ in range(2):
+        expect(answers(page)).to_contain_text("<script>document.title='owned'</script>")
+        elements = page.locator("#list :is(img, script, iframe, b, object, style)")
+        expect(elements).to_have_count(0)
+        expect(answers(page).locator("a[href^=javascript]")).to_have_count(0)
+        expect(answers(page).locator("a[href='http://evil.example/page']")).to_have_attribute(
+            "target", "_blank"
+        )
+        assert page.title() == "youtu-demo"
+        reload(page)
+    assert not [url for url in visit.asked if "evil" in url]
+
+
+def test_code_is_copied(visit: Visits) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, script(pieces=["```python\nx = '<b>'\n```"]), wait=True)
+    page.get_by_role("button", name="Copy the code").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "x = '<b>'"
+    tool(page, "Copy").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "```python\nx = '<b>'\n```"
+
+
+def test_copying_works_where_the_browser_has_no_clipboard_object(visit: Visits) -> None:
+    """The fault: over plain HTTP from another machine, navigator.clipboard does not exist."""
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "hello", wait=True)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
+    tool(page, "Copy").click()
+    page.evaluate("delete navigator.clipboard")
+    assert page.evaluate("navigator.clipboard.readText()") == "You said: hello"
+
+
+def test_only_the_last_block_is_rendered_again(visit: Visits) -> None:
+    """The fault: rendering a growing answer from its start each time costs the server its square."""
+    page = visit()
+    sizes: list[int] = []
+
+    def note(request: Request) -> None:
+        if request.url.endswith("/render"):
+            sizes.append(len(json.loads(request.post_data or "")["text"]))
+
+    page.on("request", note)
+    paragraph = "A sentence that says something. " * 4 + "\n\n"
+    begun = time.monotonic()
+    ask(page, script(pieces=[paragraph] * 30, delay=0.1), wait=True)
+    expect(answers(page).locator("p")).to_have_count(30)
+    seconds = time.monotonic() - begun
+    assert len(sizes) > 8
+    assert max(sizes) < 6 * len(paragraph)
+    assert len(sizes) <= seconds / 0.12 + 3  # at most one each 120 ms, and at the start and the end
+
+
+def test_a_long_answer_is_shown_whole(visit: Visits) -> None:
+    page = visit()
+    code = "".join(f"line_{number} = {number}\n" for number in range(700))
+    text = f"start\n\n```python\n{code}```\n\n" + "".join(f"Paragraph {number}.\n\n" for number in range(400))
+    ask(page, script(pieces=[text]), wait=True)
+    expect(answers(page).locator("p")).to_have_count(401)
+    expect(answers(page).locator("pre")).to_have_count(1)
+    assert answers(page).locator("pre").text_content() == code
+
+
+def test_references_that_come_later_are_links_in_the_end(visit: Visits) -> None:
+    page = visit()
+    ask(
+        page,
+        script(pieces=["See [this][1].\n\nMore.\n\n", "[1]: http://example.com/x\n"], delay=0.5),
+        wait=True,
+    )
+    expect(answers(page).locator("a")).to_have_attribute("href", "http://example.com/x")
+
+
+def test_an_answer_is_readable_when_rendering_fails(visit: Visits) -> None:
+    page = visit()
+    page.route("**/render", lambda route: route.fulfill(status=500, body="no"))
+    ask(page, script(pieces=["**bold**\n", "second"], delay=0.2), wait=True)
+    expect(answers(page)).to_have_text("**bold**\nsecond")
+    page.unroute("**/render")
+    reload(page)
+    expect(answers(page).locator("strong")).to_have_text("bold")
+
+
+def test_stop_cancels_and_keeps_what_came_and_continue_goes_on(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, script(unending=True, delay=0.05))
+    expect(answers(page)).to_contain_text("t3 ")
+    page.click("#stop")
+    fake.calls[0].wait_cancelled()
+    expect(facts(page)).to_have_text("stopped")
+    expect(answers(page)).to_contain_text("t0 t1 t2 t3")
+    kept = (answers(page).text_content() or "").strip()
+    tool(page, "Continue").click()
+    expect(answers(page).nth(1)).to_have_text("You said: Please continue exactly where you stopped.")
+    roles = [role for role, _ in sent(fake)]
+    assert roles == ["user", "assistant", "user"]
+    assert sent(fake)[1][1].strip() == kept
+
+
+def test_escape_stops(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, script(unending=True, delay=0.05))
+    expect(answers(page)).to_contain_text("t1 ")
+    page.keyboard.press("Escape")
+    fake.calls[0].wait_cancelled()
+    expect(facts(page)).to_have_text("stopped")
+
+
+def test_an_answer_cut_at_the_limit_says_so(visit: Visits) -> None:
+    page = visit()
+    ask(page, script(tokens=3, finish="length"), wait=True)
+    expect(facts(page)).to_contain_text("cut at the length limit")
+    expect(tool(page, "Continue")).to_be_visible()
+    ask(page, "whole", wait=True)
+    expect(tool(page, "Continue")).to_have_count(0)
+
+
+def test_regenerate_keeps_the_first_version(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, "one", wait=True)
+    ask(page, "two", wait=True)
+    tool(page, "Answer again", 0).click()
+    expect(questions(page)).to_have_count(1)  # what followed belongs to the first version
+    expect(page.locator(".versions")).to_have_text("2/2")
+    expect(facts(page)).to_contain_text("finished")
+    assert sent(fake) == [("user", "one")]
+    tool(page, "Earlier version").click()
+    expect(questions(page)).to_have_text(["one", "two"])
+    reload(page)
+    expect(questions(page)).to_have_text(["one", "two"])
+    tool(page, "Later version", 0).click()
+    expect(questions(page)).to_have_text(["one"])
+
+
+def test_edit_and_send_again_keeps_the_first_version(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, "first", wait=True)
+    tool(page, "Edit and send again", role="user").click()
+    field = page.locator(".editing textarea")
+    expect(field).to_be_focused()
+    field.fill("never mind")
+    field.press("Escape")
+    expect(questions(page)).to_have_text("first")
+    page.focus("#draft")
+    page.keyboard.press("ArrowUp")
+    field.fill("second")
+    field.press("Enter")
+    expect(answers(page)).to_have_text("You said: second")
+    expect(page.locator(".turn.user .versions")).to_have_text("2/2")
+    assert sent(fake) == [("user", "second")]
+    tool(page, "Earlier version", role="user").click()
+    expect(answers(page)).to_have_text("You said: first")
+
+
+def test_branch_makes_a_conversation_of_its_own(visit: Visits) -> None:
+    page = visit()
+    ask(page, "one", wait=True)
+    ask(page, "two", wait=True)
+    tool(page, "Branch into a new conversation", 0).click()
+    expect(questions(page)).to_have_text(["one"])
+    expect(page.locator(".session-title")).to_have_text(["one (branch)", "one"])
+    ask(page, "three", wait=True)
+    expect(answers(page)).to_have_text(["You said: one", "You said: three"])
+    page.click("text=one >> nth=1")
+    page.locator(".session-title", has_text=re.compile("^one$")).click()
+    expect(questions(page)).to_have_text(["one", "two"])
+
+
+def too_long(limit: int, count: int) -> dict[str, Any]:
+    fit = f"1 to {limit - 1} tokens fit a context of {limit} with room for an answer"
+    words = f"messages: {fit}, {count} were sent"
+    return {"fail_at": 0, "fail_code": "INVALID_ARGUMENT", "fail_message": words}
+
+
+def test_a_full_context_offers_to_drop_the_oldest_turns(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    for text in ("one", "two", "three"):
+        ask(page, text, wait=True)
+    question = script(**too_long(2048, 3000), fail_times=1)
+    ask(page, question)
+    expect(page.locator("#notice-text")).to_contain_text("no longer fits the model's context")
+    expect(page.locator("#draft")).to_have_value(question)
+    page.get_by_role("button", name="Leave the oldest turns out").click()
+    expect(answers(page).nth(3)).to_contain_text("You said: fake:")
+    expect(page.locator(".divider")).to_contain_text("no longer sent")
+    texts = [text for _, text in sent(fake)]
+    assert texts[-1] == question
+    assert "one" not in texts
+    expect(page.locator(".turn.dropped").first).to_contain_text("one")
+    reload(page)
+    expect(page.locator(".divider")).to_be_visible()
+
+
+def test_a_question_that_is_too_long_by_itself_says_so(visit: Visits) -> None:
+    page = visit()
+    ask(page, script(**too_long(2048, 9000)))
+    page.get_by_role("button", name="Leave the oldest turns out").click()
+    expect(page.locator("#notice-text")).to_contain_text("question by itself does not fit")
+    expect(page.locator("#draft")).not_to_be_empty()
+
+
+def test_the_gauge_warns_before_the_context_is_full(visit: Visits) -> None:
+    page = visit()
+    ask(page, script(tokens=1900, finish="length"), wait=True)
+    expect(page.locator("#gauge-text")).to_contain_text("/ 2,048")
+    expect(page.locator("#gauge")).to_have_class("gauge full")
+
+
+def press_in_composition(page: Page, field: str) -> None:
+    page.evaluate(
+        """(field) => document.querySelector(field).dispatchEvent(new KeyboardEvent(
+            "keydown", { key: "Enter", isComposing: true, bubbles: true, cancelable: true }))""",
+        field,
+    )
+
+
+def test_which_enter_sends(visit: Visits, fake: FakeTriton) -> None:
+    """The fault: an input method's Enter, which chooses a Chinese word, sent the half-written question."""
+    page = visit("zh-CN")
+    page.fill("#draft", "ni hao")
+    press_in_composition(page, "#draft")
+    page.press("#draft", "Shift+Enter")
+    page.keyboard.type("2")
+    expect(page.locator("#draft")).to_have_value("ni hao\n2")
+    assert fake.calls == []
+    page.press("#draft", "Enter")
+    expect(questions(page)).to_have_text("ni hao\n2")
+    expect(answers(page)).to_contain_text("You said")
+    tool(page, "修改并重新发送", role="user").click()
+    press_in_composition(page, ".editing textarea")
+    expect(page.locator(".editing textarea")).to_be_visible()
+    assert len(fake.calls) == 1
+
+
+def test_screen_readers_hear_blocks_not_tokens(visit: Visits) -> None:
+    """The fault: a live region around the answer reads every token, and all of it again and again."""
+    page = visit()
+    page.evaluate(
+        """() => {
+            window.heard = [];
+            const look = (changes) => changes.forEach((change) =>
+                change.addedNodes.forEach((node) => window.heard.push(node.textContent)));
+            new MutationObserver(look).observe(document.getElementById("spoken"), { childList: true });
+        }"""
+    )
+    words = [f"word{number} " for number in range(40)]
+    ask(page, script(pieces=[*words, "\n\n", *words, "end"], delay=0.01), wait=True)
+    expect(page.locator("#spoken p")).to_have_count(3)
+    heard = page.evaluate("window.heard")
+    assert len(heard) == 3, heard
+    assert heard[0].startswith("word0 word1 ")
+    assert heard[1].endswith("end")
+    assert heard[2].startswith("finished")
+    live = page.locator("[aria-live]:not([aria-live=off]), [role=log], [role=status]")
+    assert live.locator(".turn").count() == 0

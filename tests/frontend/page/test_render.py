@@ -1,0 +1,262 @@
+"""`POST /render`: Markdown to HTML that can do nothing, within limits. And the facts for the page."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frontend.render import MAX_CHARS
+from frontend.render_markdown import LANGUAGES, blocks
+from tests.client.fake_triton import FakeTriton
+
+
+def html(text: str) -> str:
+    return "".join(block.html for block in blocks(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("**b** *i* ~~s~~ `c`", "<p><strong>b</strong> <em>i</em> <s>s</s> <code>c</code></p>"),
+        ("# One", "<h3>One</h3>"),
+        ("one\ntwo", "one<br>\ntwo"),
+        ("1. a\n2. b\n   - c", "<ol>\n<li>a</li>\n<li>b\n<ul>\n<li>c</li>"),
+        ("|a|b|\n|:-:|--:|\n|1|2|", '<td data-align="center">1</td>\n<td data-align="right">2</td>'),
+        ("> q", "<blockquote>\n<p>q</p>"),
+        ('```python\ndef f(): return "<b>"\n```', '<span class="k">def</span>'),
+        ("```python\nx\n```", '<pre data-language="python"><code>'),
+        ("```nonsense\n<x>\n```", '<pre data-language="nonsense"><code>&lt;x&gt;\n</code></pre>'),
+        ("见https://example.com/a。谢谢", '<a href="https://example.com/a"'),
+        ("(see http://example.com/a_(b)?c=1&d=2).", '<a href="http://example.com/a_(b)?c=1&amp;d=2"'),
+        ("[a](http://x.example) b", '<a href="http://x.example"'),
+        ("$a^2$ 和 \\(b_1\\)", "<msup><mi>a</mi><mn>2</mn></msup>"),
+        ("\\(b_1\\)", '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">'),
+        ("$$\n\\frac{1}{2}\n$$", 'display="block"><mrow><mfrac>'),
+        ("\\[\nx = 1\n\\]", 'display="block"><mrow><mi>x</mi>'),
+        ("于是 $$E=mc^2$$ 成立", 'display="block"'),
+        ("$\\begin{pmatrix}1&2\\end{pmatrix}$", "<mtable><mtr><mtd><mn>1</mn></mtd>"),
+    ],
+)
+def test_what_models_write(text: str, part: str) -> None:
+    assert part in html(text)
+
+
+@pytest.mark.parametrize("text", ["$5 and $10", "costs 5$, or 6$ there", "\\[ open", "\\( open", "a $ b $ c"])
+def test_money_and_halves_are_no_mathematics(text: str) -> None:
+    assert "<math" not in html(text)
+
+
+def test_half_a_formula_is_shown_as_it_is() -> None:
+    """The fault: latex2mathml fails on what it does not know, and the whole answer with it."""
+    assert html("$\\left($ then") == "<p><code>\\left(</code> then</p>\n"
+    assert "<math" not in html("$" + "x" * 1500 + "$")
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '<img src=x onerror="alert(1)">',
+    "![x](http://evil.example/track.png)",
+    "![x](/health)",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](data:text/html,<script>alert(1)</script>)",
+    "[x](vbscript:x)",
+    "[x](/health)",
+    "[x](//evil.example)",
+    '[x](http://ok "\\" onmouseover=alert(1)")',
+    "<javascript:alert(1)>",
+    "[x]: javascript:alert(1)\n\n[x]",
+    "<svg/onload=alert(1)>",
+    '<a href="http://x" style="position:fixed">x</a>',
+    "<style>*{display:none}</style>",
+    "<iframe src=http://evil.example></iframe>",
+    "<form action=http://evil.example><input>",
+    "<math><mtext><script>alert(1)</script></mtext></math>",
+    "$\\text{<script>alert(1)</script>}$",
+    "$\\href{javascript:alert(1)}{x}$",
+    "$\\style{background:url(http://evil.example)}{x}$",
+    "```<script>\nx\n```",
+    '```"onload=alert(1)\nx\n```',
+    "|<img src=x>|\n|-|\n|<script>x</script>|",
+    "&lt;script&gt; &#60;script&#62;",
+    "<!-- --><script>x</script>",
+    "<base href=http://evil.example>",
+    "<meta http-equiv=refresh content=0>",
+    "<link rel=stylesheet href=http://evil.example>",
+]
+
+
+def check_harmless(made: str) -> None:
+    import html.parser
+
+    allowed_targets = ("http://", "https://", "mailto:")
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in {"script", "img", "svg", "style", "iframe", "form", "input", "base", "meta"}
+            assert tag not in {"link", "object", "embed", "video", "audio", "source", "template", "button"}
+            for name, value in attrs:
+                assert not name.startswith("on"), made
+                assert name not in {"style", "src", "srcset", "id", "name", "xlink:href", "action"}, made
+                if name == "href":
+                    assert tag == "a"
+                    assert value is not None
+                    assert value.startswith(allowed_targets), made
+
+    Reader().feed(made)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_does_nothing(text: str) -> None:
+    for made in (html(text), html(f"- a\n\n  {text}"), html(f"> {text}"), html(f"**{text}**")):
+        check_harmless(made)
+
+
+@given(
+    st.lists(st.sampled_from([*HOSTILE, "`", "```", "$", "$$", "\n", "|", "- ", "<", '"', "[", "](", ")"]))
+)
+@settings(max_examples=150, deadline=None)
+def test_hostile_mixtures_do_nothing(parts: list[str]) -> None:
+    check_harmless(html("".join(parts)))
+
+
+def test_links_open_elsewhere_and_tell_nothing() -> None:
+    made = html("[a](http://x.example/?a=1&b=2)")
+    assert 'target="_blank"' in made
+    assert 'rel="noopener noreferrer nofollow"' in made
+
+
+ANSWER = """只需试除到平方根：
+
+```python
+def is_prime(n):
+    return n > 1
+```
+
+- 一
+- 二
+
+  还是二
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+$$
+x
+$$
+
+end"""
+
+
+def test_a_growing_text_changes_its_last_block_only() -> None:
+    """What the page relies on when it sends a growing answer from its last block only."""
+    lines = ANSWER.split("\n")
+    whole = blocks(ANSWER)
+    assert [block.line for block in whole] == [0, 2, 7, 12, 16, 20]
+    for size in range(len(ANSWER)):
+        part = blocks(ANSWER[:size])
+        if part:
+            assert part[:-1] == whole[: len(part) - 1]
+            rest = "\n".join(lines[whole[len(part) - 1].line :])
+            assert blocks(rest) == [
+                type(block)(block.line - whole[len(part) - 1].line, block.html)
+                for block in whole[len(part) - 1 :]
+            ]
+
+
+def test_line_numbers_count_every_kind_of_line_end() -> None:
+    assert [block.line for block in blocks("a\r\n\r\nb\r\rc\n\nd")] == [0, 2, 4, 6]
+
+
+SLOW = {
+    "brackets": "[" * MAX_CHARS,
+    "stars": "**a *b " * (MAX_CHARS // 7),
+    "formulas": "\\[\n" * (MAX_CHARS // 3),
+    "dollars": "$a$" * (MAX_CHARS // 3),
+    "links": "[a](" * (MAX_CHARS // 4),
+    "quotes": ">" * MAX_CHARS,
+    "cells": "|" * (MAX_CHARS // 2) + "\n" + "|-" * (MAX_CHARS // 4),
+    "addresses": "http://" * (MAX_CHARS // 7),
+    "braces": "$$" + "{" * 480 + "}" * 480 + "$$",
+    "code": ("```java\n" + "\n" * 900 + "\n```\n") * 16,
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_no_text_takes_long(name: str) -> None:
+    """The fault: a text on which the parser is quadratic holds up everybody's answers."""
+    begun = time.thread_time()
+    blocks(SLOW[name][:MAX_CHARS])
+    assert time.thread_time() - begun < 3.0
+
+
+def test_only_known_languages_are_coloured() -> None:
+    """The fault: Pygments' lexers for Perl, Make and C# take seconds for 8,000 hostile characters."""
+    assert not LANGUAGES & {"perl", "make", "makefile", "csharp", "c#"}
+    from pygments.lexers import get_lexer_by_name
+
+    for name in LANGUAGES:
+        get_lexer_by_name(name)
+
+
+def test_the_route(app: FlaskClient) -> None:
+    reply = app.post("/render", json={"text": "# Hello\n\nworld"})
+    assert reply.json == {
+        "blocks": [{"line": 0, "html": "<h3>Hello</h3>\n"}, {"line": 2, "html": "<p>world</p>\n"}]
+    }
+    assert reply.headers["Server-Timing"].startswith("render;dur=")
+    assert reply.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"text": "x" * (MAX_CHARS + 1)}, 400, f"at most {MAX_CHARS}"),
+        ({}, 400, "text is missing"),
+        ({"text": 5}, 400, "text should be a valid string, not 5"),
+        ({"text": "", "more": 1}, 400, "more is not known here"),
+        ({"text": "x" * 9 * MAX_CHARS}, 413, "bytes"),
+    ],
+)
+def test_the_route_refuses(app: FlaskClient, body: dict[str, Any], status: int, words: str) -> None:
+    reply = app.post("/render", json=body)
+    assert reply.status_code == status
+    assert reply.json is not None
+    assert words in reply.json["error"]["message"]
+
+
+def test_rendering_asks_for_the_key_and_the_page_does_not(another: Any) -> None:
+    frontend = another(api_key="open-sesame")
+    body = b'{"text": "x"}'
+    json_type = {"Content-Type": "application/json"}
+    assert frontend.send("POST", "/render", body, **json_type).status == 401
+    key = {"Authorization": "Bearer open-sesame"}
+    assert frontend.send("POST", "/render", body, **json_type, **key).status == 200
+    assert frontend.get("/").status == 200
+    assert frontend.get("/page/facts").json["needs_key"] is True
+
+
+def test_the_facts_for_the_page(app: FlaskClient, fake: FakeTriton) -> None:
+    reply = app.get("/page/facts")
+    assert reply.json == {
+        "status": "healthy",
+        "model": "youtu-demo",
+        "demo": True,
+        "description": "A fake that repeats what it was told.",
+        "context": 2048,
+        "slots": 4,
+        "queue": 64,
+        "defaults": {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1},
+        "needs_key": False,
+    }
+    fake.ready = False
+    reply = app.get("/page/facts")
+    assert reply.status_code == 503
+    assert reply.json == {"status": "loading", "needs_key": False}
+    assert reply.headers["Retry-After"]
