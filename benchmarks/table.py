@@ -32,6 +32,8 @@ from benchmarks.served import CannotStart, Served
 from build.errors import BuildError
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
+# about 18 answers a model: on two cores the whole table takes some twenty minutes
+LOAD = "--users 1,2,4 --requests 5 --requests-each 2 --warm-up 1 --input-tokens 48 --output-tokens 16"
 MODELS = Path(__file__).with_name("models.toml")
 GB = 1e9
 
@@ -105,6 +107,13 @@ def _save(folder: Path, facts: dict[str, Any], wanted: list[Row], measured: dict
 
 def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Build, serve, load and stop one model; what was measured beside the load's own folder."""
+    run = folder / _folder_name(row.name)
+    shutil.rmtree(run, ignore_errors=True)
+    if row.name in options.running:
+        url, grpc = options.running[row.name]
+        gpus_at_rest = machine.gpus()
+        _load(url, grpc, run, row, options)
+        return {"folder": run.name, "gpus_at_rest": gpus_at_rest, "gpus_after": machine.gpus()}
     begun = time.monotonic()
     with Engine(row, options) as engine:
         built = time.monotonic() - begun
@@ -113,9 +122,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
             started = time.monotonic() - begun
             say(f"up after {started:.0f} s; the model took {built:.0f} s to make")
             rest, gpus_at_rest = served.memory(), machine.gpus()
-            run = folder / _folder_name(row.name)
-            shutil.rmtree(run, ignore_errors=True)
-            _load(served, run, row, options)
+            _load(served.url, served.grpc, run, row, options)
             return {
                 "folder": run.name,
                 "parameters": parameters(SHAPES[options.shape_prefix + row.shape]),
@@ -133,10 +140,10 @@ def _folder_name(name: str) -> str:
     return name.lower().replace(".", "-")
 
 
-def _load(served: Served, run: Path, row: Row, options: argparse.Namespace) -> None:
+def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace) -> None:
     """The load in a process of its own, which Locust may patch."""
     command = [
-        sys.executable, "-m", "benchmarks.load", "--url", served.url, "--grpc", served.grpc,
+        sys.executable, "-m", "benchmarks.load", "--url", url, "--grpc", grpc,
         "--door", options.door, "--name", row.name, "--out", str(run), *options.load,
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -222,7 +229,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="tokens a slot; slots x context is the KV pool (default: 512)",
     )
     add("--door", default="grpc", help="door of make load (default: %(default)s)")
-    add("--load", default="", help="further options of make load, in one string")
+    add("--load", default=LOAD, help="options of make load, in one string (default: %(default)s)")
+    add(
+        "--running",
+        action="append",
+        default=[],
+        metavar="NAME=URL,HOST:PORT",
+        help="measure a deployment that runs, by its frontend and its gRPC; its memory is the GPU's",
+    )
     add("--data-dir", type=Path, default=Path("var/bench/table-server"))
     add("--keep", action="store_true", help="keep the random weights, 22 GB for all four")
     add("--out", type=Path, help="folder of the run (default: var/bench/table-TIME)")
@@ -230,10 +244,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options.given = sys.argv[1:] if arguments is None else arguments
     options.gguf = [tuple(pair.split("=", 1)) for pair in options.gguf]
     options.load = shlex.split(options.load)
+    pairs = (pair.split("=", 1) for pair in options.running)
+    options.running = {name: tuple(places.split(",", 1)) for name, places in pairs}
     options.settings = [("slots", options.slots), ("context", options.context), ("kv_type", "f16")]
     by_name = {row.name: row for row in known}
     names = options.models.split(",")
-    if unknown := [name for name in [*names, *(n for n, _ in options.gguf)] if name not in by_name]:
+    if unknown := [
+        name for name in [*names, *options.running, *(n for n, _ in options.gguf)] if name not in by_name
+    ]:
         parser.error(f"there is no model {unknown[0]}; there are {', '.join(by_name)}")
     options.rows = [by_name[name] for name in names]
     options.data_dir.mkdir(parents=True, exist_ok=True)

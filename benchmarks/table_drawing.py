@@ -20,6 +20,7 @@ RUN, TABLE, PAGE, PLOT = "table-run.json", "table.json", "table.md", "table.svg"
 FIRST = "Youtu-LLM-2B"
 GB = 1e9
 BITS = {"q8_0": 8, "q4_0": 4}  # of a weight alone, without the scales
+KEPT = ("name", "users", "rate", "tokens_per_second", "e2e", "ttft", "done")
 CONTRADICTS = 1.25  # ratios that differ by more than a quarter are said to differ
 
 
@@ -58,18 +59,17 @@ def _row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_second_one": one["tokens_per_second"],
         "tokens_per_second_best": best["tokens_per_second"],
         "best_load": best["name"],
-        "steps": [
-            {key: step[key] for key in ("name", "users", "rate", "tokens_per_second", "e2e", "ttft", "done")}
-            for step in steps
-        ],
+        "steps": [{key: step[key] for key in KEPT} for step in steps],
         "faults": [f"{step['name']}: {fault}" for step in load["steps"] for fault in step["faults"]],
     }
 
 
-def _memory(measured: dict[str, Any]) -> float:
-    """Bytes: the GPU's, of the device, where there is one; else the peak of the engine's process."""
+def _memory(measured: dict[str, Any]) -> float | None:
+    """Bytes: the device's, where there is a GPU; else the peak of the engine's process, if known."""
     used = [float(gpu["used"]) for gpu in measured["gpus_after"]]
-    return max(used) if used else float(measured["memory_after"]["peak"])
+    if used:
+        return max(used)
+    return float(measured["memory_after"]["peak"]) if "memory_after" in measured else None
 
 
 def _ratios(row: dict[str, Any], base: dict[str, Any] | None) -> dict[str, float]:
@@ -78,7 +78,8 @@ def _ratios(row: dict[str, Any], base: dict[str, Any] | None) -> dict[str, float
         return {}
     found = {f"article_{key}": row["article"][key] / base["article"][key] for key in ("memory", "response")}
     if "response" in row and "response" in base:
-        found["memory"] = row["memory"] / base["memory"]
+        if row["memory"] and base["memory"]:
+            found["memory"] = row["memory"] / base["memory"]
         found["response"] = row["response"]["mean"] / base["response"]["mean"]
     return found
 
@@ -185,9 +186,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
         row["weights"].upper(),
-        f"{row['file_bytes'] / GB:.2f}",
-        f"{row['memory_at_rest']['engine'] / GB:.2f} / {row['memory'] / GB:.2f} "
-        f"({row['memory_after']['file'] / GB:.2f})",
+        f"{row['file_bytes'] / GB:.2f}" if "file_bytes" in row else "–",
+        _memory_cell(row),
         f"{article['memory']}",
         f"{response['mean']:.2f} ({response['mean_low']:.2f} to {response['mean_high']:.2f})",
         f"{row['ratios'].get('response', float('nan')):.2f}",
@@ -199,6 +199,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(row["answers"]),
         quality,
     ]
+
+
+def _memory_cell(row: dict[str, Any]) -> str:
+    if row["gpus_after"] or row["memory"] is None:
+        rest = max((float(gpu["used"]) for gpu in row["gpus_at_rest"]), default=0.0)
+        return "–" if row["memory"] is None else f"{rest / GB:.2f} / {row['memory'] / GB:.2f}"
+    rest, pages = row["memory_at_rest"]["engine"], row["memory_after"]["file"]
+    return f"{rest / GB:.2f} / {row['memory'] / GB:.2f} ({pages / GB:.2f})"
 
 
 def plot(table: dict[str, Any], path: Path) -> None:
@@ -221,7 +229,9 @@ def plot(table: dict[str, Any], path: Path) -> None:
             axis.set_ylim(bottom=0)
         axes[0].legend(frameon=False, fontsize=7)
         place = range(len(rows))
-        axes[3].bar([at - 0.2 for at in place], [row["memory"] / GB for row in rows], 0.4, label="measured")
+        axes[3].bar(
+            [at - 0.2 for at in place], [(row["memory"] or 0) / GB for row in rows], 0.4, label="measured"
+        )
         axes[3].bar(
             [at + 0.2 for at in place], [row["article"]["memory"] for row in rows], 0.4, label="article, GPU"
         )

@@ -14,7 +14,7 @@ from benchmarks import table, table_drawing
 from benchmarks.table import Row
 from build.random_gguf import SHAPES, parameters
 from tests.benchmarks.conftest import ENVIRONMENT
-from tests.e2e.running import ROOT
+from tests.e2e.running import ROOT, RunningServer
 
 
 def test_the_rows_are_the_article_s() -> None:
@@ -111,6 +111,28 @@ def test_what_was_not_measured_says_why(tmp_path: Path) -> None:
     (found,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert "give a file of them, --gguf Baichuan-13B-Int8=PATH" in found["not_measured"]
     assert "not measured: this project cannot convert" in (tmp_path / "table" / "table.md").read_text()
+
+
+@pytest.mark.load
+def test_a_deployment_that_runs_is_measured_as_it_is(server: RunningServer, tmp_path: Path) -> None:
+    """The way to a table of GPU deployments: their memory is NVML's, which this machine may not have."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.table", "--models", "Youtu-LLM-2B",
+         "--out", str(tmp_path / "table"), "--running", f"Youtu-LLM-2B={server.http_url},{server.grpc_url}",
+         "--load", "--users 1 --requests 3 --requests-each 1 --output-tokens 8"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert found["answers"] == 3
+    assert (found["memory"] is None) == (found["gpus_after"] == [])
+
+
+def test_memory_is_the_gpu_s_where_there_is_one() -> None:
+    gpu = {"name": "RTX 3070", "used": 5.5e9, "processes": {"7": 5.0e9}}
+    measured = {"gpus_after": [gpu], "gpus_at_rest": [{**gpu, "used": 5.2e9}], "memory_after": {"peak": 1e9}}
+    assert table_drawing._memory(measured) == 5.5e9
+    assert table_drawing._memory_cell({**measured, "memory": 5.5e9}) == "5.20 / 5.50"
 
 
 def test_an_unknown_model_is_refused_by_name() -> None:
