@@ -101,8 +101,8 @@ peers: .venv/.stamp .venv-peers/.stamp  ## beside llama.cpp's own server, transf
 quality: .venv/.stamp .venv-bench/.stamp  ## Chinese, code and maths through the served API, marked [MODEL=... or ARGS="--url ..."]
 	@exec .venv-bench/bin/python -m benchmarks.quality.run $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)
 
-.PHONY: quality-published
-quality-published: .venv-quality/.stamp  ## C-Eval, GSM8K, HumanEval … by lm-eval, against a server that runs [ARGS="--url ..."]
+.PHONY: quality-lm-eval
+quality-lm-eval: .venv-quality/.stamp  ## C-Eval, GSM8K, HumanEval … by lm-eval, against a server that runs [ARGS="--url ..."]
 	@exec .venv-quality/bin/python -m benchmarks.quality.published $(ARGS)
 
 .PHONY: settings-doc

@@ -1,4 +1,4 @@
-"""Published data sets through the served API, by EleutherAI's lm-eval (`make quality-published`).
+"""Published data sets through the served API, by EleutherAI's lm-eval (`make quality-lm-eval`).
 
 A task is either one of lm-eval's own that generate (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), or one of
 ours:
