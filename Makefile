@@ -81,8 +81,8 @@ check: .venv-test/.stamp  ## lint, formatting and types
 	@.venv-test/bin/mypy $(ROOMS)
 	@for models in model_repository/*/1; do .venv-test/bin/mypy $$models; done
 
-ROOMS := $(patsubst %/__init__.py,%,$(wildcard build/__init__.py client/youtu_client/__init__.py frontend/__init__.py \
-	serve/__init__.py)) tests
+ROOMS := $(patsubst %/__init__.py,%,$(wildcard benchmarks/__init__.py build/__init__.py \
+	client/youtu_client/__init__.py frontend/__init__.py serve/__init__.py)) tests
 
 .PHONY: image
 image:  ## build the CPU image, youtu:cpu, with docker (docs/docker.md) [ARGS="--build-arg BASE=..."]
@@ -106,6 +106,30 @@ KEYS_FILE ?= $(or $(YOUTU_KEYS_FILE),keys.txt)
 key: .venv/.stamp  ## make an API key, shown once; its hash goes to KEYS_FILE [NAME=shop KEYS_FILE=keys.txt]
 	@exec .venv/bin/python -m frontend.keys "$(KEYS_FILE)" "$(or $(NAME),default)"
 
+.PHONY: load
+load: .venv/.stamp .venv-bench/.stamp  ## load on one door, step by step up to the knee [MODEL=... or ARGS="--url ..."]
+	@exec .venv-bench/bin/python -m benchmarks.load $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)
+
+.PHONY: table
+table: .venv/.stamp .venv-bench/.stamp  ## the comparison table of four models [WEIGHTS=random or published, ARGS=...]
+	@exec .venv-bench/bin/python -m benchmarks.table --weights $(or $(WEIGHTS),random) $(ARGS)
+
+.PHONY: layers
+layers: .venv/.stamp .venv-bench/.stamp  ## what Triton, youtu_llm and the frontend add to the engine alone [MODEL, ARGS]
+	@exec .venv-bench/bin/python -m benchmarks.layers --model "$(or $(MODEL),demo)" $(ARGS)
+
+.PHONY: peers
+peers: .venv/.stamp .venv-peers/.stamp  ## beside llama.cpp's own server, transformers and OpenVINO GenAI [ARGS=...]
+	@exec .venv-peers/bin/python -m benchmarks.peers $(ARGS)
+
+.PHONY: quality
+quality: .venv/.stamp .venv-bench/.stamp  ## Chinese, code and maths through the served API, marked [MODEL=... or ARGS="--url ..."]
+	@exec .venv-bench/bin/python -m benchmarks.quality.run $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)
+
+.PHONY: quality-lm-eval
+quality-lm-eval: .venv-quality/.stamp  ## C-Eval, GSM8K, HumanEval … by lm-eval, against a server that runs [ARGS="--url ..."]
+	@exec .venv-quality/bin/python -m benchmarks.quality.published $(ARGS)
+
 .PHONY: settings-doc
 settings-doc: .venv-test/.stamp  ## write docs/settings.md from serve/settings.py
 	@.venv-test/bin/python -m serve.settings_doc > docs/settings.md
@@ -122,7 +146,7 @@ lock:  ## resolve requirements/*.lock anew from pyproject.toml [ARGS="--upgrade"
 
 .PHONY: clean
 clean:  ## remove the environments and var/ (engines and downloads too)
-	rm -rf .venv .venv-test .venv-lock var
+	rm -rf .venv .venv-* var
 
 # Chromium drives the browser tests.
 .PHONY: chromium
@@ -152,9 +176,27 @@ chinese-fonts:
 	@$(call environment,.venv,$<)
 	touch $@
 
+.venv-bench/.stamp: requirements/bench.lock
+	@$(call environment,.venv-bench,$<)
+	touch $@
+
+.venv-quality/.stamp: requirements/quality.lock
+	@$(call environment,.venv-quality,$<)
+	touch $@
+
+# $(call torch,FOLDER): PyTorch, CPU build if pip knows a place that has it
+define torch
+	echo "  torch, CPU build if pip knows a place that has it"
+	$(1)/bin/python $(PIP_INSTALL) -qqq -r requirements/torch-cpu.lock 2>/dev/null \
+		|| $(1)/bin/python $(PIP_INSTALL) -q -r requirements/torch-cuda.lock
+endef
+
+.venv-peers/.stamp: requirements/peers.lock requirements/torch-cpu.lock requirements/torch-cuda.lock
+	@$(call environment,.venv-peers,$<)
+	$(call torch,.venv-peers)
+	touch $@
+
 .venv-test/.stamp: requirements/test.lock requirements/torch-cpu.lock requirements/torch-cuda.lock
 	@$(call environment,.venv-test,$<)
-	echo "  torch, CPU build if pip knows a place that has it"
-	.venv-test/bin/python $(PIP_INSTALL) -qqq -r requirements/torch-cpu.lock 2>/dev/null \
-		|| .venv-test/bin/python $(PIP_INSTALL) -q -r requirements/torch-cuda.lock
+	$(call torch,.venv-test)
 	touch $@

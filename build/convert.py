@@ -77,7 +77,7 @@ def convert(
         for note in notes:
             log.warning("%s", note)
         writer = gguf.GGUFWriter(None, "deepseek2")
-        describe(writer, shape, checkpoint.resolve().name, weights, tokenizer)
+        describe(writer, shape, checkpoint.resolve().name, FILE_TYPES[weights][1], tokenizer)
         _write(writer, tensors, output, progress)
     parameters = sum(math.prod(dims) for dims in shape.tensors().values())
     return ConvertedModel(output, weights.upper(), parameters, output.stat().st_size, tokenizer, notes)

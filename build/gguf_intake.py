@@ -22,6 +22,8 @@ from build.progress import Report, silent
 from build.tokenizer import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
 
 PATTERNS = {name: patterns for patterns, name in PRE_TOKENIZERS.items()}
+# deepseek2 is Youtu's; the others are those that the benchmarks compare it with.
+ARCHITECTURES = ("deepseek2", "qwen2", "chatglm", "baichuan")
 # What llama.cpp does per pre-tokenizer: a whole word of the vocabulary is that token, whatever the merges
 # say; and a text begins with BOS where the file does not say.
 IGNORES_MERGES = {"youtu", "llama-bpe"}
@@ -39,19 +41,19 @@ def take_in(path: Path, folder: Path, progress: Report = silent) -> ModelFacts:
     progress(f"Reading {path.name}", 0, path.stat().st_size)
     reader = _open(path)
     architecture = _text(reader, path, "general.architecture")
-    if architecture != "deepseek2":
+    if architecture not in ARCHITECTURES:
         raise BuildError(
-            f"{path}: general.architecture must be deepseek2 (as of Youtu models), found {architecture}"
+            f"{path}: general.architecture must be one of {', '.join(ARCHITECTURES)}, found {architecture}"
         )
     parts = _value(reader, "split.count")
     if isinstance(parts, int) and parts > 1:
         raise BuildError(f"{path} is one of {parts} parts: join them with llama-gguf-split --merge first")
     vocabulary = _Vocabulary(reader, path)
     template = _value(reader, "tokenizer.chat_template")
-    context = _value(reader, "deepseek2.context_length")
+    context = _value(reader, f"{architecture}.context_length")
     if not isinstance(context, int) or context < 1:
         raise BuildError(
-            f"{path}: deepseek2.context_length must be a whole number above 0, found {context!r}"
+            f"{path}: {architecture}.context_length must be a whole number above 0, found {context!r}"
         )
 
     vocabulary.tokenizer().save(str(folder / TOKENIZER))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import gguf
 import numpy as np
@@ -65,7 +65,7 @@ def plan(shape: Shape, source: Weights, kind: GGML) -> list[GgufTensor]:
 
     Q8_0 packs 32 values of a row: a matrix whose rows are not whole blocks is planned as f16.
     """
-    rows = _Rows(shape, source)
+    rows, stored = _Rows(shape, source), shape.tensors()
     tensors: list[GgufTensor] = []
 
     def add(name: str, dims: tuple[int, ...], chunks: Chunks) -> None:
@@ -75,10 +75,10 @@ def plan(shape: Shape, source: Weights, kind: GGML) -> list[GgufTensor]:
         tensors.append(GgufTensor(name, dims, chosen, chunks))
 
     def same(name: str, hf_name: str) -> None:
-        add(name, source.tensors[hf_name].shape, partial(rows.plain, hf_name))
+        add(name, stored[hf_name], partial(rows.plain, hf_name))
 
     def changed(name: str, hf_name: str, how: Callable[[str], Iterator[F32]]) -> None:
-        add(name, source.tensors[hf_name].shape, partial(how, hf_name))
+        add(name, stored[hf_name], partial(how, hf_name))
 
     heads, rank = shape.num_attention_heads, shape.kv_lora_rank
     same("token_embd.weight", "model.embed_tokens.weight")
@@ -104,6 +104,14 @@ def plan(shape: Shape, source: Weights, kind: GGML) -> list[GgufTensor]:
     if not shape.tie_word_embeddings:
         same("output.weight", "lm_head.weight")
     return tensors
+
+
+def dimensions(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of the GGUF, in the order of the file, for whoever has no weights to
+    map.
+    """
+    unread = cast("Weights", None)
+    return {tensor.name: tensor.shape for tensor in plan(shape, unread, GGML.F32)}
 
 
 class _Rows:
@@ -167,12 +175,16 @@ def latent_scale(shape: Shape) -> float:
 
 
 def describe(
-    writer: gguf.GGUFWriter, shape: Shape, name: str, weights: WeightType, tokenizer: TokenizerFacts | None
+    writer: gguf.GGUFWriter,
+    shape: Shape,
+    name: str,
+    file_type: gguf.LlamaFileType,
+    tokenizer: TokenizerFacts | None,
 ) -> None:
     """Put the metadata of model and tokenizer into `writer`; without a tokenizer the vocabulary is "none"."""
     writer.add_name(name)
     writer.add_type("model")
-    writer.add_file_type(FILE_TYPES[weights][1])
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_block_count(shape.num_hidden_layers)
     writer.add_leading_dense_block_count(shape.num_hidden_layers)
@@ -195,6 +207,11 @@ def describe(
     writer.add_value_length_mla(shape.v_head_dim)
     writer.add_rope_dimension_count(shape.qk_rope_head_dim)
     writer.add_rope_freq_base(shape.rope_theta)
+    describe_tokenizer(writer, tokenizer)
+
+
+def describe_tokenizer(writer: gguf.GGUFWriter, tokenizer: TokenizerFacts | None) -> None:
+    """Put the vocabulary into `writer`; without a tokenizer it is "none"."""
     if tokenizer is None:
         writer.add_tokenizer_model("none")
         return

@@ -106,7 +106,7 @@ def write_random_checkpoint(
     _write_json(
         folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
     )
-    _write_tokenizer(folder, shape.vocab_size)
+    write_stand_in_tokenizer(folder, shape.vocab_size)
     _write_json(folder / "config.json", _config(shape))
 
 
@@ -179,7 +179,8 @@ def byte_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _write_tokenizer(folder: Path, vocab_size: int) -> None:
+def write_stand_in_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Write tokenizer files and chat template of the stand-in, `vocab_size` tokens, into `folder`."""
     first = vocab_size - SPECIALS
     specials = [*NAMED, *(f"<|reserved_{n}|>" for n in range(SPECIALS - len(NAMED)))]
     vocab = {token: i for i, token in enumerate(byte_alphabet())}

@@ -3,7 +3,10 @@
 A lock pins every package with the hashes of all its files, for Python 3.10 to 3.12:
 
     serve.lock       what `make serve` runs on
-    test.lock        serve.lock and what the tests need, without torch
+    bench.lock       serve.lock and what the benchmarks need
+    peers.lock       bench.lock and the libraries it is compared with, without torch
+    quality.lock     lm-eval, for published data sets
+    test.lock        bench.lock and what the tests need, without torch
     torch-cpu.lock   PyTorch's CPU build, which PyPI does not have
     torch-cuda.lock  PyPI's torch and the CUDA libraries it does not import without
 
@@ -34,7 +37,7 @@ def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
 
 
 def main() -> None:
-    for group in ("serve", "test"):
+    for group in ("serve", "bench", "peers", "quality", "test"):
         arguments = ["pyproject.toml", "--group", group, "--no-emit-package", "torch", *EVERYWHERE]
         uv_compile([*arguments, *sys.argv[1:]], HERE / f"{group}.lock", ROOT)
 

@@ -115,13 +115,20 @@ def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[
 def kv_cache_bytes(settings: Settings, gguf: Path) -> int:
     """Size of the KV cache: slots x context x layers x numbers per token and layer.
 
-    The MLA form caches one compressed vector and one rotated key per token and layer, 512 + 64 numbers in
-    Youtu-LLM-2B: 36.9 kB a token in f16.
+    Plain attention caches a key and a value per head. The MLA form caches one compressed vector and one
+    rotated key per token and layer, 512 + 64 numbers in Youtu-LLM-2B: 36.9 kB a token in f16.
     """
-    shape = gguf_header.read_numbers(gguf, ("block_count", "attention.kv_lora_rank", "rope.dimension_count"))
-    layers, compressed, rotated = shape
-    per_token = layers * (compressed + rotated) * KV_BYTES[settings.kv_type]
-    return int(settings.slots * settings.context * per_token)
+    try:
+        layers, compressed, rotated = gguf_header.read_numbers(
+            gguf, ("block_count", "attention.kv_lora_rank", "rope.dimension_count")
+        )
+        numbers = compressed + rotated
+    except KeyError:  # plain attention: a key and a value of each head
+        layers, heads, cached_heads, width = gguf_header.read_numbers(
+            gguf, ("block_count", "attention.head_count", "attention.head_count_kv", "embedding_length")
+        )
+        numbers = 2 * cached_heads * (width // heads)
+    return int(settings.slots * settings.context * layers * numbers * KV_BYTES[settings.kv_type])
 
 
 def ports_in_use(settings: Settings) -> list[str]:

@@ -224,7 +224,7 @@ def delete(key: str) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"general.architecture": "llama"}, "general.architecture must be deepseek2 .*, found llama"),
+        ({"general.architecture": "llama"}, "general.architecture must be one of deepseek2, .*, found llama"),
         ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.model must be gpt2 .*, found llama"),
         (
             {"tokenizer.ggml.pre": "deepseek-llm"},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from build.random_gguf import SHAPES, write_random_gguf
 from serve import preflight, triton
 from serve.preflight import Machine
 from serve.settings import Settings
@@ -173,6 +174,15 @@ def test_the_kv_cache_of_the_2b_shape(
     engine = an_engine(tmp_path / "engine")
     chosen = settings.model_copy(update={"kv_type": kv_type, "slots": 3, "context": 1000})
     assert preflight.kv_cache_bytes(chosen, engine.gguf) == 3 * 1000 * per_token
+
+
+def test_plain_attention_caches_keys_and_values_of_each_cached_head(
+    settings: Settings, tmp_path: Path
+) -> None:
+    shape = SHAPES["tiny-chatglm"]  # 3 layers, 2 of 4 heads cached, each 16 wide
+    write_random_gguf(tmp_path / "model.gguf", shape, "tiny")
+    chosen = settings.model_copy(update={"slots": 3, "context": 1000})
+    assert preflight.kv_cache_bytes(chosen, tmp_path / "model.gguf") == 3 * 1000 * 3 * 2 * (2 * 16) * 2
 
 
 def test_a_context_beyond_the_models_own_is_told(settings: Settings, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""`make layers`: what each layer costs: the engine alone, + Triton, + youtu_llm, + the frontend's two routes.
+
+One engine, one load, each layer's door in turn. With the 2B shape (MODEL=var/random-2b) at 1, 4 and 8
+callers; with the demonstration, whose steps take a fraction of a millisecond, at 1, 16 and 64, where the
+layers are all there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks import comparison, runs
+from benchmarks.comparison import Contender
+from benchmarks.served import CannotStart, Served
+from build.engine import make_engine
+from build.errors import BuildError
+from build.progress import TerminalProgress
+
+LAYERS = (
+    ("+ Triton", "tokens", "the engine's model over Triton's gRPC: token ids in and out, streamed"),
+    ("+ youtu_llm", "grpc", "the text contract over Triton's gRPC: template, tokenizer, detokeniser"),
+    ("+ frontend v1", "v1", "POST /v1/chat/completions, server-sent events"),
+    ("+ frontend chat", "chat", "POST /chat, server-sent events"),
+)
+
+
+def main() -> int:
+    options = _parse()
+    folder = options.out or Path("var/bench") / f"layers-{runs.stamp()}"
+    progress = TerminalProgress()
+    try:
+        engine = make_engine(options.model, options.data_dir, progress=progress)
+    except BuildError as error:
+        comparison.say(f"error: {error}")
+        return 1
+    finally:
+        progress.close()
+    slots = options.slots or max(options.users)
+    users = ",".join(map(str, options.users))
+    same = [
+        "--users", users, "--requests", str(options.requests), "--requests-each", str(options.requests_each),
+        "--input-tokens", str(options.input_tokens), "--output-tokens", str(options.output_tokens),
+    ]  # fmt: skip
+
+    def alone(place: Path) -> None:
+        engine_as_served = ["--slots", str(slots), "--context", str(options.context)]
+        command = [sys.executable, "-m", "benchmarks.alone", "--gguf", str(engine.gguf.resolve())]
+        comparison.finished(
+            subprocess.Popen(
+                [*command, *engine_as_served, *same, "--out", str(place)], stdout=subprocess.DEVNULL
+            )
+        )
+
+    settings = {"slots": slots, "context": options.context, "queue": 1024}
+    try:
+        with Served(options.model, options.data_dir, **settings) as served:
+            doors = ["--url", served.url, "--grpc", served.grpc, "--name", engine.model_id, *same]
+            contenders = [
+                Contender("engine alone", "the engine's own queue in its own process, no server", alone)
+            ]
+            for name, door, what in LAYERS:
+                measure = partial(_load, ["--door", door, *doors])
+                contenders.append(Contender(name, what, measure))
+            facts = {
+                "kind": "layers",
+                "title": f"What each layer costs: {engine.model_id}",
+                "command": shlex.join(["python", "-m", "benchmarks.layers", *sys.argv[1:]]),
+                "notes": [
+                    "The load generator runs on the server's cores; the engine alone has none: part of the "
+                    "difference is the generator's.",
+                ],
+            }
+            return comparison.run(folder, facts, contenders, options.rounds)
+    except CannotStart as error:
+        comparison.say(f"error: {error}")
+        return 1
+
+
+def _load(arguments: list[str], place: Path) -> None:
+    comparison.load(place, *arguments)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__)
+    add = parser.add_argument
+    add("--model", default="demo")
+    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16, 64])
+    add("--slots", type=int, help="slots of the engine (default: the most users)")
+    add("--context", type=int, default=512)
+    add("--requests", type=int, default=32)
+    add("--requests-each", type=int, default=4)
+    add("--input-tokens", type=int, default=48)
+    add("--output-tokens", type=int, default=32)
+    add("--rounds", type=int, default=3)
+    add("--data-dir", type=Path, default=Path("var/bench/server"))
+    add("--out", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""`make table`: the comparison table, one model after the other: build, serve, load, measure, stop.
+
+With WEIGHTS=random each model is a GGUF of random weights in its true shape, so that speed and memory can be
+compared on any machine; quality is left empty then. With WEIGHTS=published the real weights are fetched, or
+taken from a file (--gguf NAME=PATH). Each model leaves a folder of `make load`; table.json, table.md and the
+plots are written after each model, so that Ctrl-C keeps what was measured, and can be written anew from the
+folders (`python -m benchmarks.table_drawing FOLDER`). The last line on standard output is the table as JSON.
+
+Exit status: 0; 1 when it could not run; 3 when a model could not be measured or its figures must not be used;
+130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from benchmarks import machine, runs, table_drawing
+from benchmarks.served import CannotStart, Served
+from build.errors import BuildError
+from build.random_gguf import SHAPES, parameters, write_random_gguf
+
+# about 18 answers a model: on two cores the whole table takes some twenty minutes
+LOAD = "--users 1,2,4 --requests 5 --requests-each 2 --warm-up 1 --input-tokens 48 --output-tokens 16"
+MODELS = Path(__file__).with_name("models.toml")
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of models.toml, which explains the fields."""
+
+    name: str
+    shape: str
+    weights: str
+    article: dict[str, float]
+    published: str | None = None
+
+
+def rows() -> list[Row]:
+    """The rows of models.toml."""
+    return [Row(**table) for table in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]]
+
+
+class NotMeasured(Exception):
+    """Why a model has no figures; stands in its row."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parse(arguments)
+    folder = options.out or Path("var/bench") / f"table-{runs.stamp()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "kind": "table",
+        "command": shlex.join(["python", "-m", "benchmarks.table", *options.given]),
+        "weights": options.weights,
+        "true_shapes": not options.shape_prefix,
+        "settings": dict(options.settings),
+        "door": options.door,
+        "machine": machine.facts(),
+    }
+    measured: dict[str, Any] = {}
+    status = 0
+    try:
+        for row in options.rows:
+            say(f"== {row.name}")
+            try:
+                measured[row.name] = _measure(row, options, folder)
+            except (NotMeasured, BuildError, CannotStart, RuntimeError) as error:
+                measured[row.name] = {"not_measured": str(error)}
+                say(f"not measured: {error}")
+                status = 3
+            _save(folder, facts, options.rows, measured)
+    except KeyboardInterrupt:
+        say("interrupted; the models that were measured are kept")
+        status = 130
+    table = _save(folder, facts, options.rows, measured)
+    if status == 0 and any(row.get("faults") for row in table["rows"]):
+        status = 3
+    say(f"table: {folder / table_drawing.PAGE}")
+    sys.stdout.write(runs.line(table) + "\n")
+    return status
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _save(folder: Path, facts: dict[str, Any], wanted: list[Row], measured: dict[str, Any]) -> dict[str, Any]:
+    known = [asdict(row) | {"measured": measured.get(row.name)} for row in wanted]
+    runs.write_json(folder / table_drawing.RUN, {**facts, "rows": known})
+    return table_drawing.draw(folder)
+
+
+def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build, serve, load and stop one model; what was measured beside the load's own folder."""
+    run = folder / _folder_name(row.name)
+    shutil.rmtree(run, ignore_errors=True)
+    if row.name in options.running:
+        url, grpc = options.running[row.name]
+        gpus_at_rest = machine.gpus()
+        _load(url, grpc, run, row, options)
+        return {"folder": run.name, "gpus_at_rest": gpus_at_rest, "gpus_after": machine.gpus()}
+    begun = time.monotonic()
+    with Engine(row, options) as engine:
+        built = time.monotonic() - begun
+        begun = time.monotonic()
+        with Served(engine.model, engine.data_dir, **dict(options.settings)) as served:
+            started = time.monotonic() - begun
+            say(f"up after {started:.0f} s; the model took {built:.0f} s to make")
+            rest, gpus_at_rest = served.memory(), machine.gpus()
+            _load(served.url, served.grpc, run, row, options)
+            return {
+                "folder": run.name,
+                "parameters": parameters(SHAPES[options.shape_prefix + row.shape]),
+                "file_bytes": engine.file_bytes(),
+                "build_seconds": built,
+                "start_seconds": started,
+                "memory_at_rest": asdict(rest),
+                "memory_after": asdict(served.memory()),
+                "gpus_at_rest": gpus_at_rest,
+                "gpus_after": machine.gpus(),
+            }
+
+
+def _folder_name(name: str) -> str:
+    return name.lower().replace(".", "-")
+
+
+def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace) -> None:
+    """The load in a process of its own, which Locust may patch."""
+    command = [
+        sys.executable, "-m", "benchmarks.load", "--url", url, "--grpc", grpc,
+        "--door", options.door, "--name", row.name, "--out", str(run), *options.load,
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the Ctrl-C too, and writes down what it has
+        raise
+    if status == 130:
+        raise KeyboardInterrupt
+    if status not in (0, 3):
+        raise NotMeasured("the load could not be run")
+
+
+class Engine:
+    """The weights of one row, made or found, and removed again when they were made here."""
+
+    def __init__(self, row: Row, options: argparse.Namespace) -> None:
+        self._row, self._options = row, options
+        self.data_dir: Path = options.data_dir
+        self._made: Path | None = None
+        self.model = ""
+
+    def __enter__(self) -> Engine:
+        given = dict(self._options.gguf).get(self._row.name)
+        if given is not None:
+            self.model = str(Path(given).resolve())
+        elif self._options.weights == "random":
+            self.model = str(self._random())
+        elif self._row.published is not None:
+            self.model = self._row.published
+        else:
+            raise NotMeasured(
+                "this project cannot convert its published weights: give a file of them, "
+                f"--gguf {self._row.name}=PATH"
+            )
+        return self
+
+    def _random(self) -> Path:
+        shape = SHAPES[self._options.shape_prefix + self._row.shape]
+        bits = {"q8_0": 8.5, "q4_0": 4.5}[self._row.weights]
+        needed, free = parameters(shape) * bits / 8, shutil.disk_usage(self.data_dir).free
+        if free < needed * 1.05:
+            raise NotMeasured(f"its file needs {needed / GB:.1f} GB of disk, {free / GB:.1f} GB are free")
+        path = self.data_dir / "models" / f"{_folder_name(self._row.name)}.gguf"
+        self._made = path
+        write_random_gguf(path, shape, self._row.name, weights=self._row.weights)
+        return path.resolve()
+
+    def file_bytes(self) -> int:
+        """Size of the engine's weights."""
+        return sum(path.stat().st_size for path in self.data_dir.glob("engines/*/model.gguf"))
+
+    def __exit__(self, *_: object) -> None:
+        if not self._options.keep:
+            if self._made is not None:
+                self._made.unlink(missing_ok=True)
+            if self._options.weights == "random":
+                shutil.rmtree(self.data_dir / "engines", ignore_errors=True)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.table", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    known = rows()
+    add = parser.add_argument
+    add("--weights", choices=("random", "published"), default="random")
+    add("--models", default=",".join(row.name for row in known), help="names with commas (default: all four)")
+    add(
+        "--gguf",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a .gguf file of this model's weights",
+    )
+    add("--shape-prefix", default="", help="`tiny-` takes the tests' shapes of the same architectures")
+    add("--slots", type=int, default=4)
+    add(
+        "--context",
+        type=int,
+        default=512,
+        help="tokens a slot; slots x context is the KV pool (default: 512)",
+    )
+    add("--door", default="grpc", help="door of make load (default: %(default)s)")
+    add("--load", default=LOAD, help="options of make load, in one string (default: %(default)s)")
+    add(
+        "--running",
+        action="append",
+        default=[],
+        metavar="NAME=URL,HOST:PORT",
+        help="measure a deployment that runs, by its frontend and its gRPC; its memory is the GPU's",
+    )
+    add("--data-dir", type=Path, default=Path("var/bench/table-server"))
+    add("--keep", action="store_true", help="keep the random weights, 22 GB for all four")
+    add("--out", type=Path, help="folder of the run (default: var/bench/table-TIME)")
+    options = parser.parse_args(arguments)
+    options.given = sys.argv[1:] if arguments is None else arguments
+    options.gguf = [tuple(pair.split("=", 1)) for pair in options.gguf]
+    options.load = shlex.split(options.load)
+    pairs = (pair.split("=", 1) for pair in options.running)
+    options.running = {name: tuple(places.split(",", 1)) for name, places in pairs}
+    options.settings = [("slots", options.slots), ("context", options.context), ("kv_type", "f16")]
+    by_name = {row.name: row for row in known}
+    names = options.models.split(",")
+    if unknown := [
+        name for name in [*names, *options.running, *(n for n, _ in options.gguf)] if name not in by_name
+    ]:
+        parser.error(f"there is no model {unknown[0]}; there are {', '.join(by_name)}")
+    options.rows = [by_name[name] for name in names]
+    options.data_dir.mkdir(parents=True, exist_ok=True)
+    if options.shape_prefix:
+        options.rows = [_tiny(row) for row in options.rows]
+    return options
+
+
+def _tiny(row: Row) -> Row:
+    """The row with the architecture's name for a shape: tiny-qwen for qwen1.5-1.8b."""
+    architecture = next(
+        name for name in ("youtu", "qwen", "chatglm", "baichuan") if row.shape.startswith(name)
+    )
+    return Row(row.name, architecture, row.weights, row.article, row.published)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

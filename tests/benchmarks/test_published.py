@@ -1,0 +1,67 @@
+"""Published data sets: what is asked of a row, what counts as right, and which task lm-eval is given.
+
+lm-eval itself is not installed for the tests; that its runs reach a server and come back with our marks was
+seen by hand (benchmarks/README.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quality.published import SETS, tasks
+
+CEVAL = {"question": "一年有几个月？", "A": "10", "B": "11", "C": "12", "D": "13", "answer": "C"}
+CMMLU = {"Question": "一年有几个月？", "A": "10", "B": "11", "C": "12", "D": "13", "Answer": "C"}
+HUMANEVAL = {
+    "prompt": 'def add(a, b):\n    """Add two numbers."""\n',
+    "entry_point": "add",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+}
+MBPP = {"text": "Write a function to double.", "test_setup_code": "", "test_list": ["assert double(2) == 4"]}
+
+
+@pytest.mark.parametrize(("name", "row"), [("ceval", CEVAL), ("cmmlu", CMMLU)])
+def test_choices(name: str, row: dict[str, str]) -> None:
+    known = SETS[name]
+    assert known.ask(row).startswith("一年有几个月？\nA. 10\nB. 11\nC. 12\nD. 13\n")
+    assert known.right("答案：C", row)
+    assert not known.right("答案：B", row)
+    assert not known.right("12", row)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("```python\ndef add(a, b):\n    return a + b\n```", True),
+        ("```python\n    return a + b\n```", True),
+        ("```python\ndef add(a, b):\n    return a - b\n```", False),
+        ("I would rather not.", False),
+    ],
+)
+def test_humaneval_takes_a_whole_function_or_its_rest(answer: str, right: bool) -> None:
+    assert SETS["humaneval"].right(answer, HUMANEVAL) is right
+
+
+def test_mbpp() -> None:
+    assert "assert double(2) == 4" in SETS["mbpp"].ask(MBPP)
+    assert SETS["mbpp"].right("```python\ndef double(x):\n    return 2 * x\n```", MBPP)
+    assert not SETS["mbpp"].right("```python\ndef double(x):\n    return x\n```", MBPP)
+
+
+def test_a_file_is_read_instead_of_the_hub(tmp_path: Path) -> None:
+    (task,) = tasks("ceval", tmp_path / "mine.jsonl", 100)
+    assert task["dataset_path"] == "json"
+    assert task["dataset_kwargs"] == {"data_files": {"test": str(tmp_path / "mine.jsonl")}}
+    assert task["process_results"](CEVAL, ["答案：C"]) == {"right": 1.0}
+    assert task["generation_kwargs"]["max_gen_toks"] == 100
+    parts = tasks("ceval", None, 100)
+    assert {part["dataset_path"] for part in parts} == {"ceval/ceval-exam"}
+    assert len({part["task"] for part in parts}) == len(parts) > 5
+
+
+def test_lm_eval_s_own_tasks_pass_by_name() -> None:
+    assert tasks("gsm8k_cot_zeroshot", None, 100) == ["gsm8k_cot_zeroshot"]
+    with pytest.raises(ValueError, match="--data goes with ceval, cmmlu, humaneval, mbpp, not with gsm8k"):
+        tasks("gsm8k", Path("x"), 100)
