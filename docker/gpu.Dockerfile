@@ -25,6 +25,7 @@ RUN .venv/bin/python -m compileall -q build client docker frontend serve \
 ENV PATH=/opt/youtu/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     YOUTU_DATA_DIR=/data \
+    YOUTU_ENGINE=tensorrt_llm \
     YOUTU_HOST=0.0.0.0
 USER 10001:10001
 VOLUME /data

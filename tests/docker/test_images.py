@@ -120,10 +120,11 @@ def test_it_has_a_health_check_and_serves(recipe: Recipe) -> None:
     assert "ENTRYPOINT" not in stage
 
 
-def test_its_settings_exist_and_its_ports_are_the_defaults(recipe: Recipe) -> None:
+def test_its_settings_exist_and_its_ports_are_the_defaults(file: Path, recipe: Recipe) -> None:
     named = {name.lower() for name in re.findall(r"\bYOUTU_([A-Z_]+)=", " ".join(recipe.of("ENV")))}
     assert {"data_dir", "host"} <= named
     assert named <= set(Settings.model_fields)
+    assert ("engine" in named) == (file.name == "gpu.Dockerfile")
     ports = [
         Settings.model_fields[name].default for name in ("port", "http_port", "grpc_port", "metrics_port")
     ]
