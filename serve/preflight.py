@@ -229,10 +229,11 @@ def _engine_to_come(settings: Settings) -> int:
         source = resolve(settings.model)
     except BuildError:
         return 0  # said by the build itself
-    if source.kind != "folder" or source.path is None:
-        return 0
+    if source.kind != "folder" or source.path is None or settings.engine == "tensorrt_llm":
+        return 0  # the GPU engine's build asks for itself
     for made in settings.data_dir.glob(f"engines/*/{ENGINE_JSON}"):
-        if f'"{source}"' in made.read_text(encoding="utf-8"):
+        described = made.read_text(encoding="utf-8")
+        if f'"{source}"' in described and '"gguf_bytes"' in described:
             return 0
     return int(ENGINE_SHARE * sum(shard.stat().st_size for shard in source.path.glob("*.safetensors")))
 

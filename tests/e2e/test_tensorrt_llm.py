@@ -2,7 +2,8 @@
 
 A real server, started as `make serve ENGINE=tensorrt_llm` starts it: the real Triton reads the rendered
 configuration of NVIDIA's backend and loads a stand-in for its library (tests/tensorrt_llm/backend.py), which
-speaks that backend's contract. The GPU and the container are programs on the PATH.
+speaks that backend's contract. The GPU and the container are programs on the PATH; the engine's folder is
+made at the start, by our own converter and a script in trtllm-build's place.
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
 from youtu_client import Client
 from youtu_client.errors import Busy, InvalidRequest, YoutuError
 
-from build.catalogue import resolve
-from build.tensorrt_llm.engine import plan
 from tests.e2e.running import RunningServer
-from tests.tensorrt_llm.machines import StandIn, an_engine
+from tests.tensorrt_llm.machines import StandIn
 
 SCRIPTED = 10**12  # tests/tensorrt_llm/backend.py: + ms per step * 1000 + token at which the executor fails
 GREEDY: Any = {"temperature": 0.0, "repetition_penalty": 1.0}
@@ -41,11 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("tensorrt_llm")
     stand_in = StandIn(folder / "machine")
     stand_in.tritonserver()
-    demo = resolve("demo").path
-    assert demo is not None
     with pytest.MonkeyPatch.context() as monkeypatch:
         stand_in.use(monkeypatch)
-        an_engine(plan("demo", folder / "data", "8gb"), demo)
         running = RunningServer(folder / "data", engine="tensorrt_llm", queue="4")
     try:
         yield running.wait_until_up()
@@ -59,6 +55,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def client(server: RunningServer) -> Iterator[Client]:
     with Client(server.grpc_url) as client:
         yield client
+
+
+def test_the_engine_was_built_on_the_way(server: RunningServer) -> None:
+    lines = server.log.splitlines()
+    (size,) = (line for line in lines if "youtu-demo with the profile 8gb on NVIDIA GeForce RTX 3070" in line)
+    assert "tokens of" in size
+    assert any(line.startswith("Building the engine of youtu-demo: done in") for line in lines)
+    (folder,) = (server.data_dir / "engines").glob("youtu-demo-*")
+    config = (server.data_dir / "run" / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
+    assert str(folder.resolve() / "tensorrt_llm") in config
 
 
 def test_text_comes_back_whole_and_in_pieces(client: Client) -> None:

@@ -162,6 +162,21 @@ def test_what_does_not_fit_is_refused_before_the_start(
         assert re.search(fault, faults[0])
 
 
+def test_a_gpu_engine_of_a_checkpoint_is_no_cpu_engine_of_it(
+    engine: Callable[..., TensorRTEngineInfo], tmp_path: Path
+) -> None:
+    """The room that the CPU engine will need was not counted, because an engine.json named its source."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    with (checkpoint / "model.safetensors").open("wb") as file:
+        file.truncate(1_000_000)
+    engine(source=str(checkpoint))
+    cpu = Settings(model=str(checkpoint), data_dir=tmp_path / "data")
+    assert preflight._engine_to_come(cpu) == 600_000
+    assert preflight._engine_to_come(cpu.model_copy(update={"engine": "tensorrt_llm"})) == 0
+
+
 def test_the_settings_engine_and_profile() -> None:
     assert Settings.load({}).engine == "llama_cpp"
     chosen = Settings.load({"YOUTU_ENGINE": "tensorrt_llm", "YOUTU_PROFILE": "24gb"})

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from build.catalogue import REPOSITORY, catalogue
+from build.engine import make_engine as make_cpu_engine
 from build.errors import BuildError
 from build.random_checkpoint import write_random_checkpoint
 from build.tensorrt_llm import engine as engine_module
@@ -330,6 +331,13 @@ def test_models_of_comparison_go_through_nvidias_converters(
     assert engine.tokenizer_json == fast
     with pytest.raises(BuildError, match="int8-kv is for Youtu only"):
         make(name, tmp_path / "var", "int8-kv")
+
+
+def test_the_cpu_engine_refuses_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        BuildError, match=r"qwen1\.5-1\.8b is for the GPU engine only: give ENGINE=tensorrt_llm"
+    ):
+        make_cpu_engine("qwen1.5-1.8b", tmp_path)
 
 
 def test_baichuan_is_refused_on_a_small_card(
