@@ -79,7 +79,7 @@ check: .venv-test/.stamp  ## lint, formatting and types
 	@.venv-test/bin/ruff check .
 	@.venv-test/bin/ruff format --check .
 	@.venv-test/bin/mypy $(ROOMS)
-	@for models in model_repository/*/1; do .venv-test/bin/mypy $$models; done
+	@for model in model_repository/*/1/model.py; do .venv-test/bin/mypy $${model%/model.py}; done
 
 ROOMS := $(patsubst %/__init__.py,%,$(wildcard benchmarks/__init__.py build/__init__.py \
 	client/youtu_client/__init__.py frontend/__init__.py serve/__init__.py)) tests

@@ -71,9 +71,16 @@ class EngineClient:
         )
 
     def start(
-        self, request_id: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+        self,
+        request_id: str,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str],
+        trace: Mapping[str, str],
     ) -> EngineCall:
-        """Send a request; its responses carry those of `outputs` that the engine has to tell."""
+        """Send a request; its responses carry those of `outputs` that the engine has to tell.
+
+        `trace`: W3C trace context, whose child the engine's span becomes.
+        """
         request = pb.ModelInferRequest(model_name=self._model, id=request_id)
         for name, array in inputs.items():
             request.inputs.add(name=name, datatype=_DATATYPES[array.dtype.name], shape=array.shape)
@@ -81,7 +88,7 @@ class EngineClient:
             request.raw_input_contents.append(_packed(array) if strings else array.tobytes())
         for name in outputs:
             request.outputs.add(name=name)
-        return EngineCall(self, request_id, self._infer(request))
+        return EngineCall(self, request_id, self._infer(request, metadata=tuple(trace.items())))
 
     def stop(self, request_id: str) -> None:
         """End the request of that id, if the engine has it; its responses then come to an end."""

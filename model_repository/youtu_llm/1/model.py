@@ -30,8 +30,9 @@ SPARE_PLACES = 64
 class _Call:
     """One request on its way: the door to its reader, and the id that the engine knows it by."""
 
-    def __init__(self, sender: Any) -> None:
+    def __init__(self, sender: Any, trace: dict[str, str]) -> None:
         self._sender, self._lock, self._closed = sender, threading.Lock(), False
+        self.trace = trace
         self.engine_id = f"youtu-{secrets.token_hex(8)}"
         self.arrival_ns = time.time_ns()
         self._engine_call: EngineCall | None = None
@@ -100,7 +101,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            call = _Call(request.get_response_sender())
+            call = _Call(request.get_response_sender(), _trace_of(request))
             if not self._places.acquire(blocking=False):
                 _refuse(call, "the queue is full", pb_utils.TritonError.UNAVAILABLE)
                 continue
@@ -169,7 +170,7 @@ class TritonPythonModel:
             call.send(None, final=True)
             return
         inputs = engine_inputs(wanted, ids, limit=limit, ends=self._eos, vocab_size=self._defaults.vocab_size)
-        engine_call = self._engine.start(call.engine_id, inputs, asked_of_the_engine(wanted))
+        engine_call = self._engine.start(call.engine_id, inputs, asked_of_the_engine(wanted), call.trace)
         call.follow(engine_call)
         for response in engine_call:
             if reply.reason or call.cancelled:
@@ -197,6 +198,12 @@ class TritonPythonModel:
                     call.cancelled = True
                     # Each time until it has ended: a stop may come to the engine before its request does.
                     call.stop_engine()
+
+
+def _trace_of(request: Any) -> dict[str, str]:
+    """The W3C trace context of Triton's span for this request; empty when no traces are taken."""
+    context = request.trace().get_context()
+    return json.loads(context) if context else {}
 
 
 def _reader(request: Any) -> contract.Read:
