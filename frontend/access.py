@@ -8,6 +8,7 @@ It knows no route by heart but those that are open without a key. The line never
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
@@ -33,6 +34,9 @@ OPEN = ("health.", "page.", "static")
 
 UNTRACED = ("health.", "metrics.", "page.", "static")
 """Endpoints (or their prefixes) that nobody wants to see traces of."""
+
+PROBES = ("/health", "/metrics", "/page/facts")
+"""Routes (or their beginnings) that are asked every few seconds."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -98,9 +102,11 @@ class Entry:
         return time.monotonic() - self.started
 
     def write(self, method: str, route: str, status: int) -> None:
-        """One line; what does not apply is left out."""
+        """One line; what does not apply is left out. Probes that find all well only at level debug."""
+        level = logging.DEBUG if route.startswith(PROBES) and status == 200 else logging.INFO
         optional = {name: value for name in _OPTIONAL if (value := getattr(self, name)) is not None}
-        log.info(
+        log.log(
+            level,
             "request",
             request_id=self.request_id,
             method=method,

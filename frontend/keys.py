@@ -3,9 +3,9 @@
     # comment
     shop  sha256:5e88…
 
-`python -m frontend.keys FILE NAME` (`make key`) makes a key, adds its line to the file and prints the key,
-which is kept nowhere. Keys made so are 256 random bits: a slow hash or a salt would add nothing against
-guessing. Whoever picks a short `api_key` is not protected by this module. It knows no HTTP.
+`make key` makes a key, adds its line to the file and prints the key, which is kept nowhere. Keys made so are
+256 random bits: a slow hash or a salt would add nothing against guessing. Whoever picks a short `api_key` is
+not protected by this module. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import hmac
 import os
 import re
 import secrets
-import sys
 from pathlib import Path
 
 from serve.settings import Settings
@@ -90,17 +89,3 @@ def add(path: Path, name: str) -> str:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
         file.write(line + "\n")
     return key
-
-
-def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m frontend.keys FILE NAME")
-    try:
-        key = add(Path(sys.argv[1]), sys.argv[2])
-    except (KeysError, OSError) as error:
-        sys.exit(str(error))
-    sys.stdout.write(f"{key}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ together, and writes the command line and the environment. It starts nothing and
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -93,6 +94,7 @@ def find_in_wheel() -> Triton:
         stub=root / "python_backend_stubs" / sysconfig.get_python_version() / STUB,
         libpython=find_libpython(),
     )
+    check_library("libgomp.so.1")
     for part in (triton.server, triton.backend, triton.stub):
         if not part.exists():
             raise TritonMissing(
@@ -107,6 +109,17 @@ def _unsupported(system: str, machine: str, libc: tuple[str, str]) -> str | None
     if system == "Linux" and machine in MACHINES and libc[0] == "glibc" and version >= GLIBC:
         return None
     return f"Triton's binary needs Linux on x86-64 or arm64 with glibc 2.35 or newer; this is {here}"
+
+
+def check_library(name: str) -> None:
+    """Raises TritonMissing unless the system has GCC's OpenMP library, which llama.cpp is linked against."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        raise TritonMissing(
+            f"llama.cpp needs {name}, which is not there. Debian, Ubuntu: apt-get install libgomp1. "
+            "Fedora: dnf install libgomp."
+        ) from None
 
 
 def find_libpython(folders: Sequence[str] | None = None) -> Path:

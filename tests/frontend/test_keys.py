@@ -97,14 +97,14 @@ def test_making_a_key(tmp_path: Path) -> None:
     path = tmp_path / "new" / "keys"
     for name in ("a", "b"):
         done = subprocess.run(
-            [sys.executable, "-m", "frontend.keys", path, name],
+            [sys.executable, "-m", "frontend.make_key", path, name],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"},
             capture_output=True,
             text=True,
         )
         key = done.stdout.strip()
-        assert done.returncode == 0
+        assert (done.returncode, done.stderr) == (0, "")
         assert len(key) >= 40
         assert key not in path.read_text()
         assert Keys.of(Settings(keys_file=path)).owner(key.encode()) == name

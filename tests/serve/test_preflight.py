@@ -111,6 +111,13 @@ def test_a_missing_libpython_is_told_with_its_package(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_missing_openmp_is_told_with_its_package() -> None:
+    with pytest.raises(triton.TritonMissing, match="apt-get install libgomp1") as caught:
+        triton.check_library("libgomp-none.so.1")
+    assert "libgomp-none.so.1" in str(caught.value)
+    triton.check_library("libgomp.so.1")
+
+
 def test_libpython_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -> None:
     library = tmp_path / triton.find_libpython().name
     library.write_text("")
