@@ -44,7 +44,8 @@ def probe(
     """The JSON that a script of this folder prints, run by the container's Python."""
     _, container = verification.machine()
     command = [container.python, Path(__file__).with_name(script), *arguments]
-    environment = {**os.environ, **machine.with_our_modules(ROOT)}
+    # Safe: the modules beside the script are not to be taken for others of their names.
+    environment = {**os.environ, **machine.with_our_modules(ROOT), "PYTHONSAFEPATH": "1"}
     try:
         done = subprocess.run(
             list(map(str, command)),

@@ -142,6 +142,7 @@ class Call:
 
 def starts(verification: Verification) -> str:
     engine = _engine(verification)
+    verification.facts["used_before"] = memory_used()  # by a screen, say
     begun = time.monotonic()
     served = Served(verification)
     verification.at_the_end.append(served.end)
@@ -158,14 +159,18 @@ def memory(verification: Verification) -> str:
             "Triton's metrics have no nv_trt_llm_kv_cache_block_metrics of type max",
             "see what the metrics port says, and correct serve/verify_gpu/server.py",
         )
-    per_token = verification.facts["kv_per_token"]
+    before = verification.facts["used_before"]
     expected = sizes.sizes(
-        engine.run_profile(), gpu.memory, weights=verification.facts["weights"], kv_per_token=per_token
+        engine.run_profile(),
+        gpu.memory - before,
+        weights=verification.facts["weights"],
+        kv_per_token=verification.facts["kv_per_token"],
     )
-    tokens, used = int(blocks) * engine.tokens_per_block, memory_used()
+    tokens, used = int(blocks) * engine.tokens_per_block, memory_used() - before
     found = (
-        f"{used / sizes.GIB:.2f} GiB of the GPU are in use, by arithmetic {expected.total / sizes.GIB:.2f}; "
-        f"KV cache of {tokens:,} tokens, by arithmetic {expected.cache_tokens:,}"
+        f"the server holds {used / sizes.GIB:.2f} GiB of the GPU, by arithmetic "
+        f"{expected.total / sizes.GIB:.2f}; KV cache of {tokens:,} tokens, by arithmetic "
+        f"{expected.cache_tokens:,}"
     )
     change = "correct the estimates at the top of build/tensorrt_llm/sizes.py"
     if tokens < engine.max_seq_len:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,18 +82,23 @@ def verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verificatio
 
 
 def as_the_arithmetic_says(
-    machine: StandIn, monkeypatch: pytest.MonkeyPatch, *, blocks: float = 1, used: float = 1
+    machine: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    blocks: float = 1,
+    used: float = 1,
+    before_mib: int = 0,
 ) -> None:
     """Memory in use and KV blocks of the served engine, times what is expected."""
     profile = profiles_of("8gb")
     expected = sizes.sizes(
         profile,
-        8192 << 20,
+        (8192 - before_mib) << 20,
         weights=sizes.weight_bytes(SHAPE),
         kv_per_token=sizes.kv_bytes_per_token(SHAPE, "bf16"),
     )
     monkeypatch.setenv("STAND_IN_KV_BLOCKS", str(int(blocks * expected.cache_tokens / 32)))
-    machine.nvidia_smi(RTX_3070, used_mib=int(used * expected.total) >> 20)
+    machine.nvidia_smi(RTX_3070, used_mib=(before_mib, before_mib + (int(used * expected.total) >> 20)))
 
 
 def run(steps: list[Step], verification: Verification) -> dict[str, tuple[str, str]]:
@@ -113,7 +120,7 @@ def test_all_is_as_assumed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stand_in.tritonserver()
-    as_the_arithmetic_says(stand_in, monkeypatch)
+    as_the_arithmetic_says(stand_in, monkeypatch, before_mib=900)  # a screen hangs on it
     status = check(verification)
     *table, line = capsys.readouterr().out.splitlines()
     assert status == 0, "\n".join(table)
@@ -403,11 +410,30 @@ def test_a_server_with_one_thing_amiss(
     assert not any(
         change for _, change in run([container.STEPS[0], engines.STEPS[-1]], verification).values()
     )
-    verification.facts["served"] = FakeServed(**changes)
+    verification.facts |= {"served": FakeServed(**changes), "used_before": engines.memory_used()}
     with pytest.raises(NotAsAssumed) as caught:
         step(verification)
     assert found in caught.value.found
     assert advice in caught.value.change
+
+
+def test_memory_in_use_is_compared_without_what_was_there_before(
+    stand_in: Machine, verification: Verification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for used, fits in ((1.0, True), (1.3, False)):
+        as_the_arithmetic_says(stand_in, monkeypatch, used=used, before_mib=700)
+        shutil.rmtree(stand_in.bin / "nvidia-smi.asked", ignore_errors=True)
+        assert not any(
+            change for _, change in run([container.STEPS[0], engines.STEPS[-1]], verification).values()
+        )
+        blocks = int(os.environ["STAND_IN_KV_BLOCKS"])
+        verification.facts |= {"served": FakeServed(blocks=blocks), "used_before": engines.memory_used()}
+        assert verification.facts["used_before"] == 700 << 20
+        if fits:
+            assert "by arithmetic" in server.memory(verification)
+        else:
+            with pytest.raises(NotAsAssumed, match=r"the server holds .* by arithmetic"):
+                server.memory(verification)
 
 
 def test_a_server_that_does_not_start_is_told_with_its_last_words(

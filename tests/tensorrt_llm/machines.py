@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,8 +101,10 @@ class StandIn:
         self.trtllm_build()
         self.versions(**VERSIONS)
 
-    def nvidia_smi(self, answer: str, *, status: int = 0, used_mib: int = 0) -> None:
-        asked = f"case \"$1\" in *memory.used*) echo {used_mib};; *) echo '{answer}';; esac"
+    def nvidia_smi(self, answer: str, *, status: int = 0, used_mib: Sequence[int] = (0,)) -> None:
+        """`used_mib`: memory in use the first time it is asked for, and from then on."""
+        used = f'if mkdir "$0.asked" 2>/dev/null; then echo {used_mib[0]}; else echo {used_mib[-1]}; fi'
+        asked = f"case \"$1\" in *memory.used*) {used};; *) echo '{answer}';; esac"
         self.program("nvidia-smi", f"#!/bin/sh\n{asked}\nexit {status}\n")
 
     def trtllm_build(self, fail: int | str = 0, more: int = 0, without: str = "") -> None:
