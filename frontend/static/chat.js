@@ -40,6 +40,7 @@ export async function lookAgain() {
 
 export function showState() {
   composer.showRunning(Boolean(current()));
+  $("list").classList.toggle("running", Boolean(current()));
   view.showGauge(facts?.context);
 }
 
@@ -201,6 +202,7 @@ export function stop() {
 }
 
 const acts = {
+  busy: () => Boolean(current()),
   // Another answer to the same question, beside the first.
   async again(message) {
     if (current()) return;

@@ -79,6 +79,7 @@ export function copier(label, done, text) {
       made.ariaLabel = made.title = label;
     }, 1600);
   });
+  made.classList.add("copy");
   return made;
 }
 

@@ -37,7 +37,7 @@ function versionsBar(list, message, onVersion) {
 }
 
 export class Turn {
-  // `acts`: {again, edit, resume, branch, version, spoken}; `versions`: all messages at this place.
+  // `acts`: {busy, again, edit, resume, branch, version, spoken}; `versions`: all messages at this place.
   constructor(message, { model, versions, acts }) {
     this.message = message;
     this.acts = acts;
@@ -65,8 +65,8 @@ export class Turn {
     this.tools.replaceChildren();
     if (message.open) return;
     const answer = message.role === "assistant";
-    if (versions.length > 1) this.tools.append(versionsBar(versions, message, acts.version));
     this.tools.append(copier(say("copy"), say("copied"), () => (answer ? split(message).answer : message.content)));
+    if (versions.length > 1) this.tools.append(versionsBar(versions, message, acts.version));
     if (answer) {
       this.tools.append(button("retry", say("regenerate"), () => acts.again(message)));
       const whole = message.facts && message.facts.finish_reason !== "length";
@@ -126,7 +126,7 @@ export class Turn {
       this.tools.hidden = false;
     };
     const send = () => {
-      if (!area.value.trim()) return;
+      if (!area.value.trim() || this.acts.busy()) return;
       leave();
       this.acts.edit(this.message, area.value);
     };

@@ -12,6 +12,7 @@ const NEAR_END = 80; // Pixels: as close to the end, the page follows the answer
 const FULL = 0.85; // Share of the context from which the gauge warns.
 let turns = new Map(); // Message id to Turn.
 let conversation = null;
+let sticky = true; // Whether the end is to stay in view as the answer grows.
 
 const box = () => $("turns");
 const atEnd = () => box().scrollHeight - box().scrollTop - box().clientHeight < NEAR_END;
@@ -31,6 +32,7 @@ const seen = new IntersectionObserver(
 export const leafBelow = (message) => newestLeaf(state.messages, message.id);
 
 export function toEnd() {
+  sticky = true;
   box().scrollTop = box().scrollHeight;
 }
 
@@ -59,7 +61,7 @@ function turnOf(message, model, acts) {
 }
 
 export function showTurns(model, acts) {
-  const follow = atEnd() || state.current?.id !== conversation;
+  if (state.current?.id !== conversation) sticky = true;
   if (state.current?.id !== conversation) forget();
   conversation = state.current?.id;
   const path = sessions.path();
@@ -77,23 +79,17 @@ export function showTurns(model, acts) {
   const there = [...$("list").childNodes];
   if (there.length !== nodes.length || nodes.some((node, at) => node !== there[at])) $("list").replaceChildren(...nodes);
   $("empty").hidden = path.length > 0;
-  if (follow) toEnd();
+  if (sticky) toEnd();
   showEnd();
 }
 
 // An answer has grown.
 export function grow(message) {
-  const turn = turns.get(message.id);
-  if (!turn) return;
-  const follow = atEnd();
-  turn.show();
-  if (follow) toEnd();
+  turns.get(message.id)?.show();
 }
 
 export async function ended(message) {
-  const follow = atEnd();
   await turns.get(message.id)?.finish();
-  if (follow) toEnd();
 }
 
 export function editLast() {
@@ -151,8 +147,14 @@ export function showModel() {
 }
 
 export function start() {
-  box().addEventListener("scroll", showEnd, { passive: true });
-  new ResizeObserver(() => showEnd()).observe($("list"));
+  const scrolled = () => {
+    sticky = atEnd();
+    showEnd();
+  };
+  box().addEventListener("scroll", scrolled, { passive: true });
+  // What is rendered later, too, must not push the end out of view; what the reader opens or edits stays put.
+  new ResizeObserver(() => (sticky ? toEnd() : showEnd())).observe($("list"));
+  $("list").addEventListener("pointerdown", () => (sticky = false));
   $("to-end").addEventListener("click", toEnd);
   onLanguage(() => {
     forget();

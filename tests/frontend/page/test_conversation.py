@@ -147,6 +147,13 @@ def test_copying_works_where_the_browser_has_no_clipboard_object(visit: Visits) 
     assert page.evaluate("navigator.clipboard.readText()") == "You said: hello"
 
 
+LONG = "".join(
+    f"### Step {number}\n\nRead it, **line by line**; the cost is $O(n)$. 每行都检查。\n\n- a\n- b\n\n"
+    f"```python\ndef read_{number}(path):\n    return list(open(path))\n```\n\n"
+    for number in range(6)
+)
+
+
 def test_only_the_last_block_is_rendered_again(visit: Visits) -> None:
     """The fault: rendering a growing answer from its start each time costs the server its square."""
     page = visit()
@@ -167,6 +174,28 @@ def test_only_the_last_block_is_rendered_again(visit: Visits) -> None:
     assert len(sizes) <= seconds / 0.12 + 3  # at most one each 120 ms, and at the start and the end
 
 
+def test_a_weak_phone_keeps_up(visit: Visits) -> None:
+    """A processor slowed down sixfold is not busy most of the time with an answer of 40 tokens a second."""
+    page = visit(width=360)
+    ask(page, "warm", wait=True)
+    session = page.context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": 6})
+    session.send("Performance.enable")
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+
+    pieces = [
+        part for line in LONG.splitlines(keepends=True) for part in re.findall(r".{1,4}|\n", line, re.S)
+    ]
+    before, begun = busy(), time.monotonic()
+    ask(page, script(pieces=pieces, delay=0.025), wait=True)
+    share = (busy() - before) / (time.monotonic() - begun)
+    print(f"{len(pieces)} pieces, {100 * share:.0f} % of the slowed-down processor")
+    assert share < 0.75
+
+
 def test_a_long_answer_is_shown_whole(visit: Visits) -> None:
     page = visit()
     code = "".join(f"line_{number} = {number}\n" for number in range(700))
@@ -175,6 +204,31 @@ def test_a_long_answer_is_shown_whole(visit: Visits) -> None:
     expect(answers(page).locator("p")).to_have_count(401)
     expect(answers(page).locator("pre")).to_have_count(1)
     assert answers(page).locator("pre").text_content() == code
+
+
+def test_the_page_follows_the_answer_unless_the_reader_scrolls_up(visit: Visits) -> None:
+    page = visit(width=360)
+    paragraph = "A sentence that says something, and then some more of it.\n\n"
+    ask(page, script(pieces=[paragraph] * 40, delay=0.05), wait=True)
+    end = """() => {
+        const box = document.getElementById("turns");
+        return box.scrollHeight - box.scrollTop - box.clientHeight;
+    }"""
+    expect(answers(page).locator("p")).to_have_count(40)
+    expect(page.locator(".tools .copy").last).to_be_in_viewport()
+    assert page.evaluate(end) < 5
+    expect(page.locator("#to-end")).to_be_hidden()
+    ask(page, script(pieces=[paragraph] * 40, delay=0.1))
+    expect(answers(page).nth(1)).to_contain_text("A sentence")
+    page.mouse.move(180, 300)
+    page.mouse.wheel(0, -600)
+    expect(page.locator("#to-end")).to_be_visible()
+    where = page.evaluate("document.getElementById('turns').scrollTop")
+    page.wait_for_timeout(700)
+    assert abs(page.evaluate("document.getElementById('turns').scrollTop") - where) < 30
+    page.click("#to-end")
+    assert page.evaluate(end) < 5
+    page.click("#stop")
 
 
 def test_references_that_come_later_are_links_in_the_end(visit: Visits) -> None:
@@ -211,6 +265,24 @@ def test_stop_cancels_and_keeps_what_came_and_continue_goes_on(visit: Visits, fa
     roles = [role for role, _ in sent(fake)]
     assert roles == ["user", "assistant", "user"]
     assert sent(fake)[1][1].strip() == kept
+
+
+def test_editing_while_an_answer_is_written_loses_nothing(visit: Visits, fake: FakeTriton) -> None:
+    """The fault: what was typed into the field of an earlier question vanished, and nothing was sent."""
+    page = visit()
+    ask(page, "first", wait=True)
+    ask(page, script(unending=True, delay=0.05))
+    expect(answers(page).nth(1)).to_contain_text("t1 ")
+    expect(tool(page, "Edit and send again", 0, "user")).to_be_hidden()
+    page.focus("#draft")
+    page.keyboard.press("ArrowUp")
+    page.fill(".editing textarea", "edited")
+    page.press(".editing textarea", "Enter")
+    expect(page.locator(".editing textarea")).to_have_value("edited")
+    page.click("#stop")
+    expect(facts(page).nth(1)).to_have_text("stopped")
+    page.press(".editing textarea", "Enter")
+    expect(answers(page).nth(1)).to_have_text("You said: edited")
 
 
 def test_escape_stops(visit: Visits, fake: FakeTriton) -> None:

@@ -44,9 +44,9 @@ def test_nothing_is_sent_that_was_not_set(visit: Visits, fake: FakeTriton) -> No
     assert inputs(fake) == {"stream": True}
     assert system(fake) is None
     page.click("#open-settings")
-    expect(page.locator("#p-temperature")).to_have_attribute("placeholder", "0.7 (the server's)")
-    expect(page.locator("#p-top_p")).to_have_attribute("placeholder", "0.9 (the server's)")
-    expect(page.locator("#p-repetition_penalty")).to_have_attribute("placeholder", "1.1 (the server's)")
+    expect(page.locator("#p-temperature")).to_have_attribute("placeholder", "default 0.7")
+    expect(page.locator("#p-top_p")).to_have_attribute("placeholder", "default 0.9")
+    expect(page.locator("#p-repetition_penalty")).to_have_attribute("placeholder", "default 1.1")
     expect(page.locator("#facts")).to_contain_text("youtu-demo")
     expect(page.locator("#facts")).to_contain_text("It is not Youtu-LLM-2B")
     expect(page.locator("#facts")).to_contain_text("2,048 tokens")
@@ -172,6 +172,9 @@ def test_the_language_is_chosen_and_complete(visit: Visits, shots: Path, width: 
     expect(page.locator("#settings-title")).to_have_text("设置")
     expect(page.locator("#p-name")).to_have_value("通用")
     assert fits(page)
+    assert page.evaluate(
+        "document.getElementById('settings').scrollWidth <= document.getElementById('settings').clientWidth"
+    )
     page.screenshot(path=shots / f"settings-zh-{width}.png")
     english = page.evaluate(
         """() => {
