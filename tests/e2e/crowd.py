@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import statistics
@@ -66,10 +67,16 @@ class Crowd:
     async def run(self) -> Tally:
         """Let them come; ends when the last has gone."""
         self._until = time.monotonic() + self._seconds
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-        async with httpx.AsyncClient(base_url=self._url, limits=limits, timeout=PATIENCE_S) as client:
-            tasks = [self._caller(client, random.Random(at)) for at in range(self._callers)]
-            await asyncio.gather(self._prober(client), *tasks)
+        async with contextlib.AsyncExitStack() as stack:
+            # One client each: the connections of a shared one are found by looking through all of them.
+            clients = [
+                await stack.enter_async_context(
+                    httpx.AsyncClient(base_url=self._url, timeout=PATIENCE_S, verify=False)
+                )
+                for _ in range(self._callers + 1)
+            ]
+            callers = [self._caller(client, random.Random(at)) for at, client in enumerate(clients[1:])]
+            await asyncio.gather(self._prober(clients[0]), *callers)
         return self.tally
 
     async def _prober(self, client: httpx.AsyncClient) -> None:
