@@ -54,13 +54,13 @@ serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | hub name
 
 .PHONY: engine
 engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=tensorrt_llm PROFILE=8gb|24gb|int8-kv on a GPU]
-	@case "$(ENGINE)" in
-	""|llama_cpp) exec .venv/bin/python -m build "$(or $(MODEL),demo)" ;;
+	@case "$${YOUTU_ENGINE:-llama_cpp}" in
+	llama_cpp) exec .venv/bin/python -m build "$${YOUTU_MODEL:-demo}" ;;
 	tensorrt_llm) ;;
-	*) echo "ENGINE=$(ENGINE) is not known: it is llama_cpp or tensorrt_llm" >&2; exit 1 ;;
+	*) echo "ENGINE=$$YOUTU_ENGINE is not known: it is llama_cpp or tensorrt_llm" >&2; exit 1 ;;
 	esac
-	.venv/bin/python -m build.tensorrt_llm "$(or $(MODEL),demo)" --profile "$(or $(PROFILE),8gb)" \
-		--data-dir "$(or $(YOUTU_DATA_DIR),var)"
+	.venv/bin/python -m build.tensorrt_llm "$${YOUTU_MODEL:-demo}" --profile "$${YOUTU_PROFILE:-8gb}" \
+		--data-dir "$${YOUTU_DATA_DIR:-var}"
 	exec .venv/bin/python -m serve.fill
 
 .PHONY: verify-gpu

@@ -379,9 +379,12 @@ def test_outside_the_container_the_command_says_how_to_get_in(stand_in: StandIn,
     )
 
 
-def test_make_comes_to_the_same_command_and_fills_the_repository(stand_in: StandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", ["ENGINE", "YOUTU_ENGINE"])  # the latter as in the GPU image
+def test_make_comes_to_the_same_command_and_fills_the_repository(
+    stand_in: StandIn, tmp_path: Path, variable: str
+) -> None:
     data = tmp_path / "data"
-    arguments = ["ENGINE=tensorrt_llm", "MODEL=demo", "PROFILE=8gb", f"YOUTU_DATA_DIR={data}"]
+    arguments = [f"{variable}=tensorrt_llm", "MODEL=demo", "PROFILE=8gb", f"YOUTU_DATA_DIR={data}"]
     made = subprocess.run(
         ["make", "engine", *arguments],
         cwd=REPOSITORY,
