@@ -183,8 +183,10 @@ def test_a_weak_phone_keeps_up(visit: Visits) -> None:
     session.send("Performance.enable")
 
     def busy() -> float:
+        """Seconds of scripts, styles and layout so far; painting is left out: there is no graphics card."""
         metrics = session.send("Performance.getMetrics")["metrics"]
-        return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+        kinds = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
+        return float(sum(metric["value"] for metric in metrics if metric["name"] in kinds))
 
     pieces = [
         part for line in LONG.splitlines(keepends=True) for part in re.findall(r".{1,4}|\n", line, re.S)
@@ -193,7 +195,7 @@ def test_a_weak_phone_keeps_up(visit: Visits) -> None:
     ask(page, script(pieces=pieces, delay=0.025), wait=True)
     share = (busy() - before) / (time.monotonic() - begun)
     print(f"{len(pieces)} pieces, {100 * share:.0f} % of the slowed-down processor")
-    assert share < 0.75
+    assert share < 0.3
 
 
 def test_a_long_answer_is_shown_whole(visit: Visits) -> None:
