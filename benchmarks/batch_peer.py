@@ -28,15 +28,15 @@ Batch = Callable[[Any, int], list[float]]  # ids [n, length], tokens to make -> 
 
 def transformers_batch(shape: str) -> Batch:
     """`generate()` of a model of that shape in bf16, its weights drawn by the library itself."""
-    import torch
-    import transformers
-
     from build.random_gguf import SHAPES, PlainShape
 
     plan = SHAPES[shape]
+    if isinstance(plan, PlainShape) and plan.architecture != "qwen2":
+        raise SystemExit(f"transformers: {plan.architecture} has no class in it")
+    import torch
+    import transformers
+
     if isinstance(plan, PlainShape):
-        if plan.architecture != "qwen2":
-            raise SystemExit(f"transformers: {plan.architecture} has no class in it")
         shared = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                   "num_attention_heads", "num_key_value_heads")  # fmt: skip
         config: Any = transformers.Qwen2Config(**{name: getattr(plan, name) for name in shared})

@@ -8,6 +8,7 @@ layers are all there is.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def main() -> int:
 
     def alone(place: Path) -> None:
         engine_as_served = ["--slots", str(slots), "--context", str(options.context)]
-        command = [sys.executable, "-m", "benchmarks.alone", "--gguf", str(engine.gguf.resolve())]
+        command = [sys.executable, "-m", "benchmarks.alone", "--gguf", os.path.relpath(engine.gguf.resolve())]
         comparison.finished(
             subprocess.Popen(
                 [*command, *engine_as_served, *same, "--out", str(place)], stdout=subprocess.DEVNULL

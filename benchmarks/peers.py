@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -57,7 +58,7 @@ def main() -> int:
         ours = ["--url", served.url, "--grpc", served.grpc, "--name", options.shape, *same]
         theirs = ["--door", "llama-server", "--url", llama.url, "--name", options.shape, *same]
         transformers = BatchPeer(["transformers", "--shape", options.shape, *same])
-        openvino = BatchPeer(["openvino", "--gguf", str(gguf), *same])
+        openvino = BatchPeer(["openvino", "--gguf", os.path.relpath(gguf), *same])
 
         def our_memory() -> int:
             return served.memory().peak

@@ -113,7 +113,8 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
         url, grpc = options.running[row.name]
         gpus_at_rest = machine.gpus()
         _load(url, grpc, run, row, options)
-        return {"folder": run.name, "gpus_at_rest": gpus_at_rest, "gpus_after": machine.gpus()}
+        gpus = {"gpus_at_rest": gpus_at_rest, "gpus_after": machine.gpus()}
+        return {"folder": run.name, **gpus, "quality_folder": _quality(url, run, options)}
     begun = time.monotonic()
     with Engine(row, options) as engine:
         built = time.monotonic() - begun
@@ -125,6 +126,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
             _load(served.url, served.grpc, run, row, options)
             return {
                 "folder": run.name,
+                "quality_folder": _quality(served.url, run, options),
                 "parameters": parameters(SHAPES[options.shape_prefix + row.shape]),
                 "file_bytes": engine.file_bytes(),
                 "build_seconds": built,
@@ -146,16 +148,35 @@ def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace)
         sys.executable, "-m", "benchmarks.load", "--url", url, "--grpc", grpc,
         "--door", options.door, "--name", row.name, "--out", str(run), *options.load,
     ]  # fmt: skip
+    if _finished(command) not in (0, 3):
+        raise NotMeasured("the load could not be run")
+
+
+def _quality(url: str, run: Path, options: argparse.Namespace) -> str | None:
+    """Ask the project's own items too; None with random weights, whose answers are noise."""
+    if options.weights == "random":
+        return None
+    folder = run.with_name(f"{run.name}-quality")
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "benchmarks.quality.run", "--url", url, "--out", str(folder)]
+    if _finished([*command, *options.quality]) not in (0, 3):
+        raise NotMeasured("the questions of make quality could not be asked")
+    return folder.name
+
+
+def _finished(command: list[str]) -> int:
+    """Exit status of a measuring process; a Ctrl-C, which it got too, goes on after it has written what it
+    has.
+    """
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         status = process.wait()
     except KeyboardInterrupt:
-        process.wait()  # it got the Ctrl-C too, and writes down what it has
+        process.wait()
         raise
     if status == 130:
         raise KeyboardInterrupt
-    if status not in (0, 3):
-        raise NotMeasured("the load could not be run")
+    return status
 
 
 class Engine:
@@ -230,6 +251,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--door", default="grpc", help="door of make load (default: %(default)s)")
     add("--load", default=LOAD, help="options of make load, in one string (default: %(default)s)")
+    add("--quality", default="", help="options of make quality, which is run too with published weights")
     add(
         "--running",
         action="append",
@@ -243,7 +265,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.given = sys.argv[1:] if arguments is None else arguments
     options.gguf = [tuple(pair.split("=", 1)) for pair in options.gguf]
-    options.load = shlex.split(options.load)
+    options.load, options.quality = shlex.split(options.load), shlex.split(options.quality)
     pairs = (pair.split("=", 1) for pair in options.running)
     options.running = {name: tuple(places.split(",", 1)) for name, places in pairs}
     options.settings = [("slots", options.slots), ("context", options.context), ("kv_type", "f16")]

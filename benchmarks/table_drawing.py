@@ -45,9 +45,11 @@ def _row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "not_measured": "no answer was finished", "faults": []}
     best = max(steps, key=lambda step: float(step["tokens_per_second"]))
     one = steps[0]
+    quality = measured.get("quality_folder")
     return {
         **row,
         **measured,
+        "quality": None if quality is None else _marks(folder / quality),
         "command": load["command"],
         "input_tokens": one["input_tokens_each"]["mean"],
         "output_tokens": one["output_tokens_each"]["mean"],
@@ -62,6 +64,14 @@ def _row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
         "steps": [{key: step[key] for key in KEPT} for step in steps],
         "faults": [f"{step['name']}: {fault}" for step in load["steps"] for fault in step["faults"]],
     }
+
+
+def _marks(folder: Path) -> dict[str, Any]:
+    """What `make quality` left: Chinese out of ten, code and maths as shares, and of how many items each."""
+    result = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+    shares = {kind: each["share"] for kind, each in result["sets"].items()}
+    return {"chinese": result["out_of_ten"], "shares": shares, "thinking": result["thinking"],
+            "n": {kind: each["answered"] for kind, each in result["sets"].items()}}  # fmt: skip
 
 
 def _memory(measured: dict[str, Any]) -> float | None:
@@ -173,9 +183,8 @@ def markdown(table: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     article = row["article"]
-    quality = f"– ({article['chinese']} · {article['code']:g} % · {article['maths']:g} %)"
-    ratios = row["ratios"]
-    theirs = f"{article['response']} ({ratios.get('article_response', float('nan')):.2f})"
+    quality = f"{_marks_cell(row)} ({article['chinese']} · {article['code']:g} % · {article['maths']:g} %)"
+    theirs = f"{article['response']} ({_ratio(row, 'article_response')})"
     if "response" not in row:
         nothing = ["–"] * (len(HEADER) - 5)
         return [
@@ -190,7 +199,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _memory_cell(row),
         f"{article['memory']}",
         f"{response['mean']:.2f} ({response['mean_low']:.2f} to {response['mean_high']:.2f})",
-        f"{row['ratios'].get('response', float('nan')):.2f}",
+        _ratio(row, "response"),
         theirs,
         f"{row['ttft']['p50']:.2f}",
         drawing.milliseconds(row["tpot"], "p50"),
@@ -199,6 +208,19 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(row["answers"]),
         quality,
     ]
+
+
+def _marks_cell(row: dict[str, Any]) -> str:
+    marks = row.get("quality")
+    if marks is None:
+        return "–"
+    ten = "–" if marks["chinese"] is None else f"{marks['chinese']:.1f}"
+    shares = (marks["shares"].get(kind) for kind in ("code", "maths"))
+    return " · ".join([ten, *("–" if share is None else f"{share:.0%}" for share in shares)])
+
+
+def _ratio(row: dict[str, Any], key: str) -> str:
+    return f"{row['ratios'][key]:.2f}" if key in row["ratios"] else "–"
 
 
 def _memory_cell(row: dict[str, Any]) -> str:

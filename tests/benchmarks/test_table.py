@@ -119,13 +119,16 @@ def test_a_deployment_that_runs_is_measured_as_it_is(server: RunningServer, tmp_
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.table", "--models", "Youtu-LLM-2B",
          "--out", str(tmp_path / "table"), "--running", f"Youtu-LLM-2B={server.http_url},{server.grpc_url}",
-         "--load", "--users 1 --requests 3 --requests-each 1 --output-tokens 8"],
+         "--load", "--users 1 --requests 3 --requests-each 1 --output-tokens 8",
+         "--weights", "published", "--quality=--limit 2"],
         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert found["answers"] == 3
     assert (found["memory"] is None) == (found["gpus_after"] == [])
+    assert found["quality"]["n"] == {"chinese": 2, "code": 2, "maths": 2}
+    assert "| 0.0 · 0% · 0% (9.2 · 85 % · 78 %) |" in (tmp_path / "table" / "table.md").read_text()
 
 
 def test_memory_is_the_gpu_s_where_there_is_one() -> None:
