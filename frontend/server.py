@@ -21,6 +21,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException  # type: ignore[import-untyped]
+from gunicorn.util import close_graceful  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import _DEFER, ThreadWorker  # type: ignore[import-untyped]
 
 from serve.settings import Settings
@@ -35,6 +36,9 @@ READ_S = 15.0
 
 SEND_S = 5
 """Seconds in which a caller must take some of what is sent; it is given up after one or two of these."""
+
+DRAIN_BYTES = 256 * 2**20
+"""How much of a refused body is taken and thrown away, within gunicorn's two seconds."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -153,8 +157,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             if not reading.head:
                 self._refuse(conn.sock, too_slow())
         if not kept:
-            # gunicorn would do it in the thread that accepts, and waits there until the caller closes, too.
-            conn.close(graceful=True)
+            # gunicorn would do it in the thread that accepts, and waits there until the caller closes, too. And
+            # a caller whose body was refused unread reads why only once somebody takes the rest of it.
+            conn.sock.setblocking(True)
+            close_graceful(conn.sock, max_drain=DRAIN_BYTES)
             conn.close = lambda graceful=False: None
         return kept
 
