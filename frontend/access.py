@@ -35,8 +35,8 @@ OPEN = ("health.", "page.", "static")
 UNTRACED = ("health.", "metrics.", "page.", "static")
 """Endpoints (or their prefixes) that nobody wants to see traces of."""
 
-PROBES = ("/health", "/metrics", "/page/facts")
-"""Routes (or their beginnings) that are asked every few seconds."""
+PROBES = ("/health", "/metrics", "/page/facts", "/render")
+"""Routes (or their beginnings) that are asked every few seconds, or more often."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (

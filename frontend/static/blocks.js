@@ -6,6 +6,7 @@ import { say } from "./language.js";
 
 const SLICES = [4000, 15_000]; // UTF-16 units of one request; the second when a single block fills the first.
 const LEAST_MS = 120;
+const FAILED_MS = 1000;
 const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader.
 const REFERENCES = /^ {0,3}\[[^\]\n]+\]:/m;
 
@@ -63,7 +64,7 @@ export class Blocks {
     this.shown = []; // {html, node}
     this.closed = 0; // How many of them nothing will change.
     this.start = 0; // Where in the text the first open one begins.
-    this.wait = 0;
+    this.next = 0; // When the server may be asked again.
     this.running = null;
     this.host.classList.add("plain");
   }
@@ -90,14 +91,16 @@ export class Blocks {
   async follow() {
     let before = null;
     while (before !== this.text) {
-      if (before !== null) await new Promise((resolve) => setTimeout(resolve, this.wait));
+      const wait = this.next - performance.now();
+      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
       before = this.text;
+      const begun = performance.now();
       try {
         const took = await this.advance(before);
-        this.wait = Math.max(LEAST_MS, took * (SHARE - 1));
+        this.next = begun + Math.max(LEAST_MS, took * SHARE);
       } catch {
         this.plain(before);
-        this.wait = 1000;
+        this.next = begun + FAILED_MS;
       }
     }
     this.running = null;

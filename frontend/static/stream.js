@@ -14,7 +14,9 @@ export class Refused extends Error {
     return this.status === 429 || this.status === 503;
   }
 
+  // The conversation is too long, for the model or already for the server.
   get contextFull() {
+    if (this.status === 413) return true;
     const about = this.code === "context_length_exceeded" || /\bcontext\b/i.test(this.message);
     return this.status === 400 && about;
   }

@@ -381,6 +381,21 @@ def test_a_full_context_offers_to_drop_the_oldest_turns(visit: Visits, fake: Fak
     expect(page.locator(".divider")).to_be_visible()
 
 
+def test_a_conversation_too_large_for_the_server_is_shortened_too(visit: Visits, fake: FakeTriton) -> None:
+    """The fault: the body of a very long conversation is refused with 413, for which there was no way out."""
+    page = visit()
+    big = "x" * 400_000
+    # The second time, 1.2 MB are to be sent: two questions and an answer.
+    for place, words in ((facts(page), "finished"), (page.locator("#notice-text"), "no longer fits")):
+        page.evaluate("(text) => { document.getElementById('draft').value = text }", big)
+        page.press("#draft", "Enter")
+        expect(place).to_contain_text(words)
+    page.get_by_role("button", name="Leave the oldest turns out").click()
+    expect(page.locator(".divider")).to_be_visible()
+    expect(answers(page)).to_have_count(2)
+    assert sent(fake) == [("user", big)]
+
+
 def test_a_question_that_is_too_long_by_itself_says_so(visit: Visits) -> None:
     page = visit()
     ask(page, script(**too_long(2048, 9000)))
