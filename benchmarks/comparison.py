@@ -251,6 +251,8 @@ def _plot(result: dict[str, Any], path: Path) -> None:
             axis.set_xlabel("callers at once")
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
+            if entries:
+                drawing.callers_axis(axis, [int(name.split()[0]) for name in entries[0]["loads"]])
         axes[0].legend(frameon=False, fontsize=7)
         drawing.save(figure, path)
 

@@ -150,10 +150,17 @@ def plots(summary: dict[str, Any], folder: Path) -> list[Path]:
         axes[2].legend(frameon=False)
         for axis in axes:
             axis.set_xlabel(label)
-            if closed and len(x) > 1:
-                axis.set_xscale("log", base=2)
-                axis.set_xticks(x, [f"{value:g}" for value in x])
+            if closed:
+                callers_axis(axis, x)
         return [save(figure, folder / "load.svg")]
+
+
+def callers_axis(axis: Any, callers: Sequence[float]) -> None:
+    """One tick for each step; doubling steps are as far apart as they are in effort."""
+    if len(callers) > 1:
+        axis.set_xscale("log", base=2)
+    axis.set_xticks(callers, [f"{value:g}" for value in callers])
+    axis.minorticks_off()
 
 
 def save(figure: Any, path: Path) -> Path:

@@ -18,6 +18,8 @@ from types import TracebackType
 
 import psutil
 
+from serve import processes
+
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = ROOT / ".venv" / "bin" / "python"
 START_TIMEOUT = 1800.0  # a large engine is made on the way up
@@ -68,7 +70,8 @@ class Served:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                start_new_session=True,  # a terminal's Ctrl-C is for us; the server is ended in order
+                preexec_fn=_with_us,  # and it does not outlive us, however we end
             )
 
     def __enter__(self) -> Served:
@@ -128,6 +131,10 @@ class Served:
                         process.kill()
                 self._process.kill()
                 self._process.wait()
+
+
+def _with_us() -> None:
+    processes.end_with_parent(signal.SIGTERM)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -32,7 +32,7 @@ from benchmarks.served import CannotStart, Served
 from build.errors import BuildError
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
-# about 18 answers a model: on two cores the whole table takes some twenty minutes
+# 18 answers a model: short enough for the largest of them on two cores
 LOAD = "--users 1,2,4 --requests 5 --requests-each 2 --warm-up 1 --input-tokens 48 --output-tokens 16"
 MODELS = Path(__file__).with_name("models.toml")
 GB = 1e9

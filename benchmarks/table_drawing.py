@@ -247,8 +247,12 @@ def plot(table: dict[str, Any], path: Path) -> None:
             axes, ("end to end, p50, s", "first token, p50, s", "tokens per second"), strict=False
         ):
             axis.set_ylabel(label)
-            axis.set_xlabel("callers at once")
             axis.set_ylim(bottom=0)
+            if rows[0]["steps"][0]["users"]:
+                axis.set_xlabel("callers at once")
+                drawing.callers_axis(axis, [step["users"] for step in rows[0]["steps"]])
+            else:
+                axis.set_xlabel("arrivals per second")
         axes[0].legend(frameon=False, fontsize=7)
         place = range(len(rows))
         axes[3].bar(

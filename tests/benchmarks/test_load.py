@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks import drawing, samples
@@ -173,6 +174,25 @@ def test_ctrl_c_keeps_what_was_measured(server: RunningServer, tmp_path: Path) -
     assert step["cancelled"] <= 2
     assert step["faults"] == ["broken off before its end"]
     assert (run / "report.md").is_file()
+
+
+def test_its_own_server_does_not_outlive_it(tmp_path: Path) -> None:
+    """Also when it is killed: the server is in a session of its own, and would hold ports and memory."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load", "--model", "demo", "--data-dir", str(tmp_path / "server"),
+         "--requests", "100000", "--users", "1", "--out", str(tmp_path / "run")],
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "samples.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) > 4  # the supervisor, Triton and its models, the frontend
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(family, timeout=30)[1] == []
 
 
 def test_locust_s_own_command_line_and_report(server: RunningServer, tmp_path: Path) -> None:
