@@ -157,8 +157,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             if not reading.head:
                 self._refuse(conn.sock, too_slow())
         if not kept:
-            # gunicorn would do it in the thread that accepts, and waits there until the caller closes, too. And
-            # a caller whose body was refused unread reads why only once somebody takes the rest of it.
+            # gunicorn would do it in the thread that accepts, and waits there until the caller closes, too. A
+            # caller whose body was refused unread reads why only once somebody takes the rest of it.
             conn.sock.setblocking(True)
             close_graceful(conn.sock, max_drain=DRAIN_BYTES)
             conn.close = lambda graceful=False: None
