@@ -3,7 +3,7 @@
 
 import { newId } from "./dom.js";
 import * as store from "./store.js";
-import { tab, tell } from "./tabs.js";
+import { isThere, tab, tell } from "./tabs.js";
 import { newestLeaf, pathTo } from "./tree.js";
 
 export const NEW = "new"; // Whose draft it is while there is no conversation yet.
@@ -190,11 +190,11 @@ function notedDraft(id) {
   }
 }
 
-// The draft of this tab; else the newest that another tab left, as after a crash.
+// The draft of this tab; else the newest that a tab left which is no more, as after a crash.
 export async function draft(id = state.current?.id ?? NEW) {
   const noted = notedDraft(id);
   if (noted !== null) return noted;
-  const drafts = await store.among("drafts", id);
+  const drafts = (await store.among("drafts", id)).filter((record) => !isThere(record.tab));
   const own = drafts.find((record) => record.tab === tab);
   return (own ?? drafts.sort((a, b) => b.updated - a.updated)[0])?.text ?? "";
 }

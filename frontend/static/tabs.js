@@ -25,17 +25,27 @@ function remembered() {
 
 export let tab = remembered() ?? remember(newId());
 
+const others = new Set(); // Ids of the tabs that answered, or came later, and have not gone.
+
+export const isThere = (id) => id !== tab && others.has(id);
+
+channel.addEventListener("message", ({ data }) => {
+  if (data.kind === "gone") others.delete(data.tab);
+  else if (data.kind === "here" || data.kind === "answer") others.add(data.tab);
+});
+
 // A duplicated tab brings the id of the first along; the first one says so.
 export function settle() {
   return new Promise((resolve) => {
     channel.addEventListener("message", ({ data }) => {
-      if (data.kind === "taken" && data.tab === tab) tab = remember(newId());
+      if (data.kind === "answer" && data.tab === tab) tab = remember(newId());
     });
     channel.postMessage({ kind: "here", tab });
     setTimeout(() => {
       channel.addEventListener("message", ({ data }) => {
-        if (data.kind === "here" && data.tab === tab) channel.postMessage({ kind: "taken", tab });
+        if (data.kind === "here") channel.postMessage({ kind: "answer", tab });
       });
+      addEventListener("pagehide", () => channel.postMessage({ kind: "gone", tab }));
       resolve();
     }, 60);
   });
@@ -51,5 +61,5 @@ export function onTold(act) {
 }
 
 channel.addEventListener("message", ({ data }) => {
-  if (data.kind !== "here" && data.kind !== "taken") for (const act of listeners) act(data);
+  if (!["here", "answer", "gone"].includes(data.kind)) for (const act of listeners) act(data);
 });

@@ -132,9 +132,11 @@ def test_each_conversation_has_its_own_draft(visit: Visits) -> None:
 def test_two_tabs_do_not_overwrite_each_other(visit: Visits) -> None:
     one = visit()
     ask(one, "shared", wait=True)
+    one.fill("#draft", "draft in one")
+    one.wait_for_timeout(500)
     two = visit.tab(one.context, one.url)
     expect(answers(two)).to_have_text("You said: shared")
-    one.fill("#draft", "draft in one")
+    expect(two.locator("#draft")).to_have_value("")
     two.fill("#draft", "draft in two")
     two.wait_for_timeout(500)
     # Both answer below the same turn at the same time.
@@ -161,6 +163,33 @@ def test_two_tabs_do_not_overwrite_each_other(visit: Visits) -> None:
     reload(two)
     expect(one.locator("#draft")).to_have_value("draft in one")
     expect(two.locator("#draft")).to_have_value("draft in two")
+
+
+def test_a_duplicated_tab_is_another_one(visit: Visits) -> None:
+    """The fault: a duplicated tab brings the first one's id along, and they overwrite each other's drafts."""
+    one = visit()
+    ask(one, "shared", wait=True)
+    kept = one.evaluate("JSON.stringify({ ...sessionStorage })")
+    context = one.context
+    two = context.new_page()
+    two.goto(f"{visit.url}/static/icon.svg")
+    two.evaluate(
+        "(kept) => Object.entries(JSON.parse(kept)).forEach(([k, v]) => sessionStorage.setItem(k, v))", kept
+    )
+    two.goto(one.url)
+    ready(two)
+    ids = [page.evaluate("sessionStorage.getItem('youtu.tab')") for page in (one, two)]
+    assert ids[0] != ids[1]
+    one.fill("#draft", "draft in one")
+    two.fill("#draft", "draft in two")
+    two.wait_for_timeout(500)
+    stored = one.evaluate(
+        """async () => {
+            const store = await import("/static/store.js");
+            return (await store.all("drafts")).map(({ text }) => text).sort();
+        }"""
+    )
+    assert stored == ["draft in one", "draft in two"]
 
 
 def test_another_tab_follows_an_answer_that_is_being_written(visit: Visits) -> None:
