@@ -191,8 +191,18 @@ def test_its_own_server_does_not_outlive_it(tmp_path: Path) -> None:
     assert psutil.wait_procs(family, timeout=30)[1] == []
 
 
+def test_locust_finds_one_user_for_each_door() -> None:
+    """Without a PYTHONPATH, as somebody types it; a user class too many would take part unasked."""
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--list"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split()[-3:] == ["ChatUser", "OpenAIUser", "TritonUser"]
+    assert "Caller" not in done.stdout
+
+
 def test_locust_s_own_command_line_and_report(server: RunningServer, tmp_path: Path) -> None:
-    """Three doors at once, under the unchanged `locust`."""
+    """Two doors at once, under the unchanged `locust`."""
     done = subprocess.run(
         [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "ChatUser", "TritonUser",
          "--headless", "-u", "4", "-r", "4", "-t", "3s", "--stop-timeout", "10", "--host", server.http_url,
