@@ -9,7 +9,8 @@ request. The ladder with its report, and arrivals at a rate, are in `make load`.
 from __future__ import annotations
 
 # Locust must come before whatever opens sockets: it patches the interpreter.
-from benchmarks.users import Address, Caller, Plan, prepare  # isort: skip
+# The module and not its classes: Locust would take each user class of this file for one to run.
+from benchmarks import users  # isort: skip
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import locust
 
 from benchmarks import samples, workloads
 
-prepare()
+users.prepare()
 
 
 def add_options(parser: Any) -> None:
@@ -41,21 +42,21 @@ def make_plan(environment: Any, **_: Any) -> None:
             with Path(options.samples).open("a", encoding="utf-8") as file:
                 samples.write(file, sample)
 
-    environment.address = Address(
-        environment.host or Address.url,
+    environment.address = users.Address(
+        environment.host or users.Address.url,
         options.grpc,
         options.api_key,
         options.model_name,
         options.answer_timeout,
     )
-    environment.plan = Plan("answers", questions, None, done)
+    environment.plan = users.Plan("answers", questions, None, done)
 
 
 locust.events.init_command_line_parser.add_listener(add_options)  # type: ignore[no-untyped-call]
 locust.events.test_start.add_listener(make_plan)  # type: ignore[no-untyped-call]
 
 
-class _DoorUser(Caller):
+class _DoorUser(users.Caller):
     abstract = True
     door_name = ""
 
