@@ -1,9 +1,11 @@
 """What happens around every request: its id, the key, the headers of the answer, its line in log and metrics.
 
-It knows no route by heart but those that are open without a key. The line never holds the text or the key:
+It knows no route by heart but those that are open without a key. The line never holds the key, and the text
+(asked, answers) only where `log_text` is on:
 
     event=request request_id method route status duration_s
     and where they apply: key queue_s ttft_s prompt_tokens cached_tokens tokens finish_reason left error
+    asked answers
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
@@ -62,6 +65,8 @@ _OPTIONAL = (
     "finish_reason",
     "left",
     "error",
+    "asked",
+    "answers",
 )
 
 
@@ -85,6 +90,8 @@ class Entry:
     finish_reason: str | None = None
     left: bool | None = None
     error: str | None = None
+    asked: dict[str, Any] | None = None
+    answers: list[str] | None = None
 
     def answered(self, answers: list[Answer]) -> None:
         """Take in the figures of the whole answers, one or several."""

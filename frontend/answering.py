@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from flask import Response, current_app, jsonify, request
+from pydantic import BaseModel
 from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, YoutuError
 
 from .access import entry
@@ -62,11 +63,11 @@ Event = tuple[int, Piece | Answer]
 class Answering:
     """The answers to one request, one for each of `opens`, either `whole` or `streamed`.
 
-    `names`: what the caller calls the model's inputs, to tell a refusal in the caller's words. Raises
-    ApiError when there is no place. Once per request, in its context.
+    `names`: what the caller calls the model's inputs, to tell a refusal in the caller's words. `asked`: the
+    request itself, for the log. Raises ApiError when there is no place. Once per request, in its context.
     """
 
-    def __init__(self, service: Service, opens: list[Open], names: dict[str, str]) -> None:
+    def __init__(self, service: Service, opens: list[Open], names: dict[str, str], asked: BaseModel) -> None:
         if service.drain.begun:
             raise ending()
         self._service = service
@@ -76,6 +77,8 @@ class Answering:
         self._line = entry()
         self._deadline = self._line.started + service.settings.request_timeout
         self._streams: list[Stream] = []
+        if service.settings.log_text == "on":
+            self._line.asked = asked.model_dump(exclude_none=True)
         try:
             self._ticket: Ticket = service.admission.ask(self._line.client, len(opens))
         except Full as full:
@@ -220,6 +223,8 @@ class Answering:
     def _answered(self, answers: dict[int, Answer]) -> list[Answer]:
         found = [answers[index] for index in sorted(answers)]
         self._line.answered(found)
+        if self._service.settings.log_text == "on":
+            self._line.answers = [answer.text for answer in found]
         self._service.metrics.answered(found, self._line.seconds())
         return found
 

@@ -51,7 +51,7 @@ def blueprint(service: Service) -> Blueprint:
             streams.append(service.served.client.stream(wanted.conversation(), **options))
             return streams[0]
 
-        answering = Answering(service, [start], names)
+        answering = Answering(service, [start], names, wanted)
         try:
             model = service.served.info().id
         except YoutuError as error:

@@ -188,6 +188,10 @@ class Settings(BaseModel):
         description="OpenTelemetry collector (OTLP over HTTP) for traces, such as `http://localhost:4318`. "
         "Empty: no traces.",
     )
+    log_text: Literal["off", "on"] = Field(
+        default="off",
+        description="`on` writes what was asked and answered into the log, for whoever reads it to see.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much the logs say."
     )

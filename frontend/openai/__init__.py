@@ -63,7 +63,7 @@ def blueprint(service: Service) -> Blueprint:
             streams,
             lambda choice, **call: client.stream(conversation, **wanted.sampling(choice), **call),
         )
-        answering = Answering(service, opens, chat.names(wanted))
+        answering = Answering(service, opens, chat.names(wanted), wanted)
         frame = head("chatcmpl", facts.id)
         if wanted.stream:
             return answering.streamed(chat.Chunks(wanted, frame, streams))
@@ -82,7 +82,7 @@ def blueprint(service: Service) -> Blueprint:
                 wanted.prompt[choice // each], **wanted.sampling(choice), **call
             ),
         )
-        answering = Answering(service, opens, completions.NAMES)
+        answering = Answering(service, opens, completions.NAMES, wanted)
         frame = head("cmpl", facts.id)
         if wanted.stream:
             return answering.streamed(completions.Chunks(wanted, frame))

@@ -125,3 +125,15 @@ def test_every_metric_stands_in_the_docs(frontend: Frontend) -> None:
     families = text_string_to_metric_families(frontend.get("/metrics").body.decode())
     for family in families:
         assert f"`{family.name}" in page, family.name
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_text_is_in_the_log_only_when_wanted(another: Any, fake: FakeTriton, stream: bool) -> None:
+    body = {"prompt": "a secret", "stream": stream}
+    for setting in ("off", "on"):
+        frontend: Frontend = another(log_text=setting)
+        frontend.post(body, **{"X-Request-ID": "told"})
+        line = frontend.line("told")
+        assert ("a secret" in frontend.log.read_text()) == (setting == "on")
+    assert line["asked"] == body
+    assert line["answers"] == ["You said: a secret"]
