@@ -1,8 +1,9 @@
 // The bench of templates: many questions in, answers corrected by hand, templates out.
 
 import * as run from "./bench_run.js";
-import { NotCsv, guess, parse, questions, readFile, write } from "./bench_csv.js";
+import { write } from "./bench_csv.js";
 import { LongList } from "./bench_list.js";
+import { showForm, start as startForm } from "./bench_source.js";
 import { $, download, element, icon, question } from "./dom.js";
 import { number, onLanguage, say } from "./language.js";
 import * as presets from "./presets.js";
@@ -19,7 +20,6 @@ const FILTERS = {
   benchGood: (row) => row.good,
 };
 let adding = false; // Whether the form for a new list is shown.
-let fileTitle = "";
 let saving = 0;
 let list = null;
 let ready = null;
@@ -28,88 +28,6 @@ const filter = () => FILTERS[$("b-filter").value] ?? FILTERS.benchAll;
 const edited = (row) => row.state === "done" && row.answer !== row.original;
 const stateOf = (row) => (run.run(row.batch)?.busy.has(row.number) ? "running" : row.state);
 const stateWord = (name) => say({ todo: "stateTodo", running: "stateRunning", done: "stateDone", failed: "stateFailed" }[name]);
-
-// The new list
-
-function settings() {
-  return {
-    kind: $("b-kind").value,
-    header: $("b-header").checked,
-    column: Number($("b-column").value),
-    idColumn: Number($("b-id-column").value),
-  };
-}
-
-function showColumns({ column, idColumn }) {
-  let records = [];
-  try {
-    records = parse($("b-paste").value.slice(0, 100_000));
-  } catch {
-    // `showFound` says so.
-  }
-  const width = Math.max(1, ...records.slice(0, 20).map((record) => record.length));
-  const names = $("b-header").checked ? records[0] ?? [] : [];
-  const options = Array.from({ length: width }, (_, at) => [
-    names[at]?.trim() || say("benchColumnNumber", { number: at + 1 }),
-    at,
-  ]);
-  const option = ([name, at]) => new Option(name, at);
-  $("b-column").replaceChildren(...options.map(option));
-  $("b-id-column").replaceChildren(...[[say("benchNoColumn"), -1], ...options].map(option));
-  $("b-column").value = Math.min(column, width - 1);
-  $("b-id-column").value = idColumn < width ? idColumn : -1;
-  for (const node of document.querySelectorAll("#b-source [data-table]")) node.hidden = $("b-kind").value === "lines";
-}
-
-function showFound() {
-  let found = [];
-  let words = say("benchNothing");
-  try {
-    found = questions($("b-paste").value, settings());
-    if (found.length) words = found.slice(0, 3).map(({ question: text }) => text.slice(0, 60)).join(" · ");
-  } catch (error) {
-    if (!(error instanceof NotCsv)) throw error;
-    words = say("benchNotCsv", { line: error.line });
-  }
-  $("b-create").disabled = !found.length;
-  $("b-create").textContent = say("benchCreate", { count: number(found.length) });
-  $("b-said").textContent = words;
-  return found;
-}
-
-function takeText() {
-  const guessed = guess($("b-paste").value);
-  $("b-kind").value = guessed.kind;
-  $("b-header").checked = guessed.header;
-  showColumns(guessed);
-  showFound();
-}
-
-async function takeFile(file) {
-  if (!file) return;
-  const read = await readFile(file);
-  if (!read) {
-    $("b-said").textContent = say("benchBadEncoding", { name: file.name });
-    return;
-  }
-  fileTitle = file.name.replace(/\.\w+$/, "");
-  $("b-paste").value = read.text;
-  takeText();
-  if (read.gbk) $("b-said").textContent = `${say("benchGbk", { name: file.name })} ${$("b-said").textContent}`;
-}
-
-async function create(event) {
-  event.preventDefault();
-  const found = showFound();
-  if (!found.length) return;
-  $("b-create").disabled = true;
-  await run.create(fileTitle || found[0].question.slice(0, 40), found);
-  $("b-paste").value = fileTitle = "";
-  adding = false;
-  $("b-filter").value = "benchAll";
-  showAll();
-  $("b-run").focus();
-}
 
 // The list
 
@@ -186,11 +104,7 @@ function showAll() {
   $("b-source").hidden = !form;
   $("b-work").hidden = form;
   $("b-cancel").hidden = !state.batches.length;
-  if (form) {
-    showColumns(settings());
-    showFound();
-    return;
-  }
+  if (form) return showForm();
   $("b-batch").replaceChildren(
     ...state.batches.map(({ id, name }) => new Option(name, id, false, id === state.batch.id)),
   );
@@ -282,30 +196,13 @@ function exportJsonl() {
 
 function listen() {
   const on = (id, event, act) => $(id).addEventListener(event, act);
-  on("b-source", "submit", create);
-  on("b-paste", "input", takeText);
-  on("b-paste", "paste", (event) => {
-    // The browser takes seconds to type a thousand lines in.
-    event.preventDefault();
-    const { selectionStart, selectionEnd } = $("b-paste");
-    $("b-paste").setRangeText(event.clipboardData.getData("text/plain"), selectionStart, selectionEnd, "end");
-    takeText();
+  startForm(async (name, found) => {
+    await run.create(name, found);
+    adding = false;
+    $("b-filter").value = "benchAll";
+    showAll();
+    $("b-run").focus();
   });
-  on("b-load", "click", () => $("b-file").click());
-  on("b-file", "change", async () => {
-    await takeFile($("b-file").files[0]);
-    $("b-file").value = "";
-  });
-  on("b-source", "dragover", (event) => event.preventDefault());
-  on("b-source", "drop", (event) => {
-    if (!event.dataTransfer.files.length) return;
-    event.preventDefault();
-    takeFile(event.dataTransfer.files[0]);
-  });
-  on("b-kind", "change", () => (showColumns(settings()), showFound()));
-  on("b-header", "change", () => (showColumns(settings()), showFound()));
-  on("b-column", "change", showFound);
-  on("b-id-column", "change", showFound);
   on("b-new", "click", () => {
     adding = true;
     showAll();

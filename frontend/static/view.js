@@ -147,8 +147,12 @@ export function showModel() {
 }
 
 export function start() {
+  let top = 0;
   const scrolled = () => {
-    sticky = atEnd();
+    // Not being at the end is no sign: the answer may have grown since. Going up is.
+    if (atEnd()) sticky = true;
+    else if (box().scrollTop < top) sticky = false;
+    top = box().scrollTop;
     showEnd();
   };
   box().addEventListener("scroll", scrolled, { passive: true });

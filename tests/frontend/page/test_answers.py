@@ -1,0 +1,208 @@
+"""Answers on the page: rendered block by block as they grow, safe, copied, read aloud, kept in view."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from playwright.sync_api import Request, expect
+
+from tests.frontend.conftest import script
+
+from .conftest import Visits, answers, ask, reload, tool
+
+pytestmark = pytest.mark.browser
+
+
+def test_an_answer_that_starts_in_the_midst_of_thinking(visit: Visits) -> None:
+    """The fault: some templates open <think> themselves, so that the text only ever closes it."""
+    page = visit()
+    body = (
+        'data: {"delta":"pondering","starts_in_thinking":true}\n\n'
+        'data: {"delta":"</think>The answer."}\n\n'
+        'event: done\ndata: {"response":"","time_cost":"0.1s","token_count":2,"finish_reason":"stop",'
+        '"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"cached_tokens":0},'
+        '"timings":{"ttft_s":0,"total_s":0,"tokens_per_second":0},"model":"m","request_id":"r",'
+        '"starts_in_thinking":true}\n\n'
+    )
+    page.route("**/chat", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    ask(page, "x", wait=True)
+    expect(answers(page)).to_have_text("The answer.")
+    page.click(".thinking summary")
+    expect(page.locator(".thought")).to_have_text("pondering")
+
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\n\n"
+    "![pixel](http://evil.example/track.png) [link](javascript:document.title='owned') "
+    "[good](http://evil.example/page)\n\n<iframe src='http://evil.example'></iframe> &lt;b&gt;\n\n"
+    "```html\n<script>document.title='owned'</script>\n```\n"
+)
+
+
+def test_hostile_text_runs_nothing_and_loads_nothing(visit: Visits) -> None:
+    page = visit()
+    ask(page, script(pieces=[HOSTILE, "."], delay=0.4), wait=True)
+    for _ in range(2):
+        expect(answers(page)).to_contain_text("<script>document.title='owned'</script>")
+        elements = page.locator("#list :is(img, script, iframe, b, object, style)")
+        expect(elements).to_have_count(0)
+        expect(answers(page).locator("a[href^=javascript]")).to_have_count(0)
+        expect(answers(page).locator("a[href='http://evil.example/page']")).to_have_attribute(
+            "target", "_blank"
+        )
+        assert page.title() == "youtu-demo"
+        reload(page)
+    assert not [url for url in visit.asked if "evil" in url]
+
+
+def test_code_is_copied(visit: Visits) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, script(pieces=["```python\nx = '<b>'\n```"]), wait=True)
+    page.get_by_role("button", name="Copy the code").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "x = '<b>'"
+    tool(page, "Copy").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "```python\nx = '<b>'\n```"
+
+
+def test_copying_works_where_the_browser_has_no_clipboard_object(visit: Visits) -> None:
+    """The fault: over plain HTTP from another machine, navigator.clipboard does not exist."""
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "hello", wait=True)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
+    tool(page, "Copy").click()
+    page.evaluate("delete navigator.clipboard")
+    assert page.evaluate("navigator.clipboard.readText()") == "You said: hello"
+
+
+LONG = "".join(
+    f"### Step {number}\n\nRead it, **line by line**; the cost is $O(n)$. 每行都检查。\n\n- a\n- b\n\n"
+    f"```python\ndef read_{number}(path):\n    return list(open(path))\n```\n\n"
+    for number in range(6)
+)
+
+
+def test_only_the_last_block_is_rendered_again(visit: Visits) -> None:
+    """The fault: rendering a growing answer from its start each time costs the server its square."""
+    page = visit()
+    sizes: list[int] = []
+
+    def note(request: Request) -> None:
+        if request.url.endswith("/render"):
+            sizes.append(len(json.loads(request.post_data or "")["text"]))
+
+    page.on("request", note)
+    paragraph = "A sentence that says something. " * 4 + "\n\n"
+    begun = time.monotonic()
+    ask(page, script(pieces=[paragraph] * 30, delay=0.1), wait=True)
+    expect(answers(page).locator("p")).to_have_count(30)
+    seconds = time.monotonic() - begun
+    assert len(sizes) > 8
+    assert sum(sizes) < 4 * 30 * len(
+        paragraph
+    )  # from the start each time, it would be fifteen times the text
+    assert len(sizes) <= seconds / 0.12 + 3  # at most one each 120 ms, and at the start and the end
+
+
+def test_a_weak_phone_keeps_up(visit: Visits) -> None:
+    """A processor slowed down sixfold is not busy most of the time with an answer of 40 tokens a second."""
+    page = visit(width=360)
+    ask(page, "warm", wait=True)
+    session = page.context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": 6})
+    session.send("Performance.enable")
+
+    def busy() -> float:
+        """Seconds of scripts, styles and layout so far; painting is left out: there is no graphics card."""
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        kinds = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
+        return float(sum(metric["value"] for metric in metrics if metric["name"] in kinds))
+
+    pieces = [
+        part for line in LONG.splitlines(keepends=True) for part in re.findall(r".{1,4}|\n", line, re.S)
+    ]
+    before, begun = busy(), time.monotonic()
+    ask(page, script(pieces=pieces, delay=0.025), wait=True)
+    share = (busy() - before) / (time.monotonic() - begun)
+    print(f"{len(pieces)} pieces, {100 * share:.0f} % of the slowed-down processor")
+    assert share < 0.3
+
+
+def test_a_long_answer_is_shown_whole(visit: Visits) -> None:
+    page = visit()
+    code = "".join(f"line_{number} = {number}\n" for number in range(700))
+    text = f"start\n\n```python\n{code}```\n\n" + "".join(f"Paragraph {number}.\n\n" for number in range(400))
+    ask(page, script(pieces=[text]), wait=True)
+    expect(answers(page).locator("p")).to_have_count(401)
+    expect(answers(page).locator("pre")).to_have_count(1)
+    assert answers(page).locator("pre").text_content() == code
+
+
+def test_the_page_follows_the_answer_unless_the_reader_scrolls_up(visit: Visits) -> None:
+    page = visit(width=360)
+    paragraph = "A sentence that says something, and then some more of it.\n\n"
+    ask(page, script(pieces=[paragraph] * 40, delay=0.05), wait=True)
+    end = """() => {
+        const box = document.getElementById("turns");
+        return box.scrollHeight - box.scrollTop - box.clientHeight;
+    }"""
+    expect(answers(page).locator("p")).to_have_count(40)
+    expect(page.locator(".tools .copy").last).to_be_in_viewport()
+    assert page.evaluate(end) < 5
+    expect(page.locator("#to-end")).to_be_hidden()
+    ask(page, script(pieces=[paragraph] * 40, delay=0.1))
+    expect(answers(page).nth(1)).to_contain_text("A sentence")
+    page.mouse.move(180, 300)
+    page.mouse.wheel(0, -600)
+    expect(page.locator("#to-end")).to_be_visible()
+    where = page.evaluate("document.getElementById('turns').scrollTop")
+    page.wait_for_timeout(700)
+    assert abs(page.evaluate("document.getElementById('turns').scrollTop") - where) < 30
+    page.click("#to-end")
+    assert page.evaluate(end) < 5
+    page.click("#stop")
+
+
+def test_references_that_come_later_are_links_in_the_end(visit: Visits) -> None:
+    page = visit()
+    ask(
+        page,
+        script(pieces=["See [this][1].\n\nMore.\n\n", "[1]: http://example.com/x\n"], delay=0.5),
+        wait=True,
+    )
+    expect(answers(page).locator("a")).to_have_attribute("href", "http://example.com/x")
+
+
+def test_an_answer_is_readable_when_rendering_fails(visit: Visits) -> None:
+    page = visit()
+    page.route("**/render", lambda route: route.fulfill(status=500, body="no"))
+    ask(page, script(pieces=["**bold**\n", "second"], delay=0.2), wait=True)
+    expect(answers(page)).to_have_text("**bold**\nsecond")
+    page.unroute("**/render")
+    reload(page)
+    expect(answers(page).locator("strong")).to_have_text("bold")
+
+
+def test_screen_readers_hear_blocks_not_tokens(visit: Visits) -> None:
+    """The fault: a live region around the answer reads every token, and all of it again and again."""
+    page = visit()
+    page.evaluate(
+        """() => {
+            window.heard = [];
+            const look = (changes) => changes.forEach((change) =>
+                change.addedNodes.forEach((node) => window.heard.push(node.textContent)));
+            new MutationObserver(look).observe(document.getElementById("spoken"), { childList: true });
+        }"""
+    )
+    words = [f"word{number} " for number in range(40)]
+    ask(page, script(pieces=[*words, "\n\n", *words, "end"], delay=0.01), wait=True)
+    expect(page.locator("#spoken p")).to_have_count(3)
+    heard = page.evaluate("window.heard")
+    assert len(heard) == 3, heard
+    assert heard[0].startswith("word0 word1 ")
+    assert heard[1].endswith("end")
+    assert heard[2].startswith("finished")
+    live = page.locator("[aria-live]:not([aria-live=off]), [role=log], [role=status]")
+    assert live.locator(".turn").count() == 0
