@@ -112,6 +112,7 @@ def test_the_presets_of_the_three_scenes(visit: Visits, fake: FakeTriton, langua
     assert inputs(fake)["temperature"] == 0.2
     # A conversation keeps its preset; a new one starts with the last chosen.
     page.click("#fresh")
+    expect(page.locator(".scene").first).to_be_visible()
     expect(page.locator("#preset")).to_have_value("coding")
     page.select_option("#preset", "general")
     page.locator(".session-title").click()
