@@ -72,7 +72,7 @@ install: .venv/.stamp  ## make .venv, which serving runs in
 
 .PHONY: test
 test: .venv/.stamp .venv-test/.stamp chromium  ## install what the tests need and run them all [ARGS="tests/build -x"]
-	@exec .venv-test/bin/python -m pytest $(ARGS)
+	@exec .venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: check
 check: .venv-test/.stamp  ## lint, formatting and types
