@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
+import llama as llama_module
 import numpy as np
 import pytest
 from engine import Engine, Generation, QueueFull
@@ -141,3 +145,27 @@ def test_the_likeliest_tokens_of_each_place_begin_with_the_greedy_one(engine: En
     rows = np.reshape(generation.top_log_probs, (12, 3))
     assert (np.diff(rows) <= 0).all()
     assert (np.exp(rows).sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_a_library_that_is_no_longer_needed_is_not_called_any_more(tmp_path: Path) -> None:
+    """The fault: llama.cpp logged through the callback of a library that was gone, and the process died."""
+    code = """
+import gc, sys
+from pathlib import Path
+import llama
+first = llama.LlamaLibrary()
+llama.LlamaLibrary()
+gc.collect()
+junk = [bytearray(100) for _ in range(100_000)]
+try:
+    llama.Llama(Path(sys.argv[1]), context=64, sequences=1, batch=64, threads=1, library=first)
+except llama.LlamaError as error:
+    print("refused")
+"""
+    path = tmp_path / "no.gguf"
+    path.write_text("no model")
+    folder = str(Path(llama_module.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr

@@ -14,6 +14,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Callable
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
@@ -130,6 +131,10 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
+# llama.cpp goes on calling the last of these, also when the library that set it is no longer needed.
+_called_for_ever: list[Callable[..., None]] = []
+
+
 class LlamaLibrary:
     """The loaded library, its functions typed and its layout checked. Raises LlamaError."""
 
@@ -148,8 +153,8 @@ class LlamaLibrary:
             function = getattr(self.c, name)
             function.restype, function.argtypes = result, arguments
         self.last_error = ""
-        self._log = _LOG_CALLBACK(self._remember)
-        self.c.llama_log_set(self._log, None)
+        _called_for_ever.append(_LOG_CALLBACK(self._remember))
+        self.c.llama_log_set(_called_for_ever[-1], None)
         self.c.llama_backend_init()
         self._check_layout()
 
