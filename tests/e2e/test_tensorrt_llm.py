@@ -166,7 +166,7 @@ def test_a_full_queue_is_busy(client: Client) -> None:
 
     def ask(_: int) -> str:
         try:
-            return client.complete("a b c d e f", seed=scripted(100)).finish_reason
+            return client.complete("a b c d e f", seed=scripted(500)).finish_reason
         except Busy as error:
             return error.message
 

@@ -29,7 +29,9 @@ def drip(frontend: Frontend, start: bytes, rest: bytes, replies: list[bytes]) ->
         connection.settimeout(1)
         for byte in rest:
             try:
-                replies.append(connection.recv(65536))
+                if first := connection.recv(65536):
+                    connection.settimeout(20)
+                    replies.append(first + b"".join(iter(lambda: connection.recv(65536), b"")))
                 return
             except TimeoutError:
                 connection.sendall(bytes([byte]))
