@@ -40,8 +40,8 @@ Open = Callable[[float], Stream]
 class Format(Protocol):
     """How a route says in server-sent events what happens to its answers, which are numbered from 0."""
 
-    def piece(self, index: int, piece: Piece) -> str:
-        """Events for new text of one answer; "" for none."""
+    def piece(self, index: int, piece: Piece, thinking: bool) -> str:
+        """Events for new text of one answer; "" for none. `thinking`: the answer starts in its midst."""
 
     def answer(self, index: int, answer: Answer) -> str:
         """Events for the end of one answer."""
@@ -143,7 +143,7 @@ class Answering:
                         answers[index] = what
                         said = form.answer(index, what)
                     else:
-                        said = form.piece(index, what)
+                        said = form.piece(index, what, self._streams[index].starts_in_thinking)
                 elif time.monotonic() - last >= PING_S:
                     said = ": ping\n\n"
                 if said:
@@ -166,7 +166,8 @@ class Answering:
     def _events(self) -> Iterator[Event | None]:
         """Pieces as they come and each answer at its end; None when nothing came for a while."""
         yield from self._turn()
-        self._streams = [start(max(0.001, self._left())) for start in self._opens]
+        for start in self._opens:  # One by one: when the last cannot be opened, the others must be closed.
+            self._streams.append(start(max(0.001, self._left())))
         running = dict(enumerate(self._streams))
         patience = LOOK_EVERY_S if len(running) == 1 else POLL_S
         came: dict[int, float] = {}
@@ -197,8 +198,9 @@ class Answering:
                 yield None
         except Full as full:
             raise self._no_place(full) from None
-        self._line.queue_s = round(time.monotonic() - ticket.asked, 4)
-        self._service.metrics.queued(time.monotonic() - ticket.asked)
+        waited = time.monotonic() - ticket.asked
+        self._line.queue_s = round(waited, 4)
+        self._service.metrics.queued(waited)
 
     def _look(self) -> None:
         if self._caller.gone():

@@ -43,13 +43,11 @@ def blueprint(service: Service) -> Blueprint:
         wanted = body.validate(ChatRequest, body.parse(body.read(request, service.settings.max_body)))
         names = NAMES | {"messages": "prompt" if wanted.messages is None else "messages"}
         line = entry()
-        streams: list[Stream] = []
 
         def start(seconds: float) -> Stream:
             options = wanted.sampling(line.request_id)
             options |= {"timeout": seconds, "metadata": line.call_metadata()}
-            streams.append(service.served.client.stream(wanted.conversation(), **options))
-            return streams[0]
+            return service.served.client.stream(wanted.conversation(), **options)
 
         answering = Answering(service, [start], names, wanted)
         try:
@@ -59,7 +57,7 @@ def blueprint(service: Service) -> Blueprint:
             raise from_client(error, names) from error
         if not wanted.stream:
             return answering.whole(lambda answers: facts(answers[0], model=model, seconds=line.seconds()))
-        return answering.streamed(_Events(model, line, streams))
+        return answering.streamed(_Events(model, line))
 
     return routes
 
@@ -67,17 +65,16 @@ def blueprint(service: Service) -> Blueprint:
 class _Events:
     """The form of `answering.Format`."""
 
-    def __init__(self, model: str, line: Entry, streams: list[Stream]) -> None:
+    def __init__(self, model: str, line: Entry) -> None:
         self._model = model
         self._line = line
-        self._streams = streams
         self._first = True
 
-    def piece(self, index: int, piece: Piece) -> str:
+    def piece(self, index: int, piece: Piece, thinking: bool) -> str:
         if not piece.text:
             return ""
         event: dict[str, Any] = {"delta": piece.text}
-        if self._first and self._streams[0].starts_in_thinking:
+        if self._first and thinking:
             event["starts_in_thinking"] = True
         self._first = False
         return _data(event)

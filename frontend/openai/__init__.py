@@ -57,16 +57,15 @@ def blueprint(service: Service) -> Blueprint:
         wanted = body.validate(ChatCompletion, read())
         facts = served(wanted.model)
         chat.check(wanted, facts)
-        conversation, streams = wanted.conversation(), []  # type: tuple[Any, list[Stream]]
+        conversation = wanted.conversation()
         opens = _opens(
             wanted.n or 1,
-            streams,
             lambda choice, **call: client.stream(conversation, **wanted.sampling(choice), **call),
         )
         answering = Answering(service, opens, chat.names(wanted), wanted)
         frame = head("chatcmpl", facts.id)
         if wanted.stream:
-            return answering.streamed(chat.Chunks(wanted, frame, streams))
+            return answering.streamed(chat.Chunks(wanted, frame))
         return answering.whole(lambda answers: chat.whole(wanted, frame, answers))
 
     @routes.post("/completions")
@@ -77,7 +76,6 @@ def blueprint(service: Service) -> Blueprint:
         each = wanted.n or 1
         opens = _opens(
             each * len(wanted.prompt),
-            [],
             lambda choice, **call: client.stream_complete(
                 wanted.prompt[choice // each], **wanted.sampling(choice), **call
             ),
@@ -114,16 +112,14 @@ def unknown_model(asked: str, served: str) -> ApiError:
     return ApiError(404, "model_not_found", message, param="model")
 
 
-def _opens(count: int, streams: list[Stream], start: Callable[..., Stream]) -> list[Open]:
-    """What starts each of `count` calls; those that were started are added to `streams`, in their order."""
+def _opens(count: int, start: Callable[..., Stream]) -> list[Open]:
+    """What starts each of `count` calls: `start` with its number, its name and what belongs to every call."""
     line = entry()
 
     def one(choice: int) -> Open:
         def begin(seconds: float) -> Stream:
             name = f"{line.request_id}.{choice}" if choice else line.request_id
-            metadata = line.call_metadata()
-            streams.append(start(choice, timeout=seconds, request_id=name, metadata=metadata))
-            return streams[-1]
+            return start(choice, timeout=seconds, request_id=name, metadata=line.call_metadata())
 
         return begin
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from youtu_client import Answer, ModelInfo, Piece, Stream
+from youtu_client import Answer, ModelInfo, Piece
 
 from ..errors import ApiError
 from ..schema import timings
@@ -90,17 +90,16 @@ def _finish_reason(answer: Answer, reader: Reader) -> str:
 
 
 class Chunks:
-    """The form of `answering.Format`. `streams`: the calls, in the order of the choices."""
+    """The form of `answering.Format`."""
 
-    def __init__(self, wanted: ChatCompletion, head: dict[str, Any], streams: list[Stream]) -> None:
+    def __init__(self, wanted: ChatCompletion, head: dict[str, Any]) -> None:
         self._wanted = wanted
         self._head = head | {"object": "chat.completion.chunk"}
-        self._streams = streams
         self._readers: dict[int, Reader] = {}
         self._usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
 
-    def piece(self, index: int, piece: Piece) -> str:
-        opening = self._open(index)
+    def piece(self, index: int, piece: Piece, thinking: bool) -> str:
+        opening = self._open(index, thinking)
         reader = self._readers[index]
         log_probs = chat_log_probs(piece.tokens or ()) if self._wanted.logprobs and piece.tokens else None
         deltas = [self._delta(part, reader) for part in reader.feed(piece.text)]
@@ -111,7 +110,7 @@ class Chunks:
         return opening + "".join(events)
 
     def answer(self, index: int, answer: Answer) -> str:
-        opening = self._open(index)
+        opening = self._open(index, answer.starts_in_thinking)
         reader = self._readers[index]
         events = [self._chunk(index, self._delta(part, reader)) for part in reader.end()]
         end = self._chunk(index, {}, finish_reason=_finish_reason(answer, reader), timings=timings([answer]))
@@ -126,10 +125,9 @@ class Chunks:
     def error(self, error: ApiError) -> str:
         return event(error.body())
 
-    def _open(self, index: int) -> str:
+    def _open(self, index: int, thinking: bool) -> str:
         if index in self._readers:
             return ""
-        thinking = self._streams[index].starts_in_thinking
         self._readers[index] = Reader(thinking=thinking, tools=self._wanted.uses_tools)
         return self._chunk(index, {"role": "assistant", "content": ""})
 

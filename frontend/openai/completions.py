@@ -66,7 +66,7 @@ class Chunks:
         self._offsets: dict[int, Offsets] = {}
         self._usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
 
-    def piece(self, index: int, piece: Piece) -> str:
+    def piece(self, index: int, piece: Piece, thinking: bool) -> str:
         opening = self._open(index)
         log_probs = None
         if self._wanted.logprobs is not None and piece.tokens:
