@@ -29,7 +29,7 @@ from youtu_client import Answer, Piece, Stream, YoutuError
 from . import body
 from .access import Entry, entry
 from .answering import Answering
-from .errors import ApiError, from_client
+from .errors import ApiError
 from .schema import NAMES, ChatRequest, facts
 from .service import Service
 
@@ -52,9 +52,9 @@ def blueprint(service: Service) -> Blueprint:
         answering = Answering(service, [start], names, wanted)
         try:
             model = service.served.info().id
-        except YoutuError as error:
+        except YoutuError:
             answering.close()
-            raise from_client(error, names) from error
+            raise
         if not wanted.stream:
             return answering.whole(lambda answers: facts(answers[0], model=model, seconds=line.seconds()))
         return answering.streamed(_Events(model, line))

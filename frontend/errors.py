@@ -116,9 +116,13 @@ def too_slow() -> ApiError:
 
 
 def out_of_time() -> ApiError:
-    """The deadline of a request is over, in the queue or later."""
-    _, status, code, sentence = _SENTENCES[-1]
-    return ApiError(status, code, sentence)
+    """The deadline of a request is over before the model was asked, or between its pieces."""
+    return from_client(DeadlineExceeded("the deadline of the request is over"))
+
+
+def unsupported(param: str, words: str) -> ApiError:
+    """This model or its engine cannot do what a field asks for."""
+    return ApiError(400, "unsupported", f"{param}: {words}", param=param)
 
 
 def ending() -> ApiError:
@@ -151,6 +155,11 @@ def init_app(app: Flask) -> None:
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
         return error.response()
+
+    @app.errorhandler(YoutuError)
+    def client_error(error: YoutuError) -> Response:
+        """Of a question to the model outside of an answer: what it is, whether it is there."""
+        return from_client(error).response()
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from youtu_client import ModelInfo, Stream, YoutuError
+from youtu_client import ModelInfo, Stream
 
 from .. import body
 from ..access import entry
 from ..answering import Answering, Open
-from ..errors import ApiError, from_client, shown
+from ..errors import ApiError, shown
 from ..service import Service
 from . import chat, completions
 from .schema import ChatCompletion, Completion
@@ -32,14 +32,8 @@ def blueprint(service: Service) -> Blueprint:
     def read() -> dict[str, Any]:
         return body.parse(body.read(request, service.settings.max_body))
 
-    def info() -> ModelInfo:
-        try:
-            return service.served.info()
-        except YoutuError as error:
-            raise from_client(error) from error
-
     def served(model: str | None) -> ModelInfo:
-        facts = info()
+        facts = service.served.info()
         if model is not None and model != facts.id:
             raise unknown_model(model, facts.id)
         return facts
@@ -97,7 +91,7 @@ def blueprint(service: Service) -> Blueprint:
 
     @routes.get("/models")
     def models() -> Response:
-        return jsonify({"object": "list", "data": [described(info())]})
+        return jsonify({"object": "list", "data": [described(service.served.info())]})
 
     @routes.get("/models/<path:model>")
     def model(model: str) -> Response:

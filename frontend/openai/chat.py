@@ -6,7 +6,7 @@ from typing import Any
 
 from youtu_client import Answer, ModelInfo, Piece
 
-from ..errors import ApiError
+from ..errors import ApiError, unsupported
 from ..schema import timings
 from . import schema
 from .forms import DONE, chat_log_probs, event, usage
@@ -29,20 +29,16 @@ def names(wanted: ChatCompletion) -> dict[str, str]:
 def check(wanted: ChatCompletion, info: ModelInfo) -> None:
     """Refuse what this model or its engine cannot do, with ApiError 400 that names the field."""
     if wanted.uses_tools and not info.tools:
-        raise _cannot("tools", f"the chat template of {info.id} has no place for tools")
+        raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
     guided = wanted.response_format is not None and wanted.response_format.type != "text"
     if guided and not info.guided_decoding:
-        raise _cannot(
+        raise unsupported(
             "response_format", "this engine cannot hold its output to a schema; only text is possible"
         )
     if wanted.logprobs and (wanted.top_logprobs or 0) > info.top_log_probs:
-        raise _cannot(
+        raise unsupported(
             "top_logprobs", f"this engine tells of {info.top_log_probs} tokens, not {wanted.top_logprobs}"
         )
-
-
-def _cannot(param: str, words: str) -> ApiError:
-    return ApiError(400, "unsupported", f"{param}: {words}", param=param)
 
 
 def whole(wanted: ChatCompletion, head: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from youtu_client import Answer, ModelInfo, Piece
 
-from ..errors import ApiError
+from ..errors import ApiError, unsupported
 from ..schema import timings
 from . import schema
 from .forms import DONE, Offsets, event, usage
@@ -19,8 +19,8 @@ NAMES = schema.NAMES | {"max_tokens": "max_tokens", "text_input": "prompt", "top
 def check(wanted: Completion, info: ModelInfo) -> None:
     """Refuse what this engine cannot do, with ApiError 400 that names the field."""
     if (wanted.logprobs or 0) > info.top_log_probs:
-        words = f"logprobs: this engine tells of {info.top_log_probs} tokens, not {wanted.logprobs}"
-        raise ApiError(400, "unsupported", words, param="logprobs")
+        words = f"this engine tells of {info.top_log_probs} tokens, not {wanted.logprobs}"
+        raise unsupported("logprobs", words)
 
 
 def whole(wanted: Completion, head: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
