@@ -39,11 +39,11 @@ class Ticket:
         self.granted: float | None = None
         self.displaced: Full | None = None
         self._admission = admission
-        self._settled = threading.Event()
+        self.settled = threading.Event()
 
     def wait(self, timeout: float) -> bool:
         """Whether the slots are ours, after at most `timeout` seconds. Raises Full if the place was lost."""
-        self._settled.wait(timeout)
+        self.settled.wait(timeout)
         if self.displaced is not None:
             raise self.displaced
         return self.granted is not None
@@ -51,9 +51,6 @@ class Ticket:
     def release(self) -> None:
         """Give the slots, or the place in the queue, to the others. More than once does no harm."""
         self._admission._release(self)
-
-    def _settle(self) -> None:
-        self._settled.set()
 
 
 class Admission:
@@ -118,7 +115,7 @@ class Admission:
         victim = max((t for t in self._waiting if t.client == greediest), key=lambda ticket: ticket.asked)
         self._waiting.remove(victim)
         victim.displaced = refusal
-        victim._settle()
+        victim.settled.set()
 
     def _grant(self) -> None:
         while self._waiting:
@@ -136,7 +133,7 @@ class Admission:
             self._running.append(ticket)
             ticket.granted = time.monotonic()
             self._turns[ticket.client] = ticket.granted
-            ticket._settle()
+            ticket.settled.set()
         clients = {ticket.client for ticket in self._waiting + self._running}
         self._turns = {client: turn for client, turn in self._turns.items() if client in clients}
 

@@ -7,11 +7,10 @@ reading half of the connection, the read ends short, and the answer can still be
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -38,8 +37,9 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._queue: list[tuple[float, int, Reading]] = []
-        self._numbers = itertools.count()
+        self._queue: deque[tuple[float, Reading]] = (
+            deque()
+        )  # all have the same patience: the oldest is due first
         self._changed = threading.Condition()
         threading.Thread(target=self._watch, name="patience", daemon=True).start()
 
@@ -49,8 +49,9 @@ class Patience:
         one = Reading(connection)
         _of_this_thread.reading = one
         with self._changed:
-            heapq.heappush(self._queue, (time.monotonic() + self._seconds, next(self._numbers), one))
-            self._changed.notify()
+            self._queue.append((time.monotonic() + self._seconds, one))
+            if len(self._queue) == 1:
+                self._changed.notify()
         try:
             yield one
         finally:
@@ -62,12 +63,12 @@ class Patience:
             with self._changed:
                 while not self._queue:
                     self._changed.wait()
-                due, _, one = self._queue[0]
-                if one.done or due <= time.monotonic():
-                    heapq.heappop(self._queue)
-                else:
-                    self._changed.wait(due - time.monotonic())
+                due, one = self._queue[0]
+                left = due - time.monotonic()
+                if left > 0 and not one.done:
+                    self._changed.wait(left)
                     continue
+                self._queue.popleft()
             if not one.done:
                 one.over = True
                 with contextlib.suppress(OSError):  # closed in this very moment
