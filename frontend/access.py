@@ -14,7 +14,7 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import structlog
@@ -55,19 +55,6 @@ SECURITY_HEADERS = {
 }
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_OPTIONAL = (
-    "key",
-    "queue_s",
-    "ttft_s",
-    "prompt_tokens",
-    "cached_tokens",
-    "tokens",
-    "finish_reason",
-    "left",
-    "error",
-    "asked",
-    "answers",
-)
 
 
 @dataclass
@@ -75,13 +62,15 @@ class Entry:
     """What log and metrics say of one request, filled in on the way. Times in seconds.
 
     `client`: the key's name, or the address where there are no keys. `trace`: its span, if traces are wanted.
+    `text`: asked and answers, if the log is to have them. The fields from `key` on are `facts`.
     """
 
     request_id: str
     client: str
-    key: str | None = None
     trace: Trace | None = None
+    text: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    key: str | None = None
     queue_s: float | None = None
     ttft_s: float | None = None
     prompt_tokens: int | None = None
@@ -90,8 +79,6 @@ class Entry:
     finish_reason: str | None = None
     left: bool | None = None
     error: str | None = None
-    asked: dict[str, Any] | None = None
-    answers: list[str] | None = None
 
     def answered(self, answers: list[Answer]) -> None:
         """Take in the figures of the whole answers, one or several."""
@@ -99,6 +86,12 @@ class Entry:
         self.prompt_tokens = sum(answer.usage.prompt_tokens for answer in answers)
         self.cached_tokens = sum(answer.usage.cached_tokens for answer in answers)
         self.tokens = sum(answer.usage.completion_tokens for answer in answers)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of it, for log and trace; what does not apply is left out."""
+        names = [each.name for each in fields(self)]
+        values = {name: getattr(self, name) for name in names[names.index("key") :]}
+        return {name: value for name, value in values.items() if value is not None}
 
     def call_metadata(self) -> dict[str, str] | None:
         """What a call to the model carries along, so that Triton's spans become part of the trace."""
@@ -109,9 +102,8 @@ class Entry:
         return time.monotonic() - self.started
 
     def write(self, method: str, route: str, status: int) -> None:
-        """One line; what does not apply is left out. Probes that find all well only at level debug."""
+        """One line. Probes that find all well only at level debug."""
         level = logging.DEBUG if route.startswith(PROBES) and status == 200 else logging.INFO
-        optional = {name: value for name in _OPTIONAL if (value := getattr(self, name)) is not None}
         log.log(
             level,
             "request",
@@ -120,7 +112,8 @@ class Entry:
             route=route,
             status=status,
             duration_s=round(self.seconds(), 4),
-            **optional,
+            **self.facts(),
+            **self.text,
         )
 
     def outcome(self, status: int) -> str:
@@ -149,7 +142,7 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
         g.entry = Entry(request_id, client=request.remote_addr or "")
         if not (request.endpoint or "").startswith(UNTRACED):
             name = f"{request.method} {request.url_rule or '-'}"
-            g.entry.trace = tracing.begin(name, dict(request.headers))
+            g.entry.trace = tracing.begin(name, request.headers.items())
         # A browser asks whether it may send a key (OPTIONS) without sending it.
         if keys and request.method != "OPTIONS" and not (request.endpoint or "").startswith(OPEN):
             g.entry.client = g.entry.key = _owner(keys)
@@ -168,7 +161,7 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
             line.write(method, path, status)
             metrics.request(path, method, status, outcome)
             if line.trace is not None:
-                facts = {f"youtu.{name}": getattr(line, name) for name in _OPTIONAL}
+                facts = {f"youtu.{name}": value for name, value in line.facts().items()}
                 http: dict[str, object] = {"http.request.method": method, "http.route": path}
                 http["http.response.status_code"] = status
                 line.trace.end(outcome == "failed", request_id=line.request_id, **http, **facts)

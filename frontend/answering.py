@@ -78,7 +78,7 @@ class Answering:
         self._deadline = self._line.started + service.settings.request_timeout
         self._streams: list[Stream] = []
         if service.settings.log_text == "on":
-            self._line.asked = asked.model_dump(exclude_none=True)
+            self._line.text["asked"] = asked.model_dump(exclude_none=True)
         try:
             self._ticket: Ticket = service.admission.ask(self._line.client, len(opens))
         except Full as full:
@@ -226,7 +226,7 @@ class Answering:
         found = [answers[index] for index in sorted(answers)]
         self._line.answered(found)
         if self._service.settings.log_text == "on":
-            self._line.answers = [answer.text for answer in found]
+            self._line.text["answers"] = [answer.text for answer in found]
         self._service.metrics.answered(found, self._line.seconds())
         return found
 

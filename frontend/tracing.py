@@ -7,7 +7,7 @@ Knows spans; knows no route and no text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -30,11 +30,11 @@ class Tracing:
             provider.add_span_processor(BatchSpanProcessor(exporter))
             self._tracer = provider.get_tracer("frontend")
 
-    def begin(self, name: str, headers: Mapping[str, str]) -> Trace | None:
+    def begin(self, name: str, headers: Iterable[tuple[str, str]]) -> Trace | None:
         """A span for a request with these headers."""
         if self._tracer is None:
             return None
-        parent = propagate.extract({key.lower(): value for key, value in headers.items()})
+        parent = propagate.extract({key.lower(): value for key, value in headers})
         return Trace(self._tracer.start_span(name, context=parent, kind=SpanKind.SERVER))
 
 
@@ -51,9 +51,9 @@ class Trace:
         return carrier
 
     def end(self, failed: bool, **facts: Any) -> None:
-        """The request is over. Facts that are None do not apply."""
+        """The request is over."""
         with suppress(Exception):  # A trace is never worth a request.
-            self._span.set_attributes({name: value for name, value in facts.items() if value is not None})
+            self._span.set_attributes(facts)
             if failed:
                 self._span.set_status(Status(StatusCode.ERROR))
             self._span.end()
