@@ -6,10 +6,10 @@ from typing import Any
 
 from youtu_client import Answer, ModelInfo, Piece
 
-from ..errors import ApiError, unsupported
+from ..errors import unsupported
 from ..schema import timings
-from . import schema
-from .forms import DONE, chat_log_probs, event, usage
+from . import forms, schema
+from .forms import chat_log_probs, usage
 from .reading import Call, Content, Part, Reader, Reasoning
 from .schema import ChatCompletion
 
@@ -85,14 +85,13 @@ def _finish_reason(answer: Answer, reader: Reader) -> str:
     return "tool_calls" if reader.calls and answer.finish_reason == "stop" else answer.finish_reason
 
 
-class Chunks:
+class Chunks(forms.Chunks):
     """The form of `answering.Format`."""
 
     def __init__(self, wanted: ChatCompletion, head: dict[str, Any]) -> None:
+        super().__init__(wanted, head | {"object": "chat.completion.chunk"})
         self._wanted = wanted
-        self._head = head | {"object": "chat.completion.chunk"}
         self._readers: dict[int, Reader] = {}
-        self._usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
 
     def piece(self, index: int, piece: Piece, thinking: bool) -> str:
         opening = self._open(index, thinking)
@@ -101,31 +100,27 @@ class Chunks:
         deltas = [self._delta(part, reader) for part in reader.feed(piece.text)]
         if log_probs is not None and not deltas:
             deltas.append({"content": ""})  # Text that is held back has tokens all the same.
-        events = [self._chunk(index, delta) for delta in deltas[:-1]]
-        events += [self._chunk(index, delta, log_probs=log_probs) for delta in deltas[-1:]]
+        events = [self.chunk(index, {"delta": delta}) for delta in deltas[:-1]]
+        events += [self.chunk(index, {"delta": delta}, log_probs=log_probs) for delta in deltas[-1:]]
         return opening + "".join(events)
 
     def answer(self, index: int, answer: Answer) -> str:
         opening = self._open(index, answer.starts_in_thinking)
         reader = self._readers[index]
-        events = [self._chunk(index, self._delta(part, reader)) for part in reader.end()]
-        end = self._chunk(index, {}, finish_reason=_finish_reason(answer, reader), timings=timings([answer]))
+        events = [self.chunk(index, {"delta": self._delta(part, reader)}) for part in reader.end()]
+        end = self.chunk(
+            index, {"delta": {}}, finish_reason=_finish_reason(answer, reader), timings=timings([answer])
+        )
         return opening + "".join(events) + end
 
     def end(self, answers: list[Answer]) -> str:
-        if not self._usage:
-            return DONE
-        last = {"choices": [], "usage": usage([answers]), "timings": timings(answers)}
-        return event(self._head | last) + DONE
-
-    def error(self, error: ApiError) -> str:
-        return event(error.body())
+        return self.last([answers])
 
     def _open(self, index: int, thinking: bool) -> str:
         if index in self._readers:
             return ""
         self._readers[index] = Reader(thinking=thinking, tools=self._wanted.uses_tools)
-        return self._chunk(index, {"role": "assistant", "content": ""})
+        return self.chunk(index, {"delta": {"role": "assistant", "content": ""}})
 
     def _delta(self, part: Part, reader: Reader) -> dict[str, Any]:
         if isinstance(part, Reasoning):
@@ -133,16 +128,3 @@ class Chunks:
         if isinstance(part, Call):
             return {"tool_calls": [{"index": reader.calls - 1} | _call(part)]}
         return {"content": part.text}
-
-    def _chunk(
-        self,
-        index: int,
-        delta: dict[str, Any],
-        *,
-        log_probs: dict[str, Any] | None = None,
-        finish_reason: str | None = None,
-        **further: Any,
-    ) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": log_probs, "finish_reason": finish_reason}
-        value = self._head | {"choices": [choice]} | further
-        return event(value | {"usage": None} if self._usage else value)

@@ -6,10 +6,10 @@ from typing import Any
 
 from youtu_client import Answer, ModelInfo, Piece
 
-from ..errors import ApiError, unsupported
+from ..errors import unsupported
 from ..schema import timings
-from . import schema
-from .forms import DONE, Offsets, event, usage
+from . import forms, schema
+from .forms import Offsets, usage
 from .schema import Completion
 
 NAMES = schema.NAMES | {"max_tokens": "max_tokens", "text_input": "prompt", "top_log_probs": "logprobs"}
@@ -57,14 +57,13 @@ def _by_prompt(wanted: Completion, answers: list[Answer]) -> list[list[Answer]]:
     return [answers[at : at + each] for at in range(0, len(answers), each)]
 
 
-class Chunks:
+class Chunks(forms.Chunks):
     """The form of `answering.Format`."""
 
     def __init__(self, wanted: Completion, head: dict[str, Any]) -> None:
+        super().__init__(wanted, head | {"object": "text_completion"})
         self._wanted = wanted
-        self._head = head | {"object": "text_completion"}
         self._offsets: dict[int, Offsets] = {}
-        self._usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
 
     def piece(self, index: int, piece: Piece, thinking: bool) -> str:
         opening = self._open(index)
@@ -73,37 +72,20 @@ class Chunks:
             log_probs = self._offsets[index].log_probs(piece.tokens, self._wanted.logprobs)
         if not piece.text and log_probs is None:
             return opening
-        return opening + self._chunk(index, piece.text, log_probs=log_probs)
+        return opening + self.chunk(index, {"text": piece.text}, log_probs=log_probs)
 
     def answer(self, index: int, answer: Answer) -> str:
         opening = self._open(index)
-        return opening + self._chunk(index, "", finish_reason=answer.finish_reason, timings=timings([answer]))
+        return opening + self.chunk(
+            index, {"text": ""}, finish_reason=answer.finish_reason, timings=timings([answer])
+        )
 
     def end(self, answers: list[Answer]) -> str:
-        if not self._usage:
-            return DONE
-        figures = usage(_by_prompt(self._wanted, answers))
-        return event(self._head | {"choices": [], "usage": figures, "timings": timings(answers)}) + DONE
-
-    def error(self, error: ApiError) -> str:
-        return event(error.body())
+        return self.last(_by_prompt(self._wanted, answers))
 
     def _open(self, index: int) -> str:
         if index in self._offsets:
             return ""
         self._offsets[index] = Offsets()
         echoed = _echoed(self._wanted, index)
-        return self._chunk(index, echoed) if echoed else ""
-
-    def _chunk(
-        self,
-        index: int,
-        text: str,
-        *,
-        log_probs: dict[str, Any] | None = None,
-        finish_reason: str | None = None,
-        **further: Any,
-    ) -> str:
-        choice = {"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish_reason}
-        value = self._head | {"choices": [choice]} | further
-        return event(value | {"usage": None} if self._usage else value)
+        return self.chunk(index, {"text": echoed}) if echoed else ""

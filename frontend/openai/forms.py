@@ -1,4 +1,4 @@
-"""Figures of answers in OpenAI's forms: usage, log-probabilities, and one server-sent event."""
+"""What both of OpenAI's routes say in the same form: usage, log-probabilities, the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -9,11 +9,50 @@ from typing import Any
 
 from youtu_client import Answer, Token
 
-DONE = "data: [DONE]\n\n"
+from ..errors import ApiError
+from ..schema import timings
+from .schema import Generation
 
 
-def event(value: dict[str, Any]) -> str:
-    """One event of a stream."""
+class Chunks:
+    """The events of a stream: half of `answering.Format`; the routes say what is in a choice.
+
+    `head`: the keys that all chunks begin with.
+    """
+
+    def __init__(self, wanted: Generation, head: dict[str, Any]) -> None:
+        self._head = head
+        self._usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
+
+    def chunk(
+        self,
+        index: int,
+        said: dict[str, Any],
+        *,
+        log_probs: dict[str, Any] | None = None,
+        finish_reason: str | None = None,
+        **further: Any,
+    ) -> str:
+        """News of one choice. `said`: what the route calls its text; `further` stands beside the choice."""
+        choice = {"index": index, **said, "logprobs": log_probs, "finish_reason": finish_reason}
+        value = self._head | {"choices": [choice]} | further
+        return _event(value | {"usage": None} if self._usage else value)
+
+    def last(self, prompts: list[list[Answer]]) -> str:
+        """The usage of answers grouped by their prompt, if it is wanted, and the end."""
+        done = "data: [DONE]\n\n"
+        if not self._usage:
+            return done
+        answers = [answer for each in prompts for answer in each]
+        figures = {"choices": [], "usage": usage(prompts), "timings": timings(answers)}
+        return _event(self._head | figures) + done
+
+    def error(self, error: ApiError) -> str:
+        """A failure after the first byte; OpenAI's SDK raises it."""
+        return _event(error.body())
+
+
+def _event(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
