@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from build.catalogue import REPOSITORY, catalogue
 from build.engine import make_engine as make_cpu_engine
