@@ -102,12 +102,7 @@ def make_engine(model: str, root: Path, profile: str, *, progress: Report = sile
     Minutes on a GPU. BuildError says what to mend: GPU, driver, container, disk, memory, size of the card, or
     the end of what NVIDIA's program said. Two calls at once: the second waits for the first.
     """
-    made = plan(model, root, profile)
-    try:
-        with locked(made.engine.with_name(f".{made.engine.name}.lock"), f"building {made.engine.name}"):
-            return _make(made, progress)
-    except OSError as error:
-        raise BuildError(f"making the engine of {model} in {root.absolute()} failed: {error}") from error
+    return _make_alone(plan(model, root, profile), progress)
 
 
 def engine_to_serve(model: str, root: Path, profile: str, *, progress: Report = silent) -> TensorRTEngineInfo:
@@ -118,7 +113,17 @@ def engine_to_serve(model: str, root: Path, profile: str, *, progress: Report = 
         raise BuildError(
             f"{fault}: make engine ENGINE=tensorrt_llm MODEL={model} PROFILE={profile} builds it for this one"
         )
-    return make_engine(model, root, profile, progress=progress)
+    return _make_alone(made, progress)
+
+
+def _make_alone(made: Plan, progress: Report) -> TensorRTEngineInfo:
+    try:
+        with locked(made.engine.with_name(f".{made.engine.name}.lock"), f"building {made.engine.name}"):
+            return _make(made, progress)
+    except OSError as error:
+        raise BuildError(
+            f"making the engine of {made.source.model_id} in {made.root.absolute()} failed: {error}"
+        ) from error
 
 
 def _make(made: Plan, progress: Report) -> TensorRTEngineInfo:
