@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from build import memory
 from build.catalogue import Converter, Profile, Source, profiles, resolve
 from build.engine import engine_folder, fingerprint
 from build.engine_info import CHAT_TEMPLATE, TOKENIZER
@@ -207,10 +208,10 @@ def _refuse_a_small_machine(made: Plan, source: Path, estimate: sizes.Sizes) -> 
             f"too little disk: {made.root.absolute()} has {free / 1e9:.1f} GB free, and checkpoint and "
             f"engine need {needed / 1e9:.1f}: make room, or set YOUTU_DATA_DIR to another disk"
         )
-    memory, wanted = machine.free_memory(), int(HOST_MEMORY_FACTOR * stored)
-    if memory < wanted:
+    room, wanted = memory.free_memory(), int(HOST_MEMORY_FACTOR * stored)
+    if room < wanted:
         raise BuildError(
-            f"too little memory: {memory / 1e9:.1f} GB are free, and trtllm-build takes about "
+            f"too little memory: {room / 1e9:.1f} GB are free, and trtllm-build takes about "
             f"{wanted / 1e9:.1f} for this model: end other programs, or add swap"
         )
 

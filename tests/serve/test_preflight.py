@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from build import memory
 from build.random_gguf import SHAPES, write_random_gguf
 from serve import preflight, triton
 from serve.preflight import Machine
@@ -213,5 +214,5 @@ def test_a_damaged_engine_is_told(settings: Settings, tmp_path: Path, damage: st
 
 
 def test_a_control_groups_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_control_group_room", lambda: [12345])
+    monkeypatch.setattr(memory, "_control_group_room", lambda: [12345])
     assert Machine().free_memory() == 12345
