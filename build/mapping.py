@@ -17,15 +17,13 @@ import numpy as np
 from gguf import GGMLQuantizationType as GGML
 
 from build.checkpoint import F32, Weights
-from build.config import Shape
+from build.config import LATENT_NORM_EPS, Shape
 from build.errors import BuildError
 from build.tokenizer import TokenizerFacts
 
 WeightType = Literal["q8_0", "f16", "bf16", "f32"]
 Chunks = Callable[[], Iterator[F32]]
 
-# The default of transformers' YoutuRMSNorm, which its q_a and kv_a norms keep whatever rms_norm_eps says.
-LATENT_NORM_EPS = 1e-6
 FILE_TYPES = {
     "q8_0": (GGML.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
     "f16": (GGML.F16, gguf.LlamaFileType.MOSTLY_F16),
