@@ -19,8 +19,9 @@ from build.errors import BuildError
 from build.locked import locked
 from build.progress import Report, silent
 from build.tensorrt_llm import machine, sizes
-from build.tensorrt_llm.checkpoint import MARK, Checkpoint, describe, make_checkpoint
+from build.tensorrt_llm.checkpoint import Checkpoint, describe, make_checkpoint
 from build.tensorrt_llm.commands import run, say
+from build.tensorrt_llm.convert import RECORD
 from build.tensorrt_llm.flags import build_flags, on_command_line
 from build.tensorrt_llm.info import ENGINE_FILE, ENGINE_FOLDER, TensorRTEngineInfo
 
@@ -199,7 +200,7 @@ def sizes_of(made: Plan, source: Path) -> sizes.Sizes:
 def _refuse_a_small_machine(made: Plan, source: Path, estimate: sizes.Sizes) -> None:
     stored = sum(file.stat().st_size for glob in ("*.safetensors", "*.bin") for file in source.glob(glob))
     needed = int(1.1 * estimate.weights) + SPARE_DISK
-    if not (made.checkpoint / MARK).exists():
+    if not (made.checkpoint / RECORD).exists():
         needed += stored
     made.root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(made.root).free
