@@ -55,7 +55,13 @@ serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | hub name
 .PHONY: engine
 engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=tensorrt_llm PROFILE=8gb|24gb|int8-kv on a GPU]
 	@case "$${YOUTU_ENGINE:-llama_cpp}" in
-	llama_cpp) exec .venv/bin/python -m build "$${YOUTU_MODEL:-demo}" ;;
+	llama_cpp)
+		if [ -n "$(PROFILE)" ]; then
+			echo "PROFILE=$(PROFILE) is for the GPU engine: give ENGINE=tensorrt_llm too" >&2
+			exit 1
+		fi
+		exec .venv/bin/python -m build "$${YOUTU_MODEL:-demo}" --data-dir "$${YOUTU_DATA_DIR:-var}"
+		;;
 	tensorrt_llm) ;;
 	*) echo "ENGINE=$$YOUTU_ENGINE is not known: it is llama_cpp or tensorrt_llm" >&2; exit 1 ;;
 	esac

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from build.errors import BuildError
 
 F32 = npt.NDArray[np.float32]
 
+CHUNK_BYTES = 8 << 20  # of f32 in flight
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors format itself
 
@@ -82,6 +84,14 @@ class Weights:
                 "weights must be finite numbers"
             )
         return values
+
+    def chunks(self, name: str, stop: int | None = None) -> Iterator[F32]:
+        """The first `stop` rows (None: all), a few megabytes at a time."""
+        first, *others = self.tensors[name].shape
+        stop = first if stop is None else stop
+        step = max(1, CHUNK_BYTES // (4 * math.prod(others)))
+        for begin in range(0, stop, step):
+            yield self.rows(name, begin, min(begin + step, stop))
 
     def _read(self, tensor: StoredTensor, offset: int, length: int) -> bytes:
         if tensor.file not in self._files:

@@ -14,6 +14,8 @@ from typing import Any
 from build.errors import BuildError
 
 ARCHITECTURE = "YoutuForCausalLM"
+# The default of transformers' YoutuRMSNorm, which its q_a and kv_a norms keep whatever rms_norm_eps says.
+LATENT_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,10 @@ from gguf import GGMLQuantizationType as GGML
 from gguf import quants
 
 from build.checkpoint import F32, Weights
-from build.config import Shape, read_shape
+from build.config import LATENT_NORM_EPS, Shape, read_shape
 from build.errors import BuildError
 from build.mapping import (
     FILE_TYPES,
-    LATENT_NORM_EPS,
     GgufTensor,
     WeightType,
     describe,

@@ -25,6 +25,7 @@ from build.engine_info import CHAT_TEMPLATE, GGUF, TOKENIZER, EngineInfo, ModelF
 from build.errors import BuildError
 from build.locked import locked
 from build.progress import Report, silent
+from build.source_state import source_state
 
 if TYPE_CHECKING:
     from build.mapping import WeightType
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = ("q8_0", "f16", "bf16", "f32")
 ENGINE_SHARE = 0.6  # of the checkpoint's size, about what the int8 engine needs beside it
-SOURCE_FILES = ("*.json", "*.jinja", "*.safetensors")
 
 
 def make_engine(
@@ -115,12 +115,7 @@ def fingerprint(source: Source, root: Path) -> str | None:
     if source.repo is not None:
         download = fetched(source.repo, root)
         return None if download is None else download.revision
-    path = Path(str(source.path))
-    files = (
-        [path] if source.kind == "gguf" else sorted(file for glob in SOURCE_FILES for file in path.glob(glob))
-    )
-    facts = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return source_state(Path(str(source.path)))
 
 
 def _build(source: Source, weights: str, root: Path, building: Path, progress: Report) -> None:

@@ -17,16 +17,13 @@ import numpy as np
 from gguf import GGMLQuantizationType as GGML
 
 from build.checkpoint import F32, Weights
-from build.config import Shape
+from build.config import LATENT_NORM_EPS, Shape
 from build.errors import BuildError
 from build.tokenizer import TokenizerFacts
 
 WeightType = Literal["q8_0", "f16", "bf16", "f32"]
 Chunks = Callable[[], Iterator[F32]]
 
-CHUNK_BYTES = 8 << 20  # of f32 in flight
-# The default of transformers' YoutuRMSNorm, which its q_a and kv_a norms keep whatever rms_norm_eps says.
-LATENT_NORM_EPS = 1e-6
 FILE_TYPES = {
     "q8_0": (GGML.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
     "f16": (GGML.F16, gguf.LlamaFileType.MOSTLY_F16),
@@ -132,7 +129,7 @@ class _Rows:
         if len(dims) == 1:
             yield self._source.rows(name, 0, dims[0]).reshape(1, -1)
         else:
-            yield from self._matrix(name, dims[0])
+            yield from self._source.chunks(name)
 
     def query(self, name: str) -> Iterator[F32]:
         nope, size = self._shape.qk_nope_head_dim, self._shape.qk_head_dim
@@ -141,12 +138,12 @@ class _Rows:
             yield self._source.rows(name, head * size, (head + 1) * size)[order]
 
     def query_latent(self, name: str) -> Iterator[F32]:
-        for chunk in self._matrix(name, self._source.tensors[name].shape[0]):
+        for chunk in self._source.chunks(name):
             yield chunk * self._fold
 
     def key_value_latent(self, name: str) -> Iterator[F32]:
         rank = self._shape.kv_lora_rank
-        for chunk in self._matrix(name, rank):
+        for chunk in self._source.chunks(name, stop=rank):
             yield chunk * self._fold
         yield self._source.rows(name, rank, rank + self._shape.qk_rope_head_dim)[self._pairs]
 
@@ -162,11 +159,6 @@ class _Rows:
     def _kv_heads(self) -> range:
         size = self._shape.qk_nope_head_dim + self._shape.v_head_dim
         return range(0, self._shape.num_attention_heads * size, size)
-
-    def _matrix(self, name: str, stop: int) -> Iterator[F32]:
-        step = max(1, CHUNK_BYTES // (4 * self._source.tensors[name].shape[1]))
-        for first in range(0, stop, step):
-            yield self._source.rows(name, first, min(first + step, stop))
 
 
 def latent_scale(shape: Shape) -> float:

@@ -1,5 +1,6 @@
 # The GPU image: NVIDIA's container with TensorRT-LLM 1.2.1 and its Triton, this project in it. Builds engines on the
-# card that will serve them, and serves. Never built where the project is developed: docs/docker.md says what to check.
+# card that will serve them, and serves. Built on a plain Debian only, never on NVIDIA's image: docs/docker.md says
+# what to check.
 #     docker build -f docker/gpu.Dockerfile -t youtu:gpu .          (in the repository's folder)
 ARG BASE=nvcr.io/nvidia/tritonserver:26.06-trtllm-python-py3
 FROM ${BASE}

@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from build import memory
 from build.catalogue import resolve
 from build.engine_info import ENGINE_JSON, EngineInfo
 from build.errors import BuildError
@@ -45,10 +46,7 @@ class Machine:
         return shutil.disk_usage(folder).free
 
     def free_memory(self) -> int:
-        """Memory that can be taken without swapping: the system's, or less where a control group says so."""
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
-        return min([available, *_control_group_room()])
+        return memory.free_memory()
 
 
 def before_build(settings: Settings, machine: Machine | None = None) -> list[str]:
@@ -236,15 +234,3 @@ def _engine_to_come(settings: Settings) -> int:
         if f'"{source}"' in described and '"gguf_bytes"' in described:
             return 0
     return int(ENGINE_SHARE * sum(shard.stat().st_size for shard in source.path.glob("*.safetensors")))
-
-
-def _control_group_room() -> list[int]:
-    """What the memory limit of our control group (version 2) leaves, if there is one."""
-    try:
-        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
-        folder = Path("/sys/fs/cgroup") / group.lstrip("/")
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return []
-    return [] if limit == "max" else [int(limit) - used]

@@ -31,6 +31,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
+from build.catalogue import profiles
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -195,6 +197,13 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much the logs say."
     )
+
+    @field_validator("profile")
+    @classmethod
+    def _is_in_the_catalogue(cls, profile: str) -> str:
+        if profile not in profiles():
+            raise ValueError(f"should be one of {', '.join(profiles())}")
+        return profile
 
     @field_validator("api_key")
     @classmethod

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from build.catalogue import profiles
+from build.catalogue import Converter, profiles
 from build.checkpoint import ITEM_BYTES, read_header
 from build.config import ARCHITECTURE, read_json, read_shape
 from build.engine import file_sha256, fingerprint
@@ -21,13 +21,12 @@ from build.errors import BuildError
 from build.progress import Report
 from build.tensorrt_llm import machine
 from build.tensorrt_llm.commands import run
-from build.tensorrt_llm.convert import convert, read_scales
+from build.tensorrt_llm.convert import CONFIG, RECORD, WEIGHTS, convert, read_scales
 from build.tokenizer import has_tokenizer, load_tokenizer_facts
 
 if TYPE_CHECKING:
     from build.tensorrt_llm.engine import Plan
 
-CONFIG, WEIGHTS, MARK = "config.json", "rank0.safetensors", "checkpoint.json"
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Names of the longest sequence in other models' config.json.
 CONTEXT_KEYS = ("max_position_embeddings", "model_max_length", "seq_length")
@@ -44,7 +43,7 @@ class Checkpoint:
 def make_checkpoint(made: Plan, source: Path, progress: Report) -> Checkpoint:
     """The checkpoint of `made`, written unless it is there and of this state of its source."""
     if made.converter is not None:
-        return _by_nvidia(made, source, progress)
+        return _by_nvidia(made, made.converter, source, progress)
     if not has_tokenizer(source):
         raise BuildError(f"{source} has no tokenizer.json: an engine without one cannot be served")
     longest = max(profile.max_seq_len for profile in profiles().values())
@@ -76,12 +75,10 @@ def _kv_scales(made: Plan, source: Path) -> list[float]:
     return read_scales(file)
 
 
-def _by_nvidia(made: Plan, source: Path, progress: Report) -> Checkpoint:
-    if made.converter is None:
-        raise AssertionError(f"{made.source} has no converter of NVIDIA's")
+def _by_nvidia(made: Plan, converter: Converter, source: Path, progress: Report) -> Checkpoint:
     target, state = made.checkpoint, str(fingerprint(made.source, made.root))
     try:
-        mark = read_json(target / MARK)
+        mark = read_json(target / RECORD)
         if mark.get("fingerprint") == state and (target / WEIGHTS).stat().st_size == mark.get(
             "weights_bytes"
         ):
@@ -91,12 +88,12 @@ def _by_nvidia(made: Plan, source: Path, progress: Report) -> Checkpoint:
     building = target.with_name(f".{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.parent.mkdir(parents=True, exist_ok=True)
-    script = machine.examples() / made.converter.converter
+    script = machine.examples() / converter.converter
     step = f"Converting {made.source.model_id} with NVIDIA's {script.parent.name}/{script.name}"
     paths: list[str | Path] = ["--model_dir", source.absolute(), "--output_dir", building.absolute()]
     run(
         step,
-        [made.container.python, script, *paths, *made.converter.options],
+        [made.container.python, script, *paths, *converter.options],
         made.root.absolute() / "log" / "convert-checkpoint.log",
     )
     for name in (CONFIG, WEIGHTS):
@@ -107,7 +104,7 @@ def _by_nvidia(made: Plan, source: Path, progress: Report) -> Checkpoint:
         "weights_bytes": (building / WEIGHTS).stat().st_size,
         "weights_sha256": file_sha256(building / WEIGHTS, progress),
     }
-    (building / MARK).write_text(json.dumps(mark), encoding="utf-8")
+    (building / RECORD).write_text(json.dumps(mark), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
     return Checkpoint(target, mark["weights_sha256"])
@@ -116,7 +113,7 @@ def _by_nvidia(made: Plan, source: Path, progress: Report) -> Checkpoint:
 def describe(made: Plan, source: Path, folder: Path) -> ModelFacts:
     """What is known of the model. Its tokenizer.json and chat template, if any, come into `folder`."""
     weights = made.source.entry.weights.upper() if made.source.entry and made.converter else "W8A16"
-    config = read_json(source / "config.json")
+    config = read_json(source / CONFIG)
     if not (source / TOKENIZER).is_file():  # SentencePiece: nothing here reads it
         ends = config.get("eos_token_id")
         return ModelFacts(

@@ -27,6 +27,7 @@ from build.config import Shape, read_shape
 from build.errors import BuildError
 from build.locked import locked
 from build.progress import Report, TerminalProgress, silent
+from build.source_state import source_state
 from build.tensorrt_llm.checkpoint_config import checkpoint_config
 from build.tensorrt_llm.tensors import Dtype, Tensor, encode, odd_modules, plan, refuse_unsupported
 from build.tensorrt_llm.tokenizer_folder import write_tokenizer
@@ -38,7 +39,6 @@ CONFIG, WEIGHTS, TOKENIZER, RECORD = "config.json", "rank0.safetensors", "tokeni
 # Of the cos/sin table inside the engine; a longer sequence only takes a slower kernel.
 MAX_POSITIONS = 4096
 RESERVE = 64 << 20  # bytes of disk; headers and tokenizer stay far below
-SOURCE_FILES = ("*.json", "*.jinja", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -173,13 +173,6 @@ def _check_scales(scales: Sequence[float], shape: Shape) -> None:
     for layer, scale in enumerate(scales):
         if not 0 < scale < math.inf:
             raise BuildError(f"kv_scales must be numbers above 0, found {scale!r} for layer {layer}")
-
-
-def source_state(source: Path) -> str:
-    """Sizes and times of the original's files, so that another state of it is noticed without reading it."""
-    files = sorted(file for glob in SOURCE_FILES for file in source.glob(glob))
-    facts = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def _check_disk(folder: Path, needed: int) -> None:

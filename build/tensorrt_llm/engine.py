@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from build import memory
 from build.catalogue import Converter, Profile, Source, profiles, resolve
 from build.engine import engine_folder, fingerprint
 from build.engine_info import CHAT_TEMPLATE, TOKENIZER
@@ -18,8 +19,9 @@ from build.errors import BuildError
 from build.locked import locked
 from build.progress import Report, silent
 from build.tensorrt_llm import machine, sizes
-from build.tensorrt_llm.checkpoint import MARK, Checkpoint, describe, make_checkpoint
+from build.tensorrt_llm.checkpoint import Checkpoint, describe, make_checkpoint
 from build.tensorrt_llm.commands import run, say
+from build.tensorrt_llm.convert import RECORD
 from build.tensorrt_llm.flags import build_flags, on_command_line
 from build.tensorrt_llm.info import ENGINE_FILE, ENGINE_FOLDER, TensorRTEngineInfo
 
@@ -102,12 +104,7 @@ def make_engine(model: str, root: Path, profile: str, *, progress: Report = sile
     Minutes on a GPU. BuildError says what to mend: GPU, driver, container, disk, memory, size of the card, or
     the end of what NVIDIA's program said. Two calls at once: the second waits for the first.
     """
-    made = plan(model, root, profile)
-    try:
-        with locked(made.engine.with_name(f".{made.engine.name}.lock"), f"building {made.engine.name}"):
-            return _make(made, progress)
-    except OSError as error:
-        raise BuildError(f"making the engine of {model} in {root.absolute()} failed: {error}") from error
+    return _make_alone(plan(model, root, profile), progress)
 
 
 def engine_to_serve(model: str, root: Path, profile: str, *, progress: Report = silent) -> TensorRTEngineInfo:
@@ -118,7 +115,17 @@ def engine_to_serve(model: str, root: Path, profile: str, *, progress: Report = 
         raise BuildError(
             f"{fault}: make engine ENGINE=tensorrt_llm MODEL={model} PROFILE={profile} builds it for this one"
         )
-    return make_engine(model, root, profile, progress=progress)
+    return _make_alone(made, progress)
+
+
+def _make_alone(made: Plan, progress: Report) -> TensorRTEngineInfo:
+    try:
+        with locked(made.engine.with_name(f".{made.engine.name}.lock"), f"building {made.engine.name}"):
+            return _make(made, progress)
+    except OSError as error:
+        raise BuildError(
+            f"making the engine of {made.source.model_id} in {made.root.absolute()} failed: {error}"
+        ) from error
 
 
 def _make(made: Plan, progress: Report) -> TensorRTEngineInfo:
@@ -193,7 +200,7 @@ def sizes_of(made: Plan, source: Path) -> sizes.Sizes:
 def _refuse_a_small_machine(made: Plan, source: Path, estimate: sizes.Sizes) -> None:
     stored = sum(file.stat().st_size for glob in ("*.safetensors", "*.bin") for file in source.glob(glob))
     needed = int(1.1 * estimate.weights) + SPARE_DISK
-    if not (made.checkpoint / MARK).exists():
+    if not (made.checkpoint / RECORD).exists():
         needed += stored
     made.root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(made.root).free
@@ -202,10 +209,10 @@ def _refuse_a_small_machine(made: Plan, source: Path, estimate: sizes.Sizes) -> 
             f"too little disk: {made.root.absolute()} has {free / 1e9:.1f} GB free, and checkpoint and "
             f"engine need {needed / 1e9:.1f}: make room, or set YOUTU_DATA_DIR to another disk"
         )
-    memory, wanted = machine.free_memory(), int(HOST_MEMORY_FACTOR * stored)
-    if memory < wanted:
+    room, wanted = memory.free_memory(), int(HOST_MEMORY_FACTOR * stored)
+    if room < wanted:
         raise BuildError(
-            f"too little memory: {memory / 1e9:.1f} GB are free, and trtllm-build takes about "
+            f"too little memory: {room / 1e9:.1f} GB are free, and trtllm-build takes about "
             f"{wanted / 1e9:.1f} for this model: end other programs, or add swap"
         )
 

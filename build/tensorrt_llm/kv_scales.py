@@ -23,8 +23,9 @@ from build.config import Shape, read_shape
 from build.demo.conversations import Message, load_corpus
 from build.errors import BuildError
 from build.progress import Report, TerminalProgress, silent
+from build.source_state import source_state
 from build.tensorrt_llm.checkpoint_config import checkpoint_config
-from build.tensorrt_llm.convert import read_scales, source_state
+from build.tensorrt_llm.convert import read_scales
 from build.tensorrt_llm.tensors import plan, refuse_unsupported
 from build.tensorrt_llm.tokenizer_folder import write_tokenizer
 

@@ -177,9 +177,3 @@ def with_our_modules(root: Path) -> dict[str, str]:
     """Environment in which the container's Python finds ours too, after its own."""
     path = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join(([path] if path else []) + [str(root)])}
-
-
-def free_memory() -> int:
-    """Bytes of main memory that can be taken without swapping."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024

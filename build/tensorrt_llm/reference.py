@@ -18,9 +18,8 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from build.config import read_json
+from build.config import LATENT_NORM_EPS, read_json
 
-LATENT_NORM_EPS = 1e-6  # as in the model class
 # TensorRT-LLM quantises tensors whose names contain one of these (convert_utils.weight_only_quantize_dict).
 INT8_NAMES = ("qkv.weight", "dense.weight", "fc.weight", "proj.weight", "gate.weight")
 

@@ -24,7 +24,6 @@ Dtype = Literal["bfloat16", "float16"]
 Chunks = Callable[[], Iterator[F32]]
 
 STORED = {"bfloat16": "BF16", "float16": "F16"}  # TensorRT-LLM's name: safetensors' name
-CHUNK_BYTES = 8 << 20  # of f32 in flight
 # Head sizes of the plugin's generation kernels (MMHA_SUPPORTED_HEAD_SIZES of TensorRT-LLM 1.2).
 HEAD_SIZES = (32, 48, 64, 80, 96, 104, 112, 128, 144, 160, 192, 224, 256)
 
@@ -73,7 +72,7 @@ def plan(
         tensors.append(Tensor(name, dims, STORED[dtype], chunks))
 
     def same(name: str, hf_name: str) -> None:
-        add(name, source.tensors[hf_name].shape, partial(rows.plain, hf_name))
+        add(name, source.tensors[hf_name].shape, lambda: source.chunks(hf_name))
 
     for n, scale in enumerate(kv_scales or ()):
         one = partial(_single, scale)
@@ -143,14 +142,11 @@ class _Rows:
         order = np.arange(shape.qk_rope_head_dim)
         self._pairs = order if shape.rope_interleave else order.reshape(2, -1).T.reshape(-1)
 
-    def plain(self, name: str) -> Iterator[F32]:
-        yield from self._matrix(name, 0, self._source.tensors[name].shape[0])
-
     def fused_a(self, attn: str) -> Iterator[F32]:
         """What the hidden state feeds, in one matrix: query latent, key and value latent, rotated key."""
         rank, name = self._shape.kv_lora_rank, f"{attn}.kv_a_proj_with_mqa.weight"
-        yield from self.plain(f"{attn}.q_a_proj.weight")
-        yield from self._matrix(name, 0, rank)
+        yield from self._source.chunks(f"{attn}.q_a_proj.weight")
+        yield from self._source.chunks(name, stop=rank)
         yield self._source.rows(name, rank, rank + self._shape.qk_rope_head_dim)[self._pairs]
 
     def q_b(self, attn: str) -> Iterator[F32]:
@@ -166,8 +162,3 @@ class _Rows:
             for head in range(self._shape.num_attention_heads):
                 start = head * (nope + v) + offset
                 yield self._source.rows(f"{attn}.kv_b_proj.weight", start, start + length)
-
-    def _matrix(self, name: str, start: int, stop: int) -> Iterator[F32]:
-        step = max(1, CHUNK_BYTES // (4 * math.prod(self._source.tensors[name].shape[1:])))
-        for first in range(start, stop, step):
-            yield self._source.rows(name, first, min(first + step, stop))

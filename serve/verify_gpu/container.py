@@ -66,9 +66,11 @@ def probe(
 
 
 def machine_and_container(verification: Verification) -> str:
-    verification.container = machine.container()
-    verification.gpu = machine.gpu()
-    gpu, versions = verification.gpu, verification.container.versions
+    settings = verification.settings
+    # It looks at the model's name too, which would else be found wrong after hours of other steps.
+    made = engine.plan(settings.model, settings.data_dir, settings.profile)
+    verification.container, verification.gpu = made.container, made.gpu
+    gpu, versions = made.gpu, made.container.versions
     return (
         f"TensorRT-LLM {versions['tensorrt_llm']}, TensorRT {versions['tensorrt']}, "
         f"torch {versions['torch']}; {gpu.name}, capability {gpu.compute_capability}, driver {gpu.driver}"

@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from build.catalogue import profiles
+from build.catalogue import profiles, resolve
 from build.config import Shape, read_shape
 from build.random_checkpoint import YOUTU_2B, write_random_checkpoint
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.commands import run, say
 from build.tensorrt_llm.convert import convert
-from build.tensorrt_llm.engine import MODEL_CLASS, MODEL_CLASS_FILE, YOUTU_DTYPE, make_engine, plan
+from build.tensorrt_llm.engine import MODEL_CLASS, MODEL_CLASS_FILE, YOUTU_DTYPE, make_engine
 from build.tensorrt_llm.flags import build_flags, on_command_line
 from serve.verify_gpu.container import probe
 from serve.verify_gpu.steps import NotAsAssumed, Step, Verification
@@ -110,7 +110,7 @@ def whole_engine(verification: Verification) -> str:
             update={"model": str(_random_2b(verification))}
         )
     settings = verification.settings
-    source = plan(settings.model, settings.data_dir, settings.profile).source
+    source = resolve(settings.model)
     engine = make_engine(settings.model, settings.data_dir, settings.profile)
     verification.facts["engine"] = engine
     if source.path is None:

@@ -148,6 +148,17 @@ def test_only_what_serves_goes_into_an_image() -> None:
     assert [path for path in allowed if not (ROOT / path).exists()] == []
 
 
+def test_the_programs_that_are_named_can_be_run() -> None:
+    """A module without a main ends with 0 and does nothing: so did the one said to make keys."""
+    files = (ROOT / "docs" / "docker.md", DOCKER / "check.sh")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    named = {name.replace(".", "/") for name in re.findall(r"python -m ([\w.]+)", text)}
+    assert "frontend/make_key" in named
+    for name in named - {"youtu_client"}:
+        file = ROOT / name / "__main__.py" if (ROOT / name).is_dir() else ROOT / f"{name}.py"
+        assert 'if __name__ == "__main__":' in file.read_text(encoding="utf-8"), name
+
+
 class Frontend(HTTPServer):
     """Answers /health/ready with `status`."""
 

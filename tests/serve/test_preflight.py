@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from build import memory
 from build.random_gguf import SHAPES, write_random_gguf
 from serve import preflight, triton
 from serve.preflight import Machine
@@ -213,5 +214,20 @@ def test_a_damaged_engine_is_told(settings: Settings, tmp_path: Path, damage: st
 
 
 def test_a_control_groups_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_control_group_room", lambda: [12345])
+    monkeypatch.setattr(memory, "_control_group_room", lambda: [12345])
     assert Machine().free_memory() == 12345
+
+
+def test_a_control_groups_cache_of_files_can_be_had_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container with a limit, a checkpoint just converted filled it, and the start was refused."""
+    group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
+    folder = tmp_path / group.lstrip("/")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"max": "6000", "current": "5900", "stat": "anon 900\ninactive_file 4000\n"}.items():
+        (folder / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
+    assert Machine().free_memory() == 6000 - 5900 + 4000
+    (folder / "memory.max").write_text("max")
+    assert Machine().free_memory() > 1 << 20

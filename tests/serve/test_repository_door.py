@@ -44,6 +44,18 @@ def test_settings_on_makes_command_line_reach_the_server(
     assert variables.items() <= environment.items()
 
 
+def test_make_engine_puts_it_where_serving_looks_and_refuses_a_profile_of_the_other_engine(
+    tmp_path: Path,
+) -> None:
+    """It went to var whatever YOUTU_DATA_DIR said, and PROFILE was passed over in silence."""
+    command = ["make", "-s", "engine", f"YOUTU_DATA_DIR={tmp_path}"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert Path(made.stdout.strip()).parent == tmp_path / "engines"
+    refused = subprocess.run([*command, "PROFILE=8gb"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "PROFILE=8gb is for the GPU engine: give ENGINE=tensorrt_llm too" in refused.stderr
+
+
 def test_no_usable_python_is_told_in_one_line(tmp_path: Path) -> None:
     for name in ("Makefile", "requirements"):
         (tmp_path / name).symlink_to(ROOT / name)

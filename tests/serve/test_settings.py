@@ -83,6 +83,7 @@ def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path: Path, text: str) 
         ("http_port", ["0", "65536"]),
         ("grpc_port", ["0", "65536"]),
         ("metrics_port", ["0", "65536"]),
+        ("profile", ["nonsense", "8GB"]),
         ("slots", ["0", "257", "many"]),
         ("queue", ["0", "1025"]),
         ("context", ["31", "131073"]),

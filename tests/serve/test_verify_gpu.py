@@ -149,6 +149,14 @@ def test_without_a_gpu_nothing_is_run_and_nothing_is_claimed(
     assert result["gpu"] is None
 
 
+def test_a_model_that_is_not_there_is_told_first(stand_in: Machine, verification: Verification) -> None:
+    """It was told by the step that builds the whole engine, after four other builds."""
+    verification.settings = verification.settings.model_copy(update={"model": "nonsense"})
+    name, _, change = amiss(verification, STEPS)
+    assert name == NAMES[0]
+    assert "MODEL=nonsense is not known" in change
+
+
 AMISS: list[tuple[str, Callable[[Machine], object], str, str]] = [
     (
         "GPU, driver, container",

@@ -17,7 +17,7 @@ import pytest
 from build.catalogue import Profile, profiles
 from build.config import read_shape
 from build.engine import fingerprint
-from build.tensorrt_llm.convert import source_state
+from build.source_state import source_state
 from build.tensorrt_llm.engine import Plan, make_engine, plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from build.tokenizer import load_tokenizer_facts

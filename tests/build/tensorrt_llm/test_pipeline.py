@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
+from build import memory
 from build.catalogue import REPOSITORY, catalogue
 from build.engine import make_engine as make_cpu_engine
 from build.errors import BuildError
@@ -220,7 +221,7 @@ def test_too_little_disk_and_memory(
     checkpoint: Path, stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(machine, "free_memory", lambda: 1000)
+        patch.setattr(memory, "free_memory", lambda: 1000)
         with pytest.raises(BuildError, match=r"too little memory: 0\.0 GB are free, and trtllm-build takes"):
             make(checkpoint, tmp_path)
     full = shutil._ntuple_diskusage(10**12, 10**12, 10**8)
