@@ -41,7 +41,7 @@ function showFacts() {
   );
 }
 
-export function showChoices() {
+function showChoices() {
   $("theme").value = document.documentElement.dataset.theme;
   $("language-choice").value = choice() ?? "";
 }
@@ -86,7 +86,7 @@ async function importFiles(files, changed) {
   await changed();
 }
 
-// `changed()`: conversations came or went. `renamed()`: presets changed.
+// `changed()`: conversations came or went.
 export function start({ changed }) {
   $("open-settings").addEventListener("click", open);
   $("edit-preset").addEventListener("change", () => {

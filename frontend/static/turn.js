@@ -10,7 +10,7 @@ function why(message) {
   return message.facts?.finish_reason === "length" ? say("length") : say("finished");
 }
 
-export function factsOf(message) {
+function factsOf(message) {
   if (message.open) return message.waiting ? say("waiting") : "";
   const parts = [];
   if (message.facts) {
