@@ -106,7 +106,6 @@ function onKey(event) {
 }
 
 async function fresh() {
-  await composer.save();
   if (location.hash.startsWith("#/c/") || location.hash === "#/bench") location.hash = "#/";
   else await route();
   $("draft").focus();
