@@ -119,10 +119,6 @@ def _formula(source: str, display: str) -> str:
     return f"<code>{escape(source)}</code>"
 
 
-def _inline_formula(source: str, _: dict[str, Any]) -> str:
-    return _formula(source, "inline")
-
-
 def _brackets_inline(state: StateInline, silent: bool) -> bool:
     """`\\( … \\)`, which models write as often as dollars."""
     if not state.src.startswith("\\(", state.pos):
@@ -230,33 +226,26 @@ def _parser() -> MarkdownIt:
     parser.inline.ruler.after("text", "address", _address)
     parser.inline.ruler.before("escape", "bracket_inline", _brackets_inline)
     parser.block.ruler.before("fence", "bracket_block", _brackets_block, {"alt": ["paragraph", "list"]})
-    rules = parser.renderer.rules  # type: ignore[attr-defined]
-    rules |= {
-        "fence": _bound(parser, _fence),
-        "code_block": _bound(parser, _code_block),
-        "image": _bound(parser, _image),
-        "heading_open": _bound(parser, _heading),
-        "heading_close": _bound(parser, _heading),
-        "th_open": _bound(parser, _cell),
-        "td_open": _bound(parser, _cell),
-    }
-    for name, display in {
-        "math_inline": "inline",
-        "math_inline_double": "block",
-        "math_block": "block",
-        "bracket_inline": "inline",
-        "bracket_block": "block",
+    for name, rule in {
+        "fence": _fence,
+        "code_block": _code_block,
+        "image": _image,
+        "heading_open": _heading,
+        "heading_close": _heading,
+        "th_open": _cell,
+        "td_open": _cell,
+        "math_inline": _formula_rule("inline"),
+        "math_inline_double": _formula_rule("block"),
+        "math_block": _formula_rule("block"),
+        "bracket_inline": _formula_rule("inline"),
+        "bracket_block": _formula_rule("block"),
     }.items():
-        rules[name] = _formula_rule(display)
+        parser.add_render_rule(name, rule)
     return parser
 
 
-def _bound(parser: MarkdownIt, rule: Any) -> Any:
-    return lambda tokens, at, options, env: rule(parser.renderer, tokens, at, options, env)
-
-
 def _formula_rule(display: str) -> Any:
-    return lambda tokens, at, options, env: _formula(tokens[at].content.strip(), display)
+    return lambda renderer, tokens, at, options, env: _formula(tokens[at].content.strip(), display)
 
 
 _COLOURS = HtmlFormatter(nowrap=True)

@@ -4,7 +4,7 @@ import * as run from "./bench_run.js";
 import { write } from "./bench_csv.js";
 import { LongList } from "./bench_list.js";
 import { showForm, start as startForm } from "./bench_source.js";
-import { $, download, element, icon, question } from "./dom.js";
+import { $, download, element, icon, question, showOptions } from "./dom.js";
 import { number, onLanguage, say } from "./language.js";
 import * as presets from "./presets.js";
 import { onTold } from "./tabs.js";
@@ -105,12 +105,8 @@ function showAll() {
   $("b-work").hidden = form;
   $("b-cancel").hidden = !state.batches.length;
   if (form) return showForm();
-  $("b-batch").replaceChildren(
-    ...state.batches.map(({ id, name }) => new Option(name, id, false, id === state.batch.id)),
-  );
-  $("b-preset").replaceChildren(
-    ...presets.all().map(({ id, name }) => new Option(name, id, false, id === state.batch.preset)),
-  );
+  showOptions($("b-batch"), state.batches, state.batch.id);
+  showOptions($("b-preset"), presets.all(), state.batch.preset);
   const chosen = $("b-filter").value;
   $("b-filter").replaceChildren(...Object.keys(FILTERS).map((name) => new Option(say(name), name)));
   $("b-filter").value = chosen in FILTERS ? chosen : "benchAll";

@@ -7,7 +7,7 @@ import * as presets from "./presets.js";
 import * as store from "./store.js";
 import { Refused, whole } from "./stream.js";
 import { tab, tell } from "./tabs.js";
-import { split } from "./tree.js";
+import { split, toSend } from "./tree.js";
 
 const LEASE_MS = 8000;
 const BEAT_MS = 2000;
@@ -140,8 +140,7 @@ async function work(made, batch) {
 }
 
 export function messages(row, preset) {
-  const system = preset.system?.trim();
-  return [...(system ? [{ role: "system", content: system }] : []), { role: "user", content: row.question }];
+  return toSend([{ role: "user", content: row.question }], null, preset.system?.trim());
 }
 
 // One row, until it has an answer, a refusal that will not pass, or the run is over.

@@ -3,6 +3,7 @@
 
 import { $, copier, element } from "./dom.js";
 import { say } from "./language.js";
+import { post } from "./stream.js";
 
 const SLICES = [4000, 15_000]; // UTF-16 units of one request; the second when a single block fills the first.
 const LEAST_MS = 120;
@@ -14,13 +15,9 @@ let queue = Promise.resolve(); // One request at a time.
 
 function render(text) {
   const answer = queue.then(async () => {
-    const headers = { "Content-Type": "application/json" };
-    const key = $("key").value;
-    if (key) headers.Authorization = `Bearer ${key}`;
     // A text in the midst of a character is no text.
-    const body = JSON.stringify({ text: text.toWellFormed?.() ?? text.replace(/[\ud800-\udbff]$/, "") });
-    const response = await fetch("render", { method: "POST", headers, body });
-    if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    const whole = text.toWellFormed?.() ?? text.replace(/[\ud800-\udbff]$/, "");
+    const response = await post("render", { text: whole }, { key: $("key").value });
     const took = /render;dur=([\d.]+)/.exec(response.headers.get("Server-Timing"));
     return { blocks: (await response.json()).blocks, took: Number(took?.[1] ?? 0) };
   });

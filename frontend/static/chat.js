@@ -44,8 +44,27 @@ export function showState() {
   view.showGauge(facts?.context);
 }
 
+let beginning = false; // From Enter or a click until the answer is under way.
+const busy = () => beginning || Boolean(current());
+
+// `prepare()` gives the question to be answered, once it is kept. One at a time, also while the disk is slow.
+async function begin(prepare, options) {
+  if (busy()) return;
+  beginning = true;
+  let asked;
+  try {
+    asked = await prepare();
+  } finally {
+    beginning = false;
+  }
+  await answer(asked, options);
+}
+
 export async function send(text) {
-  if (current() || !text.trim()) return;
+  if (text.trim()) await begin(() => put(text), { giveBack: true });
+}
+
+async function put(text) {
   const preset = composer.preset();
   const draftOf = state.current?.id ?? sessions.NEW;
   const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), preset));
@@ -55,7 +74,7 @@ export async function send(text) {
   const asked = sessions.message({ conversation: conversation.id, parent: state.leaf, role: "user", content: text });
   await sessions.append(asked);
   if (conversation.start === NEXT) await sessions.change(conversation.id, { start: asked.id });
-  await answer(asked, { giveBack: true });
+  return asked;
 }
 
 // Ask for an answer to `asked`, the last message shown. If none comes, the question goes back to where it was typed
@@ -202,28 +221,29 @@ export function stop() {
 }
 
 const acts = {
-  busy: () => Boolean(current()),
+  busy,
   // Another answer to the same question, beside the first.
-  async again(message) {
-    if (current()) return;
-    const back = state.leaf;
-    await sessions.select(message.parent);
-    await answer(state.messages.get(message.parent), { back });
+  again(message) {
+    const prepare = async () => {
+      await sessions.select(message.parent);
+      return state.messages.get(message.parent);
+    };
+    return begin(prepare, { back: state.leaf });
   },
   // An answer to a question that has none.
-  answer: (asked) => current() || answer(asked),
+  answer: (asked) => begin(() => asked),
   // The question in other words, beside the first.
-  async edit(message, content) {
-    if (current()) return;
-    const { conversation, parent } = message;
-    state.leaf = parent;
-    const asked = sessions.message({ conversation, parent, role: "user", content });
-    await sessions.append(asked);
-    await answer(asked);
+  edit({ conversation, parent }, content) {
+    return begin(async () => {
+      state.leaf = parent;
+      const asked = sessions.message({ conversation, parent, role: "user", content });
+      await sessions.append(asked);
+      return asked;
+    });
   },
   // The model is asked to go on: its chat template closes an answer, so it cannot be given half of one to finish.
   async resume(message) {
-    if (current()) return;
+    if (busy()) return;
     await sessions.select(message.id);
     await send(say("pleaseResume"));
   },
@@ -237,7 +257,7 @@ const acts = {
     $("draft").focus();
   },
   async version(message) {
-    if (current()) return;
+    if (busy()) return;
     await sessions.select(view.leafBelow(message));
     showAll();
   },

@@ -1,6 +1,6 @@
 // The field a question is typed in, its draft, and which preset the conversation uses.
 
-import { $ } from "./dom.js";
+import { $, composing, showOptions } from "./dom.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
 import { unsaved } from "./view.js";
@@ -56,7 +56,7 @@ export function preset() {
 
 export function showPresets() {
   const chosen = sessions.state.current?.preset ?? presets.last();
-  $("preset").replaceChildren(...presets.all().map(({ id, name }) => new Option(name, id, false, id === chosen)));
+  showOptions($("preset"), presets.all(), chosen);
   if (!$("preset").value) $("preset").selectedIndex = 0;
 }
 
@@ -84,8 +84,7 @@ export function start({ send, stop, editLast }) {
     timer ||= setTimeout(save, SAVE_MS);
   });
   $("draft").addEventListener("keydown", (event) => {
-    // While an input method composes, Enter chooses a word; 229 is what some browsers report at its end.
-    if (event.isComposing || event.keyCode === 229) return;
+    if (composing(event)) return;
     if (event.key === "ArrowUp" && !text()) {
       event.preventDefault();
       editLast();

@@ -94,6 +94,14 @@ export function newId() {
   return [...crypto.getRandomValues(new Uint8Array(10))].map((byte) => byte.toString(36).padStart(2, "0")).join("");
 }
 
+// The choices of a <select>, of which one is chosen.
+export function showOptions(select, items, chosen) {
+  select.replaceChildren(...items.map(({ id, name }) => new Option(name, id, false, id === chosen)));
+}
+
+// While an input method composes, keys choose a word; 229 is what some browsers report at its end.
+export const composing = (event) => event.isComposing || event.keyCode === 229;
+
 // `question`: what the dialog asks. With `value` (a string) it holds a field and gives its text; else true. null: no.
 export function question({ title, yes, value, label = title, danger = false }) {
   const dialog = $("question");
@@ -120,7 +128,7 @@ export function question({ title, yes, value, label = title, danger = false }) {
 }
 
 $("question-input").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
+  if (event.key !== "Enter" || composing(event)) return;
   event.preventDefault(); // The first button of a form would be taken for the answer: Cancel.
   $("question").close("yes");
 });

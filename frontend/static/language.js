@@ -41,20 +41,22 @@ export function say(name, values = {}) {
   return STRINGS[language()][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 }
 
+const locale = () => (language() === "zh" ? "zh-CN" : "en");
+
 export function number(value, digits = 0) {
   const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  return value.toLocaleString(language() === "zh" ? "zh-CN" : "en", format);
+  return value.toLocaleString(locale(), format);
 }
 
 export function date(time) {
   const day = { month: "short", day: "numeric" };
   const format = new Date(time).toDateString() === new Date().toDateString() ? { hour: "2-digit", minute: "2-digit" } : day;
-  return new Date(time).toLocaleString(language() === "zh" ? "zh-CN" : "en", format);
+  return new Date(time).toLocaleString(locale(), format);
 }
 
 // Fill what is marked with data-text, data-hint (placeholder) and data-label (name for screen readers, tooltip).
 export function showWords(root) {
-  document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
+  document.documentElement.lang = locale();
   for (const node of root.querySelectorAll("[data-text]")) node.textContent = say(node.dataset.text);
   for (const node of root.querySelectorAll("[data-hint]")) node.placeholder = say(node.dataset.hint);
   for (const node of root.querySelectorAll("[data-label]")) {

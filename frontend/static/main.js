@@ -3,7 +3,7 @@
 import * as chat from "./chat.js";
 import * as circumstances from "./circumstances.js";
 import * as composer from "./composer.js";
-import { $, element, icon } from "./dom.js";
+import { $, composing, element, icon } from "./dom.js";
 import { choose, language, onLanguage, say, showWords } from "./language.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
@@ -85,7 +85,7 @@ function words() {
 }
 
 function onKey(event) {
-  if (event.isComposing || event.keyCode === 229) return;
+  if (composing(event)) return;
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
     if (sidebar.isOpen()) sidebar.open(false);
     else chat.stop();
@@ -93,20 +93,19 @@ function onKey(event) {
   }
   if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
   const acts = {
-    k: () => sidebar.startSearch(),
-    ",": () => settings.open(),
+    k: sidebar.startSearch,
+    ",": settings.open,
     "/": () => $("shortcuts").showModal(),
-    O: () => fresh(),
-    o: () => event.shiftKey && fresh(),
+    O: fresh,
+    o: event.shiftKey && fresh, // Shift with the caps lock on.
   };
   const act = acts[event.key];
-  if (!act || (event.key === "o" && !event.shiftKey) || document.querySelector("dialog[open]")) return;
+  if (!act || document.querySelector("dialog[open]")) return;
   event.preventDefault();
   act();
 }
 
 async function fresh() {
-  await composer.save();
   if (location.hash.startsWith("#/c/") || location.hash === "#/bench") location.hash = "#/";
   else await route();
   $("draft").focus();

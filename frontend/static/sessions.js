@@ -162,12 +162,14 @@ export async function branch(id, title) {
   const copied = pathTo(state.messages, id);
   const record = await create(title, origin.preset);
   let parent = null;
+  const copies = [];
   for (const { role, content, facts, end, thinks, created } of copied) {
-    const made = { ...message({ conversation: record.id, parent, role, content, facts, end, thinks }), created };
+    const made = message({ conversation: record.id, parent, role, content, facts, end, thinks, created });
     state.messages.set(made.id, made);
-    await store.put("messages", made);
+    copies.push(made);
     parent = made.id;
   }
+  await store.put("messages", ...copies);
   await select(parent);
   return record;
 }

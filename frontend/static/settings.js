@@ -1,8 +1,8 @@
 // The dialog of settings: presets, theme, language, the stored conversations, and what the server says of itself.
 
-import { facts } from "./circumstances.js";
+import { facts, isWell } from "./circumstances.js";
 import * as composer from "./composer.js";
-import { $, download, element, question } from "./dom.js";
+import { $, download, element, question, showOptions } from "./dom.js";
 import { choice, choose, number, onLanguage, say } from "./language.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
@@ -16,9 +16,7 @@ const field = (name) => $(`p-${name}`);
 function showPreset() {
   const preset = presets.get(edited);
   edited = preset.id;
-  $("edit-preset").replaceChildren(
-    ...presets.all().map(({ id, name }) => new Option(name, id, false, id === edited)),
-  );
+  showOptions($("edit-preset"), presets.all(), edited);
   for (const name of TEXTS) field(name).value = preset[name] ?? "";
   for (const name of presets.NUMBERS) field(name).value = preset[name] ?? "";
   field("thinking").value = String(preset.thinking ?? "");
@@ -32,7 +30,7 @@ function showFacts() {
     field(name).placeholder = value === undefined ? say("serverDefault") : say("serverDefaultIs", { value });
   }
   field("max_tokens").placeholder = say("contextLeft");
-  const rows = facts?.status === "healthy" ? [
+  const rows = isWell() ? [
     [say("model"), facts.model],
     [say("about"), facts.demo ? say("aboutDemo") : facts.description],
     [say("context"), `${number(facts.context)} ${say("tokens")}`],
@@ -43,7 +41,7 @@ function showFacts() {
   );
 }
 
-export function showChoices() {
+function showChoices() {
   $("theme").value = document.documentElement.dataset.theme;
   $("language-choice").value = choice() ?? "";
 }
@@ -88,7 +86,7 @@ async function importFiles(files, changed) {
   await changed();
 }
 
-// `changed()`: conversations came or went. `renamed()`: presets changed.
+// `changed()`: conversations came or went.
 export function start({ changed }) {
   $("open-settings").addEventListener("click", open);
   $("edit-preset").addEventListener("change", () => {

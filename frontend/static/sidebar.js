@@ -10,13 +10,13 @@ let found = null; // Ids that the search leaves; null: all.
 let menuOf = null; // Id whose tools are open.
 let timer = 0;
 
-export async function rename({ id, title }) {
+async function rename({ id, title }) {
   const given = await question({ title: say("renameTitle"), yes: say("rename"), value: title });
   if (!given) return;
   await sessions.change(id, { title: given, named: true });
 }
 
-export async function remove({ id, title }) {
+async function remove({ id, title }) {
   const yes = await question({ title: say("deleteTitle", { title }), yes: say("delete"), danger: true });
   if (!yes) return;
   const shown = sessions.state.current?.id === id;

@@ -94,15 +94,23 @@ export async function put(name, ...records) {
 
 // Add those whose key is not there yet; how many were.
 export async function add(name, records) {
-  let added = 0;
-  for (const record of records) {
-    const key = STORES[name].keyPath;
-    const id = Array.isArray(key) ? key.map((part) => record[part]) : record[key];
-    if (await get(name, id)) continue;
-    await put(name, record);
-    added += 1;
+  if (memory) {
+    const before = memory[name].size;
+    for (const record of records) if (!memory[name].has(keyOf(name, record))) await put(name, record);
+    return memory[name].size - before;
   }
-  return added;
+  return transaction(name, "readwrite", (store) => {
+    const result = { value: 0 };
+    for (const record of records) {
+      const request = store.add(record);
+      request.onsuccess = () => (result.value += 1);
+      request.onerror = (event) => {
+        // Else the whole transaction would be undone.
+        if (request.error.name === "ConstraintError") event.preventDefault();
+      };
+    }
+    return result;
+  });
 }
 
 // `alter(record)` in place; false from it leaves the record as it was. The record as it is now, or undefined.

@@ -1,4 +1,5 @@
-// POST /chat: an answer as an asynchronous iterator of its events, or whole. Knows the wire; nothing of the page.
+// Requests to the server, with the key and its errors; POST /chat as an asynchronous iterator of its events, or whole.
+// Knows the wire; nothing of the page.
 
 export class Refused extends Error {
   // An error in the API's one shape. `status` is the HTTP status, 0 for an event in the middle of a stream.
@@ -22,10 +23,10 @@ export class Refused extends Error {
   }
 }
 
-async function post(body, { key, signal }) {
+export async function post(path, body, { key, signal }) {
   const headers = { "Content-Type": "application/json" };
   if (key) headers.Authorization = `Bearer ${key}`;
-  const response = await fetch("chat", { method: "POST", headers, body: JSON.stringify(body), signal });
+  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (response.ok) return response;
   const sent = await response.json().catch(() => null);
   const error = sent?.error ?? { message: `HTTP ${response.status}` };
@@ -33,11 +34,11 @@ async function post(body, { key, signal }) {
 }
 
 export async function whole(body, options) {
-  return (await post(body, options)).json();
+  return (await post("chat", body, options)).json();
 }
 
 export async function* ask(body, options) {
-  const response = await post({ ...body, stream: true }, options);
+  const response = await post("chat", { ...body, stream: true }, options);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {

@@ -1,7 +1,7 @@
 // Conversations to files and back: JSON keeps all versions, Markdown what is shown. Files are not trusted.
 
 import { newId } from "./dom.js";
-import { language } from "./language.js";
+import { say } from "./language.js";
 import * as store from "./store.js";
 import { pathTo } from "./tree.js";
 
@@ -33,7 +33,7 @@ function unescaped(text) {
 export async function conversationToMarkdown(conversation) {
   const { messages } = await withMessages(conversation);
   const path = pathTo(new Map(messages.map((message) => [message.id, message])), conversation.leaf);
-  const names = language() === "zh" ? { user: "你", assistant: "助手" } : { user: "You", assistant: "Assistant" };
+  const names = { user: say("you"), assistant: say("assistant") };
   const parts = path.map(({ role, content }) => `<!-- youtu:${role} -->\n## ${names[role]}\n\n${escaped(content)}\n`);
   return `<!-- youtu:conversation -->\n# ${conversation.title.replace(/\s+/g, " ")}\n\n${parts.join("\n")}`;
 }

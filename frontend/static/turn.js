@@ -1,7 +1,7 @@
 // One turn of the conversation on the page: the question, or the answer with its thinking, facts and tools.
 
 import { Blocks } from "./blocks.js";
-import { button, copier, element } from "./dom.js";
+import { button, composing, copier, element } from "./dom.js";
 import { number, say } from "./language.js";
 import { split } from "./tree.js";
 
@@ -10,7 +10,7 @@ function why(message) {
   return message.facts?.finish_reason === "length" ? say("length") : say("finished");
 }
 
-export function factsOf(message) {
+function factsOf(message) {
   if (message.open) return message.waiting ? say("waiting") : "";
   const parts = [];
   if (message.facts) {
@@ -27,7 +27,7 @@ function versionsBar(list, message, onVersion) {
   const at = list.findIndex(({ id }) => id === message.id);
   const bar = element("span", { class: "versions" });
   const step = (name, label, to) =>
-    button(name, say(label), () => onVersion(list[to]), { disabled: !list[to] && "" });
+    button(name, say(label), () => onVersion(list[to]), { disabled: !list[to] });
   bar.append(
     step("back", "earlierVersion", at - 1),
     element("span", { text: `${at + 1}/${list.length}` }),
@@ -142,7 +142,7 @@ export class Turn {
       ),
     );
     area.addEventListener("keydown", (event) => {
-      if (event.isComposing || event.keyCode === 229) return;
+      if (composing(event)) return;
       if (event.key === "Escape") {
         event.stopPropagation();
         leave();

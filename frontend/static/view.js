@@ -1,6 +1,6 @@
 // The column of turns, the gauge of the context, and what screen readers hear. Shows what `sessions` holds.
 
-import { facts, showNotice } from "./circumstances.js";
+import { facts, isWell, showNotice } from "./circumstances.js";
 import { $, element } from "./dom.js";
 import { number, onLanguage, say as words } from "./language.js";
 import * as sessions from "./sessions.js";
@@ -61,8 +61,10 @@ function turnOf(message, model, acts) {
 }
 
 export function showTurns(model, acts) {
-  if (state.current?.id !== conversation) sticky = true;
-  if (state.current?.id !== conversation) forget();
+  if (state.current?.id !== conversation) {
+    sticky = true;
+    forget();
+  }
   conversation = state.current?.id;
   const path = sessions.path();
   turns = new Map(path.map((message) => [message.id, turnOf(message, model, acts)]));
@@ -137,7 +139,7 @@ export function unsaved(error) {
 }
 
 export function showModel() {
-  const well = facts?.status === "healthy";
+  const well = isWell();
   $("light").dataset.state = facts?.status ?? "asking";
   $("model").textContent = well ? facts.model : "Youtu";
   document.title = well ? facts.model : "Youtu";

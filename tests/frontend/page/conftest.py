@@ -131,6 +131,21 @@ def tool(page: Page, name: str, turn: int = -1, role: str = "assistant") -> Any:
     return page.locator(f".turn.{role}").nth(turn).get_by_role("button", name=name, exact=True)
 
 
+def busy_disk(page: Page) -> None:
+    """For a second, what the page reads or writes of its drafts has to wait."""
+    page.evaluate(
+        """() => new Promise((resolve) => {
+            const opening = indexedDB.open("youtu");
+            opening.onsuccess = () => {
+                const drafts = opening.result.transaction("drafts", "readwrite").objectStore("drafts");
+                const until = Date.now() + 1000;
+                const hold = () => { if (Date.now() < until) drafts.count().onsuccess = hold; };
+                drafts.count().onsuccess = () => (hold(), resolve());
+            };
+        })"""
+    )
+
+
 def fits(page: Page) -> bool:
     """Whether nothing of the page lies outside its width."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import script
 
-from .conftest import Visits, answers, ask, facts, fits, questions, reload, tool
+from .conftest import Visits, answers, ask, busy_disk, facts, fits, questions, reload, tool
 
 pytestmark = pytest.mark.browser
 
@@ -117,6 +117,19 @@ def test_editing_while_an_answer_is_written_loses_nothing(visit: Visits, fake: F
     expect(facts(page).nth(1)).to_have_text("stopped")
     page.press(".editing textarea", "Enter")
     expect(answers(page).nth(1)).to_have_text("You said: edited")
+
+
+def test_a_question_sent_twice_in_haste_is_asked_once(visit: Visits, fake: FakeTriton) -> None:
+    """The fault: until the question was on disk, a second Enter sent it once more."""
+    page = visit()
+    page.fill("#draft", "one")
+    busy_disk(page)
+    page.press("#draft", "Enter")
+    page.press("#draft", "Enter")
+    expect(answers(page)).to_have_text("You said: one")
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(questions(page)).to_have_text("one")
+    assert len(fake.calls) == 1
 
 
 def test_escape_stops(visit: Visits, fake: FakeTriton) -> None:

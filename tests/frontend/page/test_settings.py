@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import Frontend
 
-from .conftest import Visits, answers, ask, fits, reload
+from .conftest import Visits, answers, ask, busy_disk, fits, reload
 
 pytestmark = pytest.mark.browser
 
@@ -117,6 +117,21 @@ def test_the_presets_of_the_three_scenes(visit: Visits, fake: FakeTriton, langua
     page.select_option("#preset", "general")
     page.locator(".session-title").click()
     expect(page.locator("#preset")).to_have_value("coding")
+
+
+def test_a_preset_chosen_right_after_a_new_chat_is_not_the_old_ones(visit: Visits) -> None:
+    """The fault: a new chat began only once the draft was on disk; until then choices went to the old one."""
+    page = visit()
+    page.select_option("#preset", "support")
+    ask(page, "one", wait=True)
+    busy_disk(page)
+    page.click("#fresh")
+    page.select_option("#preset", "coding")
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator("#preset")).to_have_value("coding")
+    page.locator(".session-title").click()
+    expect(page.locator(".turn")).to_have_count(2)
+    expect(page.locator("#preset")).to_have_value("support")
 
 
 def test_own_presets_are_made_and_deleted(visit: Visits, fake: FakeTriton) -> None:
