@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,10 @@ from typing import Any
 from matplotlib import pyplot
 
 from benchmarks import drawing, machine, runs
+from benchmarks.measuring import NotMeasured, say
 
 RUN, RESULT, PAGE, PLOT = "comparison-run.json", "comparison.json", "comparison.md", "comparison.svg"
 GB = 1e9
-
-
-class NotMeasured(Exception):
-    """Why a contender has no figures; stands in its row."""
 
 
 @dataclass
@@ -40,26 +36,6 @@ class Contender:
     measure: Callable[[Path], None]
     memory: Callable[[], int] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def load(folder: Path, *arguments: str) -> None:
-    """`python -m benchmarks.load` into `folder`, in a process of its own. NotMeasured when it fails."""
-    finished(subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load", *arguments, "--out", str(folder)], stdout=subprocess.DEVNULL
-    ))  # fmt: skip
-
-
-def finished(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a measuring process; a Ctrl-C, which it got too, goes on after it has written what it has."""
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    if status == 130:
-        raise KeyboardInterrupt
-    if status not in (0, 3):
-        raise NotMeasured(f"the load could not be run (status {status})")
 
 
 def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], rounds: int) -> int:
@@ -96,11 +72,6 @@ def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], ro
     say(f"comparison: {folder / PAGE}")
     sys.stdout.write(runs.line(result) + "\n")
     return status
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def summarise(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from youtu_client import Client
 from benchmarks import drawing, machine, metrics, runs, workloads
 from benchmarks.doors import Door, prompt_tokens
 from benchmarks.ladder import Ladder, Step
+from benchmarks.measuring import say
 from benchmarks.samples import Sample
 from benchmarks.served import CannotStart, Served
 from benchmarks.workloads import Filler, Question
@@ -50,11 +51,6 @@ class Progress:
         if now >= self._at:
             self._at = now + PROGRESS_EVERY
             say(f"{self._step.name}: {self._done} of {self._step.quota} answers")
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def main(arguments: list[str] | None = None) -> int:

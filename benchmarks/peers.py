@@ -24,7 +24,8 @@ from typing import Any
 import psutil
 
 from benchmarks import comparison, runs
-from benchmarks.comparison import Contender, NotMeasured
+from benchmarks.comparison import Contender
+from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
 from build.config import Shape
 from build.random_gguf import SHAPES, parameters, write_random_gguf
@@ -38,14 +39,14 @@ def main() -> int:
     gguf = (options.data_dir / "models" / f"{options.shape}.gguf").resolve()
     shape = SHAPES[options.shape]
     if not gguf.exists():
-        comparison.say(f"writing {gguf}")
+        say(f"writing {gguf}")
         write_random_gguf(gguf, shape, options.shape)
     same = [
         "--users", ",".join(map(str, options.users)), "--requests", str(options.requests),
         "--requests-each", str(options.requests_each), "--input-tokens", str(options.input_tokens),
         "--output-tokens", str(options.output_tokens),
     ]  # fmt: skip
-    comparison.say("measuring what the machine could do")
+    say("measuring what the machine could do")
     limits = json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.limits"]))
     size = {"slots": max(options.users), "context": options.context}
     with ExitStack() as stack:
@@ -53,7 +54,7 @@ def main() -> int:
             served = stack.enter_context(Served(str(gguf), options.data_dir, **size))
             llama = stack.enter_context(llama_server(gguf, options.data_dir, **size))
         except CannotStart as error:
-            comparison.say(f"error: {error}")
+            say(f"error: {error}")
             return 1
         ours = ["--url", served.url, "--grpc", served.grpc, "--name", options.shape, *same]
         theirs = ["--door", "llama-server", "--url", llama.url, "--name", options.shape, *same]
@@ -64,7 +65,7 @@ def main() -> int:
             return served.memory().peak
 
         contenders = [
-            Contender(name, what, partial(_load, arguments), memory)
+            Contender(name, what, partial(measure, "benchmarks.load", arguments), memory)
             for name, what, arguments, memory in (
                 ("ours, gRPC", "int8; youtu_llm over Triton's gRPC", ["--door", "grpc", *ours], our_memory),
                 ("ours, v1", "int8; POST /v1/chat/completions", ["--door", "v1", *ours], our_memory),
@@ -105,10 +106,6 @@ def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
                 f"{2 * multiplied / 1e9:.2f} GOP per token = {limits[name] / 2 / multiplied:.0f} tokens/s."
             )
     return found
-
-
-def _load(arguments: list[str], place: Path) -> None:
-    comparison.load(place, *arguments)
 
 
 class BatchPeer:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ else:
     import tomli as tomllib
 
 from benchmarks import machine, runs, table_drawing
+from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
 from build.errors import BuildError
 from build.random_gguf import SHAPES, parameters, write_random_gguf
@@ -52,10 +52,6 @@ class Row:
 def rows() -> list[Row]:
     """The rows of models.toml."""
     return [Row(**table) for table in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]]
-
-
-class NotMeasured(Exception):
-    """Why a model has no figures; stands in its row."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,11 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
     say(f"table: {folder / table_drawing.PAGE}")
     sys.stdout.write(runs.line(table) + "\n")
     return status
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _save(folder: Path, facts: dict[str, Any], wanted: list[Row], measured: dict[str, Any]) -> dict[str, Any]:
@@ -143,13 +134,8 @@ def _folder_name(name: str) -> str:
 
 
 def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace) -> None:
-    """The load in a process of its own, which Locust may patch."""
-    command = [
-        sys.executable, "-m", "benchmarks.load", "--url", url, "--grpc", grpc,
-        "--door", options.door, "--name", row.name, "--out", str(run), *options.load,
-    ]  # fmt: skip
-    if _finished(command) not in (0, 3):
-        raise NotMeasured("the load could not be run")
+    arguments = ["--url", url, "--grpc", grpc, "--door", options.door, "--name", row.name, *options.load]
+    measure("benchmarks.load", arguments, run)
 
 
 def _quality(url: str, run: Path, options: argparse.Namespace) -> str | None:
@@ -158,25 +144,8 @@ def _quality(url: str, run: Path, options: argparse.Namespace) -> str | None:
         return None
     folder = run.with_name(f"{run.name}-quality")
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.quality.run", "--url", url, "--out", str(folder)]
-    if _finished([*command, *options.quality]) not in (0, 3):
-        raise NotMeasured("the questions of make quality could not be asked")
+    measure("benchmarks.quality.run", ["--url", url, *options.quality], folder)
     return folder.name
-
-
-def _finished(command: list[str]) -> int:
-    """Exit status of a measuring process; a Ctrl-C, which it got too, goes on after it has written what it
-    has.
-    """
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    if status == 130:
-        raise KeyboardInterrupt
-    return status
 
 
 class Engine:

@@ -25,6 +25,7 @@ import requests
 
 from benchmarks import machine, runs
 from benchmarks.drawing import machine_line, table
+from benchmarks.measuring import say
 from benchmarks.quality.sandbox import SandboxError
 from benchmarks.quality.scoring import SCORES, wilson
 from benchmarks.served import CannotStart, Served
@@ -104,11 +105,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, CannotStart, SandboxError, requests.RequestException) as error:
         say(f"error: {error}")
         return 1
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _run(options: argparse.Namespace, stack: ExitStack) -> int:
