@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import comparison, runs
+from benchmarks import comparison, runs, shared_load
 from benchmarks.comparison import Contender
 from benchmarks.measuring import measure, say
 from benchmarks.served import CannotStart, Served
@@ -42,11 +42,7 @@ def main() -> int:
     finally:
         progress.close()
     slots = options.slots or max(options.users)
-    users = ",".join(map(str, options.users))
-    same = [
-        "--users", users, "--requests", str(options.requests), "--requests-each", str(options.requests_each),
-        "--input-tokens", str(options.input_tokens), "--output-tokens", str(options.output_tokens),
-    ]  # fmt: skip
+    same = shared_load.arguments(options)
 
     alone = [
         "--gguf", os.path.relpath(engine.gguf.resolve()), "--slots", str(slots),
@@ -85,13 +81,11 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__)
     add = parser.add_argument
     add("--model", default="demo")
-    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16, 64])
+    shared_load.add_options(
+        parser, users=(1, 16, 64), requests=32, requests_each=4, input_tokens=48, output_tokens=32
+    )
     add("--slots", type=int, help="slots of the engine (default: the most users)")
     add("--context", type=int, default=512)
-    add("--requests", type=int, default=32)
-    add("--requests-each", type=int, default=4)
-    add("--input-tokens", type=int, default=48)
-    add("--output-tokens", type=int, default=32)
     add("--rounds", type=int, default=3)
     add("--data-dir", type=Path, default=Path("var/bench/server"))
     add("--out", type=Path)

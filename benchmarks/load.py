@@ -30,6 +30,7 @@ from benchmarks.ladder import Ladder, Step
 from benchmarks.measuring import say
 from benchmarks.samples import Sample
 from benchmarks.served import CannotStart, Served
+from benchmarks.shared_load import quota
 from benchmarks.workloads import Filler, Question
 
 AUTO_USERS = (1, 2, 4, 8, 16, 32, 64)
@@ -183,7 +184,7 @@ def _steps(options: argparse.Namespace) -> Iterator[Step]:
             yield Step(options.requests, rate=rate)
     else:
         for users in options.users or AUTO_USERS:
-            yield Step(max(options.requests, options.requests_each * users), users=users)
+            yield Step(quota(options, users), users=users)
 
 
 def _questions(options: argparse.Namespace, door: Door, clock: Callable[[], float]) -> Iterator[Question]:

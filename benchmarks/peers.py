@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import comparison, runs
+from benchmarks import comparison, runs, shared_load
 from benchmarks.comparison import Contender
 from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
@@ -41,11 +41,7 @@ def main() -> int:
     if not gguf.exists():
         say(f"writing {gguf}")
         write_random_gguf(gguf, shape, options.shape)
-    same = [
-        "--users", ",".join(map(str, options.users)), "--requests", str(options.requests),
-        "--requests-each", str(options.requests_each), "--input-tokens", str(options.input_tokens),
-        "--output-tokens", str(options.output_tokens),
-    ]  # fmt: skip
+    same = shared_load.arguments(options)
     say("measuring what the machine could do")
     limits = json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.limits"]))
     size = {"slots": max(options.users), "context": options.context}
@@ -164,12 +160,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     add = parser.add_argument
     add("--shape", choices=SHAPES, default="youtu-2b")
-    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4])
+    shared_load.add_options(
+        parser, users=(1, 4), requests=4, requests_each=1, input_tokens=64, output_tokens=32
+    )
     add("--context", type=int, default=512)
-    add("--requests", type=int, default=4)
-    add("--requests-each", type=int, default=1)
-    add("--input-tokens", type=int, default=64)
-    add("--output-tokens", type=int, default=32)
     add("--rounds", type=int, default=3)
     add("--data-dir", type=Path, default=Path("var/bench/peers-server"))
     add("--out", type=Path)
