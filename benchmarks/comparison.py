@@ -9,7 +9,6 @@ folder.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -228,19 +227,5 @@ def _plot(result: dict[str, Any], path: Path) -> None:
         drawing.save(figure, path)
 
 
-def main() -> int:
-    """The command line; exit status 1 and one line on stderr for a folder that holds no comparison."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    try:
-        result = draw(folder)
-    except (OSError, ValueError, KeyError) as error:
-        sys.stderr.write(f"error: {folder} holds no comparison: {error}\n")
-        return 1
-    sys.stdout.write(runs.line(result) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drawing.again("benchmarks.comparison", "comparison", __doc__, draw))
