@@ -76,39 +76,27 @@ def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], ro
 def summarise(folder: Path) -> dict[str, Any]:
     """Figures of each contender at each load, and its ratios to the first one, round by round."""
     record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    base: dict[str, dict[str, dict[str, Any]]] | None = None
     for entry in record["contenders"]:
-        entry["summaries"] = {place: runs.summary(folder / place) for place in entry.pop("rounds")}
-    base = _by_round(record["contenders"][0])
-    for entry in record["contenders"]:
-        own = _by_round(entry)
+        steps = [
+            (Path(place).parts[0], step)
+            for place in entry["rounds"]
+            for step in runs.summary(folder / place)["steps"]
+        ]
+        own = _by_round(steps)
+        base = own if base is None else base
         entry["loads"] = {name: _load(own[name], base.get(name, {})) for name in own}
-        entry["faults"] = sorted(
-            {
-                fault
-                for summary in entry["summaries"].values()
-                for step in summary["steps"]
-                for fault in step["faults"]
-            }
-        )
-        entry["errors"] = sorted(
-            {
-                error
-                for summary in entry["summaries"].values()
-                for step in summary["steps"]
-                for error in step["errors"]
-            }
-        )
-        entry["rounds"] = list(entry.pop("summaries"))
+        for what in ("faults", "errors"):
+            entry[what] = sorted({each for _, step in steps for each in step[what]})
     return dict(record)
 
 
-def _by_round(entry: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def _by_round(steps: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Name of a step -> name of the round -> its figures."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for place, summary in entry["summaries"].items():
-        for step in summary["steps"]:
-            if step["done"]:
-                found.setdefault(step["name"], {})[Path(place).parts[0]] = step
+    for number, step in steps:
+        if step["done"]:
+            found.setdefault(step["name"], {})[number] = step
     return found
 
 

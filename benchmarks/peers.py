@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ import psutil
 from benchmarks import comparison, runs, shared_load
 from benchmarks.comparison import Contender
 from benchmarks.measuring import NotMeasured, measure, say
-from benchmarks.served import CannotStart, Served
+from benchmarks.served import CannotStart, Served, free_ports
 from build.config import Shape
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
@@ -136,9 +135,7 @@ class LlamaServer:
 @contextmanager
 def llama_server(gguf: Path, folder: Path, *, slots: int, context: int) -> Iterator[LlamaServer]:
     """Start it with the file on a free port, and end it. CannotStart when it does not come up."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.llama_server", str(gguf), "--port", str(port)]
     command += ["--slots", str(slots), "--context", str(context)]
     log = folder / "llama-server.txt"
