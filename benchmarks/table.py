@@ -29,6 +29,7 @@ else:
 from benchmarks import machine, runs, table_drawing
 from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
+from build.engine import make_engine
 from build.errors import BuildError
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
@@ -119,7 +120,8 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
                 "folder": run.name,
                 "quality_folder": _quality(served.url, run, options),
                 "parameters": parameters(SHAPES[options.shape_prefix + row.shape]),
-                "file_bytes": engine.file_bytes(),
+                # made on the way up: this finds it
+                "file_bytes": make_engine(engine.model, engine.data_dir).gguf_bytes,
                 "build_seconds": built,
                 "start_seconds": started,
                 "memory_at_rest": asdict(rest),
@@ -182,10 +184,6 @@ class Engine:
         self._made = path
         write_random_gguf(path, shape, self._row.name, weights=self._row.weights)
         return path.resolve()
-
-    def file_bytes(self) -> int:
-        """Size of the engine's weights."""
-        return sum(path.stat().st_size for path in self.data_dir.glob("engines/*/model.gguf"))
 
     def __exit__(self, *_: object) -> None:
         if not self._options.keep:

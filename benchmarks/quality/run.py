@@ -29,6 +29,8 @@ from benchmarks.measuring import say
 from benchmarks.quality.sandbox import SandboxError
 from benchmarks.quality.scoring import SCORES, wilson
 from benchmarks.served import CannotStart, Served
+from build.engine import make_engine
+from build.engine_info import CHAT_TEMPLATE
 
 ITEMS = Path(__file__).with_name("items")
 ANSWERS, RUN, RESULT, PAGE = "answers.jsonl", "quality-run.json", "quality.json", "quality.md"
@@ -113,7 +115,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
     if options.model is not None:
         say(f"starting a server with {options.model}")
         url = stack.enter_context(Served(options.model, options.data_dir)).url
-        template = _template_hash(options.data_dir)
+        template = _template_hash(options.model, options.data_dir)
     ask = Asker(
         url, options.api_key, thinking=options.thinking, max_tokens=options.max_tokens, seed=options.seed
     )
@@ -242,10 +244,10 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _template_hash(data_dir: Path) -> str:
-    """Of the chat template that the server which was just started uses."""
-    templates = sorted(data_dir.glob("engines/*/chat_template.jinja"), key=lambda path: path.stat().st_mtime)
-    return _sha256(templates[-1]) if templates else "none"
+def _template_hash(model: str, data_dir: Path) -> str:
+    """Of the chat template of a model whose server is up, and whose engine is made therefore."""
+    engine = make_engine(model, data_dir)
+    return _sha256(engine.path / CHAT_TEMPLATE) if engine.chat_template else "none"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
