@@ -1,9 +1,9 @@
 """`make quality`: Chinese, code and mathematics through POST /v1/chat/completions, scored here.
 
-The project's own items (`items/`, 30 each), or others in the same form (--items chinese=FILE.jsonl), or
-published data sets by EleutherAI's lm-eval (--published, see `published.py`). Each run leaves a folder with
-every question, answer and verdict (answers.jsonl), from which `--again FOLDER` scores anew without asking,
-and ends with one line of JSON on standard output. Ctrl-C keeps what was answered.
+The project's own items (`items/`, 30 each), or others in the same form (--items chinese=FILE.jsonl);
+published data sets are another program's, `published.py`. Each run leaves a folder with every question and
+answer (answers.jsonl), from which `--again FOLDER` scores anew without asking, and ends with one line of JSON
+on standard output. Ctrl-C keeps what was answered.
 
 Exit status: 0; 1 when it could not run; 3 when questions stayed without an answer; 130 after Ctrl-C.
 """
