@@ -17,7 +17,7 @@ import shlex
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         "command": shlex.join(["python", "-m", "benchmarks.table", *options.given]),
         "weights": options.weights,
         "true_shapes": not options.shape_prefix,
-        "settings": dict(options.settings),
+        "settings": options.settings,
         "door": options.door,
         "machine": machine.facts(),
     }
@@ -111,7 +111,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
     with Engine(row, options) as engine:
         built = time.monotonic() - begun
         begun = time.monotonic()
-        with Served(engine.model, engine.data_dir, **dict(options.settings)) as served:
+        with Served(engine.model, engine.data_dir, **options.settings) as served:
             started = time.monotonic() - begun
             say(f"up after {started:.0f} s; the model took {built:.0f} s to make")
             rest, gpus_at_rest = served.memory(), machine.gpus()
@@ -119,7 +119,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
             return {
                 "folder": run.name,
                 "quality_folder": _quality(served.url, run, options),
-                "parameters": parameters(SHAPES[options.shape_prefix + row.shape]),
+                "parameters": parameters(SHAPES[row.shape]),
                 # made on the way up: this finds it
                 "file_bytes": make_engine(engine.model, engine.data_dir).gguf_bytes,
                 "build_seconds": built,
@@ -160,9 +160,8 @@ class Engine:
         self.model = ""
 
     def __enter__(self) -> Engine:
-        given = dict(self._options.gguf).get(self._row.name)
-        if given is not None:
-            self.model = str(Path(given).resolve())
+        if self._row.name in self._options.gguf:
+            self.model = str(Path(self._options.gguf[self._row.name]).resolve())
         elif self._options.weights == "random":
             self.model = str(self._random())
         elif self._row.published is not None:
@@ -175,7 +174,7 @@ class Engine:
         return self
 
     def _random(self) -> Path:
-        shape = SHAPES[self._options.shape_prefix + self._row.shape]
+        shape = SHAPES[self._row.shape]
         bits = {"q8_0": 8.5, "q4_0": 4.5}[self._row.weights]
         needed, free = parameters(shape) * bits / 8, shutil.disk_usage(self.data_dir).free
         if free < needed * 1.05:
@@ -231,30 +230,26 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, help="folder of the run (default: var/bench/table-TIME)")
     options = parser.parse_args(arguments)
     options.given = sys.argv[1:] if arguments is None else arguments
-    options.gguf = [tuple(pair.split("=", 1)) for pair in options.gguf]
+    options.gguf = dict(pair.split("=", 1) for pair in options.gguf)
     options.load, options.quality = shlex.split(options.load), shlex.split(options.quality)
     pairs = (pair.split("=", 1) for pair in options.running)
     options.running = {name: tuple(places.split(",", 1)) for name, places in pairs}
-    options.settings = [("slots", options.slots), ("context", options.context), ("kv_type", "f16")]
+    options.settings = {"slots": options.slots, "context": options.context, "kv_type": "f16"}
     by_name = {row.name: row for row in known}
     names = options.models.split(",")
-    if unknown := [
-        name for name in [*names, *options.running, *(n for n, _ in options.gguf)] if name not in by_name
-    ]:
+    if unknown := [name for name in [*names, *options.running, *options.gguf] if name not in by_name]:
         parser.error(f"there is no model {unknown[0]}; there are {', '.join(by_name)}")
     options.rows = [by_name[name] for name in names]
     options.data_dir.mkdir(parents=True, exist_ok=True)
     if options.shape_prefix:
-        options.rows = [_tiny(row) for row in options.rows]
+        options.rows = [_tiny(row, options.shape_prefix) for row in options.rows]
     return options
 
 
-def _tiny(row: Row) -> Row:
-    """The row with the architecture's name for a shape: tiny-qwen for qwen1.5-1.8b."""
-    architecture = next(
-        name for name in ("youtu", "qwen", "chatglm", "baichuan") if row.shape.startswith(name)
-    )
-    return Row(row.name, architecture, row.weights, row.article, row.published)
+def _tiny(row: Row, prefix: str) -> Row:
+    """The row in another shape of its architecture: tiny-qwen for qwen1.5-1.8b."""
+    family = next(name for name in ("youtu", "qwen", "chatglm", "baichuan") if row.shape.startswith(name))
+    return replace(row, shape=prefix + family)
 
 
 if __name__ == "__main__":
