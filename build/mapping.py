@@ -19,6 +19,7 @@ from gguf import GGMLQuantizationType as GGML
 from build.checkpoint import F32, Weights
 from build.config import Shape
 from build.errors import BuildError
+from build.gguf_writing import TensorPlan
 from build.tokenizer import TokenizerFacts
 
 WeightType = Literal["q8_0", "f16", "bf16", "f32"]
@@ -36,18 +37,10 @@ FILE_TYPES = {
 
 
 @dataclass(frozen=True)
-class GgufTensor:
-    """One tensor to write: `chunks` yields its rows in order as f32 [any, shape[-1]]."""
+class GgufTensor(TensorPlan):
+    """`chunks` yields its rows in order as f32 [any, shape[-1]]."""
 
-    name: str
-    shape: tuple[int, ...]
-    kind: GGML
     chunks: Chunks
-
-    @property
-    def nbytes(self) -> int:
-        block, size = gguf.GGML_QUANT_SIZES[self.kind]
-        return math.prod(self.shape) // block * size
 
 
 def refuse_misread(shape: Shape) -> None:

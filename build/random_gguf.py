@@ -13,18 +13,19 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gguf
 import numpy as np
-import numpy.typing as npt
 from gguf import GGMLQuantizationType as GGML
 from gguf import quants
 
 from build.config import Shape
 from build.errors import BuildError
+from build.gguf_writing import Encoded, Progress, TensorPlan, write_gguf
 from build.mapping import describe, describe_tokenizer, dimensions
 from build.random_checkpoint import TINY, YOUTU_2B, write_stand_in_tokenizer
 from build.tokenizer import TokenizerFacts, load_tokenizer_facts
@@ -36,7 +37,6 @@ FORMATS = {
 }
 POOL_ROWS = 1024
 POOL_COLUMNS = 16384  # at least the widest row of any shape
-PIECE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def write_random_gguf(
     *,
     weights: str = "q8_0",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write `path`, whole or not at all; the same seed gives the same bytes.
 
     Matrices become `weights`, norms and biases stay f32. BuildError when there is no such format, the disk is
-    too full, or the rows are not whole blocks of 32.
+    too full, another process writes the same file, or the rows are not whole blocks of 32.
     """
     if weights not in FORMATS:
         raise BuildError(f"weights must be one of {', '.join(FORMATS)}, found {weights!r}")
@@ -151,15 +151,11 @@ def write_random_gguf(
     else:
         _describe_plain(writer, shape, name, file_type, tokenizer)
 
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _write(writer, part, tensors, kind, _Pool(kind, shape.hidden_size, seed), progress)
-        part.replace(path)
-    except OSError as error:
-        raise BuildError(f"writing {part} failed: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    pool = _Pool(kind, shape.hidden_size, seed)
+    plans = [
+        TensorPlan(tensor, dims, GGML.F32 if len(dims) == 1 else kind) for tensor, dims in tensors.items()
+    ]
+    write_gguf(writer, [(plan, partial(pool.values, plan)) for plan in plans], path, progress)
 
 
 def _describe_plain(
@@ -190,56 +186,22 @@ class _Pool:
     """Encoded rows of normal values with the deviation that keeps a random model's logits usual ones."""
 
     def __init__(self, kind: GGML, hidden_size: int, seed: int) -> None:
-        block, size = gguf.GGML_QUANT_SIZES[kind]
-        self._block, self._size, self._random = block, size, np.random.default_rng(seed)
+        self._size, self._random = gguf.GGML_QUANT_SIZES[kind][1], np.random.default_rng(seed)
         values = self._random.standard_normal((POOL_ROWS, POOL_COLUMNS), np.float32)
         values *= np.float32(2 / math.sqrt(5 * hidden_size))
         self._bytes = quants.quantize(values, kind).reshape(-1).view(np.uint8)
 
-    def rows(self, dims: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
-        """The bytes of a matrix, a piece at a time, each piece from a place of its own."""
-        left = math.prod(dims) // self._block * self._size
+    def values(self, plan: TensorPlan) -> Iterator[Encoded]:
+        """A matrix a piece at a time, each piece from a place of its own; norms are 1, biases 0."""
+        if len(plan.shape) == 1:
+            yield np.full(plan.shape, 0.0 if plan.name.endswith(".bias") else 1.0, np.float32)
+            return
+        left = plan.nbytes
         while left:
             start = int(self._random.integers(0, len(self._bytes) // 2 // self._size)) * self._size
             piece = self._bytes[start : start + min(left, len(self._bytes) // 2)]
             left -= len(piece)
             yield piece
-
-
-def _write(
-    writer: gguf.GGUFWriter,
-    part: Path,
-    tensors: dict[str, tuple[int, ...]],
-    kind: GGML,
-    pool: _Pool,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    sizes = {}
-    for name, dims in tensors.items():
-        chosen = GGML.F32 if len(dims) == 1 else kind
-        block, size = gguf.GGML_QUANT_SIZES[chosen]
-        sizes[name] = math.prod(dims) // block * size
-        writer.add_tensor_info(name, dims, np.dtype(np.float32), sizes[name], raw_dtype=chosen)
-    total, done = sum(sizes.values()), 0
-    writer.open_output_file(part)
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        file = (writer.fout or [])[0]
-        writer.write_padding(file, file.tell())
-        for name, dims in tensors.items():
-            if len(dims) == 1:
-                np.full(dims, 0.0 if name.endswith(".bias") else 1.0, np.float32).tofile(file)
-            else:
-                for piece in pool.rows(dims):
-                    piece.tofile(file)
-            writer.write_padding(file, sizes[name])
-            done += sizes[name]
-            if progress is not None:
-                progress(done, total)
-    finally:
-        writer.close()
 
 
 def main() -> None:
