@@ -23,12 +23,12 @@ import numpy as np
 from gguf import GGMLQuantizationType as GGML
 from gguf import quants
 
-from build.config import Shape
+from build.config import Decoder, Shape
 from build.errors import BuildError
 from build.gguf_writing import Encoded, Progress, TensorPlan, write_gguf
-from build.mapping import describe, describe_tokenizer, dimensions
+from build.mapping import describe, describe_decoder, describe_tokenizer, dimensions
 from build.random_checkpoint import TINY, YOUTU_2B, write_stand_in_tokenizer
-from build.tokenizer import TokenizerFacts, load_tokenizer_facts
+from build.tokenizer import load_tokenizer_facts
 
 FORMATS = {
     "q8_0": (GGML.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
@@ -40,7 +40,7 @@ POOL_COLUMNS = 16384  # at least the widest row of any shape
 
 
 @dataclass(frozen=True)
-class PlainShape:
+class PlainShape(Decoder):
     """A decoder with plain attention, as llama.cpp knows it by `architecture`: qwen2, chatglm or baichuan.
 
     Names as in the model's own config.json where it has them; `rope_dim` is the part of a head that is
@@ -48,16 +48,8 @@ class PlainShape:
     """
 
     architecture: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     num_key_value_heads: int
-    max_position_embeddings: int
-    rms_norm_eps: float
     rope_dim: int
-    rope_theta: float
     qkv_bias: bool
     fused: bool
 
@@ -88,15 +80,15 @@ class PlainShape:
 
 # config.json of Qwen/Qwen1.5-1.8B
 QWEN_1_8B = PlainShape(
-    "qwen2", 151936, 2048, 5504, 24, 16, 16, 32768, 1e-6, 128, 1_000_000.0, qkv_bias=True, fused=False
+    151936, 2048, 5504, 24, 16, 32768, 1e-6, 1_000_000.0, "qwen2", 16, 128, qkv_bias=True, fused=False
 )
 # config.json of THUDM/chatglm3-6b: two groups of keys and values, half of each head rotated
 CHATGLM3_6B = PlainShape(
-    "chatglm", 65024, 4096, 13696, 28, 32, 2, 8192, 1e-5, 64, 10_000.0, qkv_bias=True, fused=True
+    65024, 4096, 13696, 28, 32, 8192, 1e-5, 10_000.0, "chatglm", 2, 64, qkv_bias=True, fused=True
 )
 # config.json of baichuan-inc/Baichuan-13B-Chat: ALiBi, which llama.cpp gives to the Baichuan of 40 layers
 BAICHUAN_13B = PlainShape(
-    "baichuan", 64000, 5120, 13696, 40, 40, 40, 4096, 1e-6, 128, 10_000.0, qkv_bias=False, fused=False
+    64000, 5120, 13696, 40, 40, 4096, 1e-6, 10_000.0, "baichuan", 40, 128, qkv_bias=False, fused=False
 )
 SHAPES: dict[str, Shape | PlainShape] = {
     "youtu-2b": YOUTU_2B,
@@ -105,12 +97,12 @@ SHAPES: dict[str, Shape | PlainShape] = {
     "baichuan-13b": BAICHUAN_13B,
     # the same architectures, for tests
     "tiny-youtu": TINY,
-    "tiny-qwen": PlainShape("qwen2", 1024, 64, 128, 3, 4, 4, 2048, 1e-6, 16, 1e6, qkv_bias=True, fused=False),
+    "tiny-qwen": PlainShape(1024, 64, 128, 3, 4, 2048, 1e-6, 1e6, "qwen2", 4, 16, qkv_bias=True, fused=False),
     "tiny-chatglm": PlainShape(
-        "chatglm", 1024, 64, 128, 3, 4, 2, 2048, 1e-5, 8, 1e4, qkv_bias=True, fused=True
+        1024, 64, 128, 3, 4, 2048, 1e-5, 1e4, "chatglm", 2, 8, qkv_bias=True, fused=True
     ),
     "tiny-baichuan": PlainShape(
-        "baichuan", 1024, 64, 128, 40, 4, 4, 2048, 1e-6, 16, 1e4, qkv_bias=False, fused=False
+        1024, 64, 128, 40, 4, 2048, 1e-6, 1e4, "baichuan", 4, 16, qkv_bias=False, fused=False
     ),
 }
 
@@ -149,37 +141,16 @@ def write_random_gguf(
     if isinstance(shape, Shape):
         describe(writer, shape, name, file_type, tokenizer)
     else:
-        _describe_plain(writer, shape, name, file_type, tokenizer)
+        describe_decoder(writer, shape, name, file_type)
+        writer.add_head_count_kv(shape.num_key_value_heads)
+        writer.add_rope_dimension_count(shape.rope_dim)
+        describe_tokenizer(writer, tokenizer)
 
     pool = _Pool(kind, shape.hidden_size, seed)
     plans = [
         TensorPlan(tensor, dims, GGML.F32 if len(dims) == 1 else kind) for tensor, dims in tensors.items()
     ]
     write_gguf(writer, [(plan, partial(pool.values, plan)) for plan in plans], path, progress)
-
-
-def _describe_plain(
-    writer: gguf.GGUFWriter,
-    shape: PlainShape,
-    name: str,
-    file_type: gguf.LlamaFileType,
-    tokenizer: TokenizerFacts,
-) -> None:
-    writer.add_name(name)
-    writer.add_file_type(file_type)
-    writer.add_type("model")
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_block_count(shape.num_hidden_layers)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    writer.add_rope_dimension_count(shape.rope_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
-    describe_tokenizer(writer, tokenizer)
 
 
 class _Pool:
