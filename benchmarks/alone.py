@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import queue
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import drawing, machine, metrics, runs
+from benchmarks import drawing, machine, runs, shared_load
 from benchmarks.samples import Sample
 
 ENGINE = Path(__file__).resolve().parent.parent / "model_repository" / "llama_cpp" / "1"
@@ -88,30 +87,15 @@ def main() -> int:
     engine = Engine(
         llama, slots=options.slots, context=options.context, queue=1024, prefill_chunk=options.prefill_chunk
     )
-    target = metrics.Target()
-    run = runs.Run(
-        options.out,
-        {
-            "kind": "load",
-            "command": shlex.join(["python", "-m", "benchmarks.alone", *sys.argv[1:]]),
-            "model": options.gguf.name,
-            "door": "engine",
-            "workload": "fixed",
-            "unique": True,
-            "seed": 0,
-            "target": {"ttft": target.ttft, "tpot": target.tpot},
-            "max_lateness": 0.0,
-            "machine": machine.facts(),
-        },
+    run = shared_load.begin(
+        options.out, "benchmarks.alone", model=options.gguf.name, door="engine", machine=machine.facts()
     )
     callers = Callers(engine, Generation, SamplingParams(temperature=0.0), run)
     callers.step("", 1, 2, options.input_tokens, options.output_tokens)  # warm-up, not kept
     for users in options.users:
-        name = f"{users} user" + ("" if users == 1 else "s")
-        quota = max(options.requests, options.requests_each * users)
+        name, quota = shared_load.step_name(users), shared_load.quota(options, users)
         callers.step(name, users, quota, options.input_tokens, options.output_tokens)
-        # the generator and the engine are one process here, so its share says nothing
-        run.step(name=name, users=users, rate=None, quota=quota, generator_cpu=0.0, interrupted=False)
+        shared_load.end_step(run, users, quota)
     engine.close()
     run.close()
     sys.stdout.write(runs.line(drawing.draw(options.out)) + "\n")
@@ -125,11 +109,9 @@ def _parse() -> argparse.Namespace:
     add("--slots", type=int, default=8)
     add("--context", type=int, default=512)
     add("--prefill-chunk", type=int, default=64)
-    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4, 8])
-    add("--requests", type=int, default=8)
-    add("--requests-each", type=int, default=2)
-    add("--input-tokens", type=int, default=48)
-    add("--output-tokens", type=int, default=32)
+    shared_load.add_options(
+        parser, users=(1, 4, 8), requests=8, requests_each=2, input_tokens=48, output_tokens=32
+    )
     add("--out", type=Path, required=True)
     return parser.parse_args()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import drawing, machine, metrics, runs
+from benchmarks import drawing, machine, shared_load
 from benchmarks.samples import Sample
 
 BYTES = 256  # ids that every vocabulary has
@@ -95,23 +94,14 @@ def main() -> int:
         batch, package = openvino_batch(options.gguf), "openvino-genai"
     else:
         batch, package = transformers_batch(options.shape), "transformers"
-    target = metrics.Target()
     facts = machine.facts()
     facts["versions"][package] = version(package)
-    run = runs.Run(
+    run = shared_load.begin(
         options.out,
-        {
-            "kind": "load",
-            "command": shlex.join(["python", "-m", "benchmarks.batch_peer", *sys.argv[1:]]),
-            "model": options.shape or options.gguf.name,
-            "door": options.library,
-            "workload": "fixed",
-            "unique": True,
-            "seed": 0,
-            "target": {"ttft": target.ttft, "tpot": target.tpot},
-            "max_lateness": 0.0,
-            "machine": facts,
-        },
+        "benchmarks.batch_peer",
+        model=options.shape or options.gguf.name,
+        door=options.library,
+        machine=facts,
     )
     random = np.random.default_rng(0)
 
@@ -120,8 +110,8 @@ def main() -> int:
 
     batch(prompts(1), 2)  # warm-up
     for users in options.users:
-        name = f"{users} user" + ("" if users == 1 else "s")
-        batches = -(-max(options.requests, options.requests_each * users) // users)
+        name = shared_load.step_name(users)
+        batches = -(-shared_load.quota(options, users) // users)
         begun = time.monotonic()
         for _ in range(batches):
             start = time.monotonic() - begun
@@ -131,9 +121,7 @@ def main() -> int:
             for _caller in range(users):
                 tokens = options.input_tokens, options.output_tokens
                 run.add(Sample(name, start, start, chunks, end, "done", *tokens))
-        run.step(
-            name=name, users=users, rate=None, quota=batches * users, generator_cpu=0.0, interrupted=False
-        )
+        shared_load.end_step(run, users, batches * users)
     run.close()
     drawing.draw(options.out)
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}\n")
@@ -146,11 +134,9 @@ def _parse() -> argparse.Namespace:
     add("library", choices=("transformers", "openvino"))
     add("--shape", help="of build.random_gguf, for transformers")
     add("--gguf", type=Path, help="for openvino")
-    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4])
-    add("--requests", type=int, default=4)
-    add("--requests-each", type=int, default=1)
-    add("--input-tokens", type=int, default=64)
-    add("--output-tokens", type=int, default=32)
+    shared_load.add_options(
+        parser, users=(1, 4), requests=4, requests_each=1, input_tokens=64, output_tokens=32
+    )
     add("--out", type=Path, required=True)
     return parser.parse_args()
 

@@ -9,9 +9,7 @@ folder.
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +20,10 @@ from typing import Any
 from matplotlib import pyplot
 
 from benchmarks import drawing, machine, runs
+from benchmarks.measuring import NotMeasured, say
 
 RUN, RESULT, PAGE, PLOT = "comparison-run.json", "comparison.json", "comparison.md", "comparison.svg"
 GB = 1e9
-
-
-class NotMeasured(Exception):
-    """Why a contender has no figures; stands in its row."""
 
 
 @dataclass
@@ -40,26 +35,6 @@ class Contender:
     measure: Callable[[Path], None]
     memory: Callable[[], int] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def load(folder: Path, *arguments: str) -> None:
-    """`python -m benchmarks.load` into `folder`, in a process of its own. NotMeasured when it fails."""
-    finished(subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load", *arguments, "--out", str(folder)], stdout=subprocess.DEVNULL
-    ))  # fmt: skip
-
-
-def finished(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a measuring process; a Ctrl-C, which it got too, goes on after it has written what it has."""
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    if status == 130:
-        raise KeyboardInterrupt
-    if status not in (0, 3):
-        raise NotMeasured(f"the load could not be run (status {status})")
 
 
 def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], rounds: int) -> int:
@@ -98,47 +73,30 @@ def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], ro
     return status
 
 
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def summarise(folder: Path) -> dict[str, Any]:
     """Figures of each contender at each load, and its ratios to the first one, round by round."""
     record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    base: dict[str, dict[str, dict[str, Any]]] | None = None
     for entry in record["contenders"]:
-        entry["summaries"] = {place: runs.summary(folder / place) for place in entry.pop("rounds")}
-    base = _by_round(record["contenders"][0])
-    for entry in record["contenders"]:
-        own = _by_round(entry)
+        steps = [
+            (Path(place).parts[0], step)
+            for place in entry["rounds"]
+            for step in runs.summary(folder / place)["steps"]
+        ]
+        own = _by_round(steps)
+        base = own if base is None else base
         entry["loads"] = {name: _load(own[name], base.get(name, {})) for name in own}
-        entry["faults"] = sorted(
-            {
-                fault
-                for summary in entry["summaries"].values()
-                for step in summary["steps"]
-                for fault in step["faults"]
-            }
-        )
-        entry["errors"] = sorted(
-            {
-                error
-                for summary in entry["summaries"].values()
-                for step in summary["steps"]
-                for error in step["errors"]
-            }
-        )
-        entry["rounds"] = list(entry.pop("summaries"))
+        for what in ("faults", "errors"):
+            entry[what] = sorted({each for _, step in steps for each in step[what]})
     return dict(record)
 
 
-def _by_round(entry: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def _by_round(steps: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Name of a step -> name of the round -> its figures."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for place, summary in entry["summaries"].items():
-        for step in summary["steps"]:
-            if step["done"]:
-                found.setdefault(step["name"], {})[Path(place).parts[0]] = step
+    for number, step in steps:
+        if step["done"]:
+            found.setdefault(step["name"], {})[number] = step
     return found
 
 
@@ -257,19 +215,5 @@ def _plot(result: dict[str, Any], path: Path) -> None:
         drawing.save(figure, path)
 
 
-def main() -> int:
-    """The command line; exit status 1 and one line on stderr for a folder that holds no comparison."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    try:
-        result = draw(folder)
-    except (OSError, ValueError, KeyError) as error:
-        sys.stderr.write(f"error: {folder} holds no comparison: {error}\n")
-        return 1
-    sys.stdout.write(runs.line(result) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drawing.again("benchmarks.comparison", "comparison", __doc__, draw))

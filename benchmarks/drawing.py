@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,19 +191,22 @@ def draw(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def main() -> int:
-    """The command line; exit status 1 and one line on stderr for a folder that holds no run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.drawing", description=__doc__.splitlines()[0])
+def again(module: str, what: str, doc: str, draw: Callable[[Path], dict[str, Any]]) -> int:
+    """The command line of whatever draws folders anew, each ending with its line of JSON.
+
+    Exit status 1 and one line on stderr for a folder that holds no `what`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=doc.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     for folder in parser.parse_args().folders:
         try:
-            summary = draw(folder)
+            result = draw(folder)
         except (OSError, ValueError, KeyError) as error:
-            sys.stderr.write(f"error: {folder} holds no run: {error}\n")
+            sys.stderr.write(f"error: {folder} holds no {what}: {error}\n")
             return 1
-        sys.stdout.write(runs.line(summary) + "\n")
+        sys.stdout.write(runs.line(result) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(again("benchmarks.drawing", "run", __doc__, draw))

@@ -15,6 +15,7 @@ from locust.env import Environment
 from locust.html import get_html_report
 from locust.stats import RequestStats, update_stats_history
 
+from benchmarks.shared_load import step_name
 from benchmarks.users import Arrivals, Caller, Plan
 
 LOOK_EVERY = 0.02
@@ -36,7 +37,7 @@ class Step:
     def name(self) -> str:
         if self.rate is not None:
             return f"{self.rate:g}/s"
-        return f"{self.users} user" + ("" if self.users == 1 else "s")
+        return step_name(self.users or 1)
 
 
 class Ladder:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import comparison, runs
+from benchmarks import comparison, runs, shared_load
 from benchmarks.comparison import Contender
+from benchmarks.measuring import measure, say
 from benchmarks.served import CannotStart, Served
 from build.engine import make_engine
 from build.errors import BuildError
@@ -37,36 +37,31 @@ def main() -> int:
     try:
         engine = make_engine(options.model, options.data_dir, progress=progress)
     except BuildError as error:
-        comparison.say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     finally:
         progress.close()
     slots = options.slots or max(options.users)
-    users = ",".join(map(str, options.users))
-    same = [
-        "--users", users, "--requests", str(options.requests), "--requests-each", str(options.requests_each),
-        "--input-tokens", str(options.input_tokens), "--output-tokens", str(options.output_tokens),
+    same = shared_load.arguments(options)
+
+    alone = [
+        "--gguf", os.path.relpath(engine.gguf.resolve()), "--slots", str(slots),
+        "--context", str(options.context), *same,
     ]  # fmt: skip
-
-    def alone(place: Path) -> None:
-        engine_as_served = ["--slots", str(slots), "--context", str(options.context)]
-        command = [sys.executable, "-m", "benchmarks.alone", "--gguf", os.path.relpath(engine.gguf.resolve())]
-        comparison.finished(
-            subprocess.Popen(
-                [*command, *engine_as_served, *same, "--out", str(place)], stdout=subprocess.DEVNULL
-            )
-        )
-
     settings = {"slots": slots, "context": options.context, "queue": 1024}
     try:
         with Served(options.model, options.data_dir, **settings) as served:
             doors = ["--url", served.url, "--grpc", served.grpc, "--name", engine.model_id, *same]
             contenders = [
-                Contender("engine alone", "the engine's own queue in its own process, no server", alone)
+                Contender(
+                    "engine alone",
+                    "the engine's own queue in its own process, no server",
+                    partial(measure, "benchmarks.alone", alone),
+                )
             ]
             for name, door, what in LAYERS:
-                measure = partial(_load, ["--door", door, *doors])
-                contenders.append(Contender(name, what, measure))
+                load = partial(measure, "benchmarks.load", ["--door", door, *doors])
+                contenders.append(Contender(name, what, load))
             facts = {
                 "kind": "layers",
                 "title": f"What each layer costs: {engine.model_id}",
@@ -78,25 +73,19 @@ def main() -> int:
             }
             return comparison.run(folder, facts, contenders, options.rounds)
     except CannotStart as error:
-        comparison.say(f"error: {error}")
+        say(f"error: {error}")
         return 1
-
-
-def _load(arguments: list[str], place: Path) -> None:
-    comparison.load(place, *arguments)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__)
     add = parser.add_argument
     add("--model", default="demo")
-    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16, 64])
+    shared_load.add_options(
+        parser, users=(1, 16, 64), requests=32, requests_each=4, input_tokens=48, output_tokens=32
+    )
     add("--slots", type=int, help="slots of the engine (default: the most users)")
     add("--context", type=int, default=512)
-    add("--requests", type=int, default=32)
-    add("--requests-each", type=int, default=4)
-    add("--input-tokens", type=int, default=48)
-    add("--output-tokens", type=int, default=32)
     add("--rounds", type=int, default=3)
     add("--data-dir", type=Path, default=Path("var/bench/server"))
     add("--out", type=Path)

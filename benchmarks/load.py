@@ -27,8 +27,10 @@ from youtu_client import Client
 from benchmarks import drawing, machine, metrics, runs, workloads
 from benchmarks.doors import Door, prompt_tokens
 from benchmarks.ladder import Ladder, Step
+from benchmarks.measuring import say
 from benchmarks.samples import Sample
 from benchmarks.served import CannotStart, Served
+from benchmarks.shared_load import quota
 from benchmarks.workloads import Filler, Question
 
 AUTO_USERS = (1, 2, 4, 8, 16, 32, 64)
@@ -50,11 +52,6 @@ class Progress:
         if now >= self._at:
             self._at = now + PROGRESS_EVERY
             say(f"{self._step.name}: {self._done} of {self._step.quota} answers")
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,7 +184,7 @@ def _steps(options: argparse.Namespace) -> Iterator[Step]:
             yield Step(options.requests, rate=rate)
     else:
         for users in options.users or AUTO_USERS:
-            yield Step(max(options.requests, options.requests_each * users), users=users)
+            yield Step(quota(options, users), users=users)
 
 
 def _questions(options: argparse.Namespace, door: Door, clock: Callable[[], float]) -> Iterator[Question]:

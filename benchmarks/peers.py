@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -23,9 +22,10 @@ from typing import Any
 
 import psutil
 
-from benchmarks import comparison, runs
-from benchmarks.comparison import Contender, NotMeasured
-from benchmarks.served import CannotStart, Served
+from benchmarks import comparison, runs, shared_load
+from benchmarks.comparison import Contender
+from benchmarks.measuring import NotMeasured, measure, say
+from benchmarks.served import CannotStart, Served, free_ports
 from build.config import Shape
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
@@ -38,14 +38,10 @@ def main() -> int:
     gguf = (options.data_dir / "models" / f"{options.shape}.gguf").resolve()
     shape = SHAPES[options.shape]
     if not gguf.exists():
-        comparison.say(f"writing {gguf}")
+        say(f"writing {gguf}")
         write_random_gguf(gguf, shape, options.shape)
-    same = [
-        "--users", ",".join(map(str, options.users)), "--requests", str(options.requests),
-        "--requests-each", str(options.requests_each), "--input-tokens", str(options.input_tokens),
-        "--output-tokens", str(options.output_tokens),
-    ]  # fmt: skip
-    comparison.say("measuring what the machine could do")
+    same = shared_load.arguments(options)
+    say("measuring what the machine could do")
     limits = json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.limits"]))
     size = {"slots": max(options.users), "context": options.context}
     with ExitStack() as stack:
@@ -53,7 +49,7 @@ def main() -> int:
             served = stack.enter_context(Served(str(gguf), options.data_dir, **size))
             llama = stack.enter_context(llama_server(gguf, options.data_dir, **size))
         except CannotStart as error:
-            comparison.say(f"error: {error}")
+            say(f"error: {error}")
             return 1
         ours = ["--url", served.url, "--grpc", served.grpc, "--name", options.shape, *same]
         theirs = ["--door", "llama-server", "--url", llama.url, "--name", options.shape, *same]
@@ -64,7 +60,7 @@ def main() -> int:
             return served.memory().peak
 
         contenders = [
-            Contender(name, what, partial(_load, arguments), memory)
+            Contender(name, what, partial(measure, "benchmarks.load", arguments), memory)
             for name, what, arguments, memory in (
                 ("ours, gRPC", "int8; youtu_llm over Triton's gRPC", ["--door", "grpc", *ours], our_memory),
                 ("ours, v1", "int8; POST /v1/chat/completions", ["--door", "v1", *ours], our_memory),
@@ -107,10 +103,6 @@ def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
     return found
 
 
-def _load(arguments: list[str], place: Path) -> None:
-    comparison.load(place, *arguments)
-
-
 class BatchPeer:
     """A library measured by benchmarks.batch_peer, in a process of its own that tells its peak memory."""
 
@@ -143,9 +135,7 @@ class LlamaServer:
 @contextmanager
 def llama_server(gguf: Path, folder: Path, *, slots: int, context: int) -> Iterator[LlamaServer]:
     """Start it with the file on a free port, and end it. CannotStart when it does not come up."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.llama_server", str(gguf), "--port", str(port)]
     command += ["--slots", str(slots), "--context", str(context)]
     log = folder / "llama-server.txt"
@@ -167,12 +157,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     add = parser.add_argument
     add("--shape", choices=SHAPES, default="youtu-2b")
-    add("--users", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4])
+    shared_load.add_options(
+        parser, users=(1, 4), requests=4, requests_each=1, input_tokens=64, output_tokens=32
+    )
     add("--context", type=int, default=512)
-    add("--requests", type=int, default=4)
-    add("--requests-each", type=int, default=1)
-    add("--input-tokens", type=int, default=64)
-    add("--output-tokens", type=int, default=32)
     add("--rounds", type=int, default=3)
     add("--data-dir", type=Path, default=Path("var/bench/peers-server"))
     add("--out", type=Path)

@@ -48,7 +48,7 @@ class Served:
     """`python -m serve` with MODEL and settings of its own; a context manager that ends it."""
 
     def __init__(self, model: str, data_dir: Path, **settings: object) -> None:
-        ports = dict(zip(("port", "http_port", "grpc_port", "metrics_port"), _free_ports(4), strict=True))
+        ports = dict(zip(("port", "http_port", "grpc_port", "metrics_port"), free_ports(4), strict=True))
         given: Mapping[str, object] = {
             "model": model,
             "data_dir": data_dir,
@@ -137,7 +137,8 @@ def _with_us() -> None:
     processes.end_with_parent(signal.SIGTERM)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))

@@ -15,10 +15,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,15 @@ else:
     import tomli as tomllib
 
 from benchmarks import machine, runs, table_drawing
+from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
+from build.engine import make_engine
 from build.errors import BuildError
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
 # 18 answers a model: short enough for the largest of them on two cores
 LOAD = "--users 1,2,4 --requests 5 --requests-each 2 --warm-up 1 --input-tokens 48 --output-tokens 16"
 MODELS = Path(__file__).with_name("models.toml")
-GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,6 @@ def rows() -> list[Row]:
     return [Row(**table) for table in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]]
 
 
-class NotMeasured(Exception):
-    """Why a model has no figures; stands in its row."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     folder = options.out or Path("var/bench") / f"table-{runs.stamp()}"
@@ -67,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         "command": shlex.join(["python", "-m", "benchmarks.table", *options.given]),
         "weights": options.weights,
         "true_shapes": not options.shape_prefix,
-        "settings": dict(options.settings),
+        "settings": options.settings,
         "door": options.door,
         "machine": machine.facts(),
     }
@@ -94,11 +90,6 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def _save(folder: Path, facts: dict[str, Any], wanted: list[Row], measured: dict[str, Any]) -> dict[str, Any]:
     known = [asdict(row) | {"measured": measured.get(row.name)} for row in wanted]
     runs.write_json(folder / table_drawing.RUN, {**facts, "rows": known})
@@ -119,7 +110,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
     with Engine(row, options) as engine:
         built = time.monotonic() - begun
         begun = time.monotonic()
-        with Served(engine.model, engine.data_dir, **dict(options.settings)) as served:
+        with Served(engine.model, engine.data_dir, **options.settings) as served:
             started = time.monotonic() - begun
             say(f"up after {started:.0f} s; the model took {built:.0f} s to make")
             rest, gpus_at_rest = served.memory(), machine.gpus()
@@ -127,8 +118,9 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
             return {
                 "folder": run.name,
                 "quality_folder": _quality(served.url, run, options),
-                "parameters": parameters(SHAPES[options.shape_prefix + row.shape]),
-                "file_bytes": engine.file_bytes(),
+                "parameters": parameters(SHAPES[row.shape]),
+                # made on the way up: this finds it
+                "file_bytes": make_engine(engine.model, engine.data_dir).gguf_bytes,
                 "build_seconds": built,
                 "start_seconds": started,
                 "memory_at_rest": asdict(rest),
@@ -143,13 +135,8 @@ def _folder_name(name: str) -> str:
 
 
 def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace) -> None:
-    """The load in a process of its own, which Locust may patch."""
-    command = [
-        sys.executable, "-m", "benchmarks.load", "--url", url, "--grpc", grpc,
-        "--door", options.door, "--name", row.name, "--out", str(run), *options.load,
-    ]  # fmt: skip
-    if _finished(command) not in (0, 3):
-        raise NotMeasured("the load could not be run")
+    arguments = ["--url", url, "--grpc", grpc, "--door", options.door, "--name", row.name, *options.load]
+    measure("benchmarks.load", arguments, run)
 
 
 def _quality(url: str, run: Path, options: argparse.Namespace) -> str | None:
@@ -158,25 +145,8 @@ def _quality(url: str, run: Path, options: argparse.Namespace) -> str | None:
         return None
     folder = run.with_name(f"{run.name}-quality")
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.quality.run", "--url", url, "--out", str(folder)]
-    if _finished([*command, *options.quality]) not in (0, 3):
-        raise NotMeasured("the questions of make quality could not be asked")
+    measure("benchmarks.quality.run", ["--url", url, *options.quality], folder)
     return folder.name
-
-
-def _finished(command: list[str]) -> int:
-    """Exit status of a measuring process; a Ctrl-C, which it got too, goes on after it has written what it
-    has.
-    """
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    if status == 130:
-        raise KeyboardInterrupt
-    return status
 
 
 class Engine:
@@ -189,9 +159,8 @@ class Engine:
         self.model = ""
 
     def __enter__(self) -> Engine:
-        given = dict(self._options.gguf).get(self._row.name)
-        if given is not None:
-            self.model = str(Path(given).resolve())
+        if self._row.name in self._options.gguf:
+            self.model = str(Path(self._options.gguf[self._row.name]).resolve())
         elif self._options.weights == "random":
             self.model = str(self._random())
         elif self._row.published is not None:
@@ -204,19 +173,10 @@ class Engine:
         return self
 
     def _random(self) -> Path:
-        shape = SHAPES[self._options.shape_prefix + self._row.shape]
-        bits = {"q8_0": 8.5, "q4_0": 4.5}[self._row.weights]
-        needed, free = parameters(shape) * bits / 8, shutil.disk_usage(self.data_dir).free
-        if free < needed * 1.05:
-            raise NotMeasured(f"its file needs {needed / GB:.1f} GB of disk, {free / GB:.1f} GB are free")
         path = self.data_dir / "models" / f"{_folder_name(self._row.name)}.gguf"
         self._made = path
-        write_random_gguf(path, shape, self._row.name, weights=self._row.weights)
+        write_random_gguf(path, SHAPES[self._row.shape], self._row.name, weights=self._row.weights)
         return path.resolve()
-
-    def file_bytes(self) -> int:
-        """Size of the engine's weights."""
-        return sum(path.stat().st_size for path in self.data_dir.glob("engines/*/model.gguf"))
 
     def __exit__(self, *_: object) -> None:
         if not self._options.keep:
@@ -264,30 +224,26 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, help="folder of the run (default: var/bench/table-TIME)")
     options = parser.parse_args(arguments)
     options.given = sys.argv[1:] if arguments is None else arguments
-    options.gguf = [tuple(pair.split("=", 1)) for pair in options.gguf]
+    options.gguf = dict(pair.split("=", 1) for pair in options.gguf)
     options.load, options.quality = shlex.split(options.load), shlex.split(options.quality)
     pairs = (pair.split("=", 1) for pair in options.running)
     options.running = {name: tuple(places.split(",", 1)) for name, places in pairs}
-    options.settings = [("slots", options.slots), ("context", options.context), ("kv_type", "f16")]
+    options.settings = {"slots": options.slots, "context": options.context, "kv_type": "f16"}
     by_name = {row.name: row for row in known}
     names = options.models.split(",")
-    if unknown := [
-        name for name in [*names, *options.running, *(n for n, _ in options.gguf)] if name not in by_name
-    ]:
+    if unknown := [name for name in [*names, *options.running, *options.gguf] if name not in by_name]:
         parser.error(f"there is no model {unknown[0]}; there are {', '.join(by_name)}")
     options.rows = [by_name[name] for name in names]
     options.data_dir.mkdir(parents=True, exist_ok=True)
     if options.shape_prefix:
-        options.rows = [_tiny(row) for row in options.rows]
+        options.rows = [_tiny(row, options.shape_prefix) for row in options.rows]
     return options
 
 
-def _tiny(row: Row) -> Row:
-    """The row with the architecture's name for a shape: tiny-qwen for qwen1.5-1.8b."""
-    architecture = next(
-        name for name in ("youtu", "qwen", "chatglm", "baichuan") if row.shape.startswith(name)
-    )
-    return Row(row.name, architecture, row.weights, row.article, row.published)
+def _tiny(row: Row, prefix: str) -> Row:
+    """The row in another shape of its architecture: tiny-qwen for qwen1.5-1.8b."""
+    family = next(name for name in ("youtu", "qwen", "chatglm", "baichuan") if row.shape.startswith(name))
+    return replace(row, shape=prefix + family)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ stand beside ours, and a sentence says where the two cannot both be right.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -279,19 +278,5 @@ def draw(folder: Path) -> dict[str, Any]:
     return table
 
 
-def main() -> int:
-    """The command line; exit status 1 and one line on stderr for a folder that holds no table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.table_drawing", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    try:
-        table = draw(folder)
-    except (OSError, ValueError, KeyError) as error:
-        sys.stderr.write(f"error: {folder} holds no table: {error}\n")
-        return 1
-    sys.stdout.write(runs.line(table) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drawing.again("benchmarks.table_drawing", "table", __doc__, draw))

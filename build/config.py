@@ -19,22 +19,28 @@ LATENT_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The numbers of config.json that decide what is computed; names as in `transformers.YoutuConfig`."""
+class Decoder:
+    """The numbers of a config.json that every decoder has."""
 
     vocab_size: int
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+
+
+@dataclass(frozen=True)
+class Shape(Decoder):
+    """The numbers of config.json that decide what is computed; names as in `transformers.YoutuConfig`."""
+
     q_lora_rank: int | None
     kv_lora_rank: int
     qk_nope_head_dim: int
     qk_rope_head_dim: int
     v_head_dim: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
     rope_interleave: bool
     tie_word_embeddings: bool
 

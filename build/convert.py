@@ -7,14 +7,12 @@ time, and the file appears under its name only when it is whole. Nothing here do
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import math
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -23,9 +21,10 @@ import numpy as np
 from gguf import GGMLQuantizationType as GGML
 from gguf import quants
 
-from build.checkpoint import F32, Weights
+from build.checkpoint import Weights
 from build.config import LATENT_NORM_EPS, Shape, read_shape
 from build.errors import BuildError
+from build.gguf_writing import Encoded, Progress, write_gguf
 from build.mapping import (
     FILE_TYPES,
     GgufTensor,
@@ -37,11 +36,7 @@ from build.mapping import (
 )
 from build.tokenizer import TokenizerFacts, has_tokenizer, load_tokenizer_facts
 
-Progress = Callable[[int, int], None]  # bytes written, bytes in all
-
 log = logging.getLogger(__name__)
-
-HEADER_RESERVE = 64 << 20  # bytes; vocabulary and metadata stay far below
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def convert(
             log.warning("%s", note)
         writer = gguf.GGUFWriter(None, "deepseek2")
         describe(writer, shape, checkpoint.resolve().name, FILE_TYPES[weights][1], tokenizer)
-        _write(writer, tensors, output, progress)
+        write_gguf(writer, [(tensor, partial(_encoded, tensor)) for tensor in tensors], output, progress)
     parameters = sum(math.prod(dims) for dims in shape.tensors().values())
     return ConvertedModel(output, weights.upper(), parameters, output.stat().st_size, tokenizer, notes)
 
@@ -109,80 +104,13 @@ def _notes(
         )
 
 
-def _write(
-    writer: gguf.GGUFWriter, tensors: list[GgufTensor], output: Path, progress: Progress | None
-) -> None:
-    total = sum(tensor.nbytes for tensor in tensors)
-    part = output.with_name(f".{output.name}.part")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BuildError(f"another process is writing {output}: wait for it, or stop it") from None
-        if not part.exists() or not part.samefile(f"/proc/self/fd/{lock.fileno()}"):
-            raise BuildError(f"another process has just written {output}: try again")
-        try:
-            lock.truncate(0)
-            free, needed = shutil.disk_usage(output.parent).free, total + HEADER_RESERVE
-            if free < needed:
-                raise BuildError(
-                    f"{output.parent} has {free / 1e9:.2f} GB free, {output.name} needs {needed / 1e9:.2f} GB"
-                )
-            _write_part(writer, tensors, part, total, progress)
-            os.fsync(lock.fileno())
-            part.replace(output)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise BuildError(f"writing {part} failed: {error}") from error
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    folder = os.open(output.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write_part(
-    writer: gguf.GGUFWriter, tensors: list[GgufTensor], part: Path, total: int, progress: Progress | None
-) -> None:
-    for tensor in tensors:
-        writer.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=tensor.kind
-        )
-    writer.open_output_file(part)
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        file = (writer.fout or [])[0]
-        writer.write_padding(file, file.tell())
-        done = 0
-        for tensor in tensors:
-            begin = file.tell()
-            for chunk in tensor.chunks():
-                encoded = _encode(chunk, tensor)
-                encoded.tofile(file)
-                done += encoded.nbytes
-                if progress is not None:
-                    progress(done, total)
-            if file.tell() - begin != tensor.nbytes:
-                raise AssertionError(
-                    f"{tensor.name}: {file.tell() - begin} bytes written, {tensor.nbytes} planned"
-                )
-            writer.write_padding(file, tensor.nbytes)
-    finally:
-        writer.close()
-
-
-def _encode(chunk: F32, tensor: GgufTensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    if tensor.kind == GGML.F16 and np.abs(chunk).max(initial=0) > np.finfo(np.float16).max:
-        raise BuildError(
-            f"tensor {tensor.name} holds {np.abs(chunk).max():g}, which does not fit f16: use bf16 or f32"
-        )
-    return quants.quantize(chunk, tensor.kind)
+def _encoded(tensor: GgufTensor) -> Iterator[Encoded]:
+    for chunk in tensor.chunks():
+        if tensor.kind == GGML.F16 and np.abs(chunk).max(initial=0) > np.finfo(np.float16).max:
+            raise BuildError(
+                f"tensor {tensor.name} holds {np.abs(chunk).max():g}, which does not fit f16: use bf16 or f32"
+            )
+        yield quants.quantize(chunk, tensor.kind)
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ import numpy as np
 from gguf import GGMLQuantizationType as GGML
 
 from build.checkpoint import F32, Weights
-from build.config import LATENT_NORM_EPS, Shape
+from build.config import LATENT_NORM_EPS, Decoder, Shape
 from build.errors import BuildError
+from build.gguf_writing import TensorPlan
 from build.tokenizer import TokenizerFacts
 
 WeightType = Literal["q8_0", "f16", "bf16", "f32"]
@@ -33,18 +34,10 @@ FILE_TYPES = {
 
 
 @dataclass(frozen=True)
-class GgufTensor:
-    """One tensor to write: `chunks` yields its rows in order as f32 [any, shape[-1]]."""
+class GgufTensor(TensorPlan):
+    """`chunks` yields its rows in order as f32 [any, shape[-1]]."""
 
-    name: str
-    shape: tuple[int, ...]
-    kind: GGML
     chunks: Chunks
-
-    @property
-    def nbytes(self) -> int:
-        block, size = gguf.GGML_QUANT_SIZES[self.kind]
-        return math.prod(self.shape) // block * size
 
 
 def refuse_misread(shape: Shape) -> None:
@@ -174,23 +167,12 @@ def describe(
     tokenizer: TokenizerFacts | None,
 ) -> None:
     """Put the metadata of model and tokenizer into `writer`; without a tokenizer the vocabulary is "none"."""
-    writer.add_name(name)
-    writer.add_type("model")
-    writer.add_file_type(file_type)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_block_count(shape.num_hidden_layers)
+    describe_decoder(writer, shape, name, file_type)
     writer.add_leading_dense_block_count(shape.num_hidden_layers)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_expert_feed_forward_length(
-        shape.intermediate_size
-    )  # must be there, although no layer has experts
+    # must be there, although no layer has experts
+    writer.add_expert_feed_forward_length(shape.intermediate_size)
     writer.add_expert_shared_count(0)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_head_count(shape.num_attention_heads)
     writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
     writer.add_q_lora_rank(shape.q_lora_rank or 0)
     writer.add_kv_lora_rank(shape.kv_lora_rank)
     writer.add_key_length(shape.kv_lora_rank + shape.qk_rope_head_dim)
@@ -198,8 +180,25 @@ def describe(
     writer.add_key_length_mla(shape.qk_head_dim)
     writer.add_value_length_mla(shape.v_head_dim)
     writer.add_rope_dimension_count(shape.qk_rope_head_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
     describe_tokenizer(writer, tokenizer)
+
+
+def describe_decoder(
+    writer: gguf.GGUFWriter, shape: Decoder, name: str, file_type: gguf.LlamaFileType
+) -> None:
+    """Put what every architecture has into `writer`."""
+    writer.add_name(name)
+    writer.add_type("model")
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_context_length(shape.max_position_embeddings)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_vocab_size(shape.vocab_size)
+    writer.add_head_count(shape.num_attention_heads)
+    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
+    writer.add_rope_freq_base(shape.rope_theta)
 
 
 def describe_tokenizer(writer: gguf.GGUFWriter, tokenizer: TokenizerFacts | None) -> None:

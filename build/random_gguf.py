@@ -13,21 +13,22 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gguf
 import numpy as np
-import numpy.typing as npt
 from gguf import GGMLQuantizationType as GGML
 from gguf import quants
 
-from build.config import Shape
+from build.config import Decoder, Shape
 from build.errors import BuildError
-from build.mapping import describe, describe_tokenizer, dimensions
+from build.gguf_writing import Encoded, Progress, TensorPlan, write_gguf
+from build.mapping import describe, describe_decoder, describe_tokenizer, dimensions
 from build.random_checkpoint import TINY, YOUTU_2B, write_stand_in_tokenizer
-from build.tokenizer import TokenizerFacts, load_tokenizer_facts
+from build.tokenizer import load_tokenizer_facts
 
 FORMATS = {
     "q8_0": (GGML.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
@@ -36,11 +37,10 @@ FORMATS = {
 }
 POOL_ROWS = 1024
 POOL_COLUMNS = 16384  # at least the widest row of any shape
-PIECE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class PlainShape:
+class PlainShape(Decoder):
     """A decoder with plain attention, as llama.cpp knows it by `architecture`: qwen2, chatglm or baichuan.
 
     Names as in the model's own config.json where it has them; `rope_dim` is the part of a head that is
@@ -48,16 +48,8 @@ class PlainShape:
     """
 
     architecture: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     num_key_value_heads: int
-    max_position_embeddings: int
-    rms_norm_eps: float
     rope_dim: int
-    rope_theta: float
     qkv_bias: bool
     fused: bool
 
@@ -88,15 +80,15 @@ class PlainShape:
 
 # config.json of Qwen/Qwen1.5-1.8B
 QWEN_1_8B = PlainShape(
-    "qwen2", 151936, 2048, 5504, 24, 16, 16, 32768, 1e-6, 128, 1_000_000.0, qkv_bias=True, fused=False
+    151936, 2048, 5504, 24, 16, 32768, 1e-6, 1_000_000.0, "qwen2", 16, 128, qkv_bias=True, fused=False
 )
 # config.json of THUDM/chatglm3-6b: two groups of keys and values, half of each head rotated
 CHATGLM3_6B = PlainShape(
-    "chatglm", 65024, 4096, 13696, 28, 32, 2, 8192, 1e-5, 64, 10_000.0, qkv_bias=True, fused=True
+    65024, 4096, 13696, 28, 32, 8192, 1e-5, 10_000.0, "chatglm", 2, 64, qkv_bias=True, fused=True
 )
 # config.json of baichuan-inc/Baichuan-13B-Chat: ALiBi, which llama.cpp gives to the Baichuan of 40 layers
 BAICHUAN_13B = PlainShape(
-    "baichuan", 64000, 5120, 13696, 40, 40, 40, 4096, 1e-6, 128, 10_000.0, qkv_bias=False, fused=False
+    64000, 5120, 13696, 40, 40, 4096, 1e-6, 10_000.0, "baichuan", 40, 128, qkv_bias=False, fused=False
 )
 SHAPES: dict[str, Shape | PlainShape] = {
     "youtu-2b": YOUTU_2B,
@@ -105,12 +97,12 @@ SHAPES: dict[str, Shape | PlainShape] = {
     "baichuan-13b": BAICHUAN_13B,
     # the same architectures, for tests
     "tiny-youtu": TINY,
-    "tiny-qwen": PlainShape("qwen2", 1024, 64, 128, 3, 4, 4, 2048, 1e-6, 16, 1e6, qkv_bias=True, fused=False),
+    "tiny-qwen": PlainShape(1024, 64, 128, 3, 4, 2048, 1e-6, 1e6, "qwen2", 4, 16, qkv_bias=True, fused=False),
     "tiny-chatglm": PlainShape(
-        "chatglm", 1024, 64, 128, 3, 4, 2, 2048, 1e-5, 8, 1e4, qkv_bias=True, fused=True
+        1024, 64, 128, 3, 4, 2048, 1e-5, 1e4, "chatglm", 2, 8, qkv_bias=True, fused=True
     ),
     "tiny-baichuan": PlainShape(
-        "baichuan", 1024, 64, 128, 40, 4, 4, 2048, 1e-6, 16, 1e4, qkv_bias=False, fused=False
+        1024, 64, 128, 40, 4, 2048, 1e-6, 1e4, "baichuan", 4, 16, qkv_bias=False, fused=False
     ),
 }
 
@@ -128,12 +120,12 @@ def write_random_gguf(
     *,
     weights: str = "q8_0",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write `path`, whole or not at all; the same seed gives the same bytes.
 
     Matrices become `weights`, norms and biases stay f32. BuildError when there is no such format, the disk is
-    too full, or the rows are not whole blocks of 32.
+    too full, another process writes the same file, or the rows are not whole blocks of 32.
     """
     if weights not in FORMATS:
         raise BuildError(f"weights must be one of {', '.join(FORMATS)}, found {weights!r}")
@@ -149,97 +141,38 @@ def write_random_gguf(
     if isinstance(shape, Shape):
         describe(writer, shape, name, file_type, tokenizer)
     else:
-        _describe_plain(writer, shape, name, file_type, tokenizer)
+        describe_decoder(writer, shape, name, file_type)
+        writer.add_head_count_kv(shape.num_key_value_heads)
+        writer.add_rope_dimension_count(shape.rope_dim)
+        describe_tokenizer(writer, tokenizer)
 
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _write(writer, part, tensors, kind, _Pool(kind, shape.hidden_size, seed), progress)
-        part.replace(path)
-    except OSError as error:
-        raise BuildError(f"writing {part} failed: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _describe_plain(
-    writer: gguf.GGUFWriter,
-    shape: PlainShape,
-    name: str,
-    file_type: gguf.LlamaFileType,
-    tokenizer: TokenizerFacts,
-) -> None:
-    writer.add_name(name)
-    writer.add_file_type(file_type)
-    writer.add_type("model")
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_block_count(shape.num_hidden_layers)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    writer.add_rope_dimension_count(shape.rope_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
-    describe_tokenizer(writer, tokenizer)
+    pool = _Pool(kind, shape.hidden_size, seed)
+    plans = [
+        TensorPlan(tensor, dims, GGML.F32 if len(dims) == 1 else kind) for tensor, dims in tensors.items()
+    ]
+    write_gguf(writer, [(plan, partial(pool.values, plan)) for plan in plans], path, progress)
 
 
 class _Pool:
     """Encoded rows of normal values with the deviation that keeps a random model's logits usual ones."""
 
     def __init__(self, kind: GGML, hidden_size: int, seed: int) -> None:
-        block, size = gguf.GGML_QUANT_SIZES[kind]
-        self._block, self._size, self._random = block, size, np.random.default_rng(seed)
+        self._size, self._random = gguf.GGML_QUANT_SIZES[kind][1], np.random.default_rng(seed)
         values = self._random.standard_normal((POOL_ROWS, POOL_COLUMNS), np.float32)
         values *= np.float32(2 / math.sqrt(5 * hidden_size))
         self._bytes = quants.quantize(values, kind).reshape(-1).view(np.uint8)
 
-    def rows(self, dims: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
-        """The bytes of a matrix, a piece at a time, each piece from a place of its own."""
-        left = math.prod(dims) // self._block * self._size
+    def values(self, plan: TensorPlan) -> Iterator[Encoded]:
+        """A matrix a piece at a time, each piece from a place of its own; norms are 1, biases 0."""
+        if len(plan.shape) == 1:
+            yield np.full(plan.shape, 0.0 if plan.name.endswith(".bias") else 1.0, np.float32)
+            return
+        left = plan.nbytes
         while left:
             start = int(self._random.integers(0, len(self._bytes) // 2 // self._size)) * self._size
             piece = self._bytes[start : start + min(left, len(self._bytes) // 2)]
             left -= len(piece)
             yield piece
-
-
-def _write(
-    writer: gguf.GGUFWriter,
-    part: Path,
-    tensors: dict[str, tuple[int, ...]],
-    kind: GGML,
-    pool: _Pool,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    sizes = {}
-    for name, dims in tensors.items():
-        chosen = GGML.F32 if len(dims) == 1 else kind
-        block, size = gguf.GGML_QUANT_SIZES[chosen]
-        sizes[name] = math.prod(dims) // block * size
-        writer.add_tensor_info(name, dims, np.dtype(np.float32), sizes[name], raw_dtype=chosen)
-    total, done = sum(sizes.values()), 0
-    writer.open_output_file(part)
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        file = (writer.fout or [])[0]
-        writer.write_padding(file, file.tell())
-        for name, dims in tensors.items():
-            if len(dims) == 1:
-                np.full(dims, 0.0 if name.endswith(".bias") else 1.0, np.float32).tofile(file)
-            else:
-                for piece in pool.rows(dims):
-                    piece.tofile(file)
-            writer.write_padding(file, sizes[name])
-            done += sizes[name]
-            if progress is not None:
-                progress(done, total)
-    finally:
-        writer.close()
 
 
 def main() -> None:

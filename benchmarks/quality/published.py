@@ -3,9 +3,9 @@
 A task is either one of lm-eval's own that generate (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), or one of
 ours:
 
-    ceval, cmmlu       four choices; lm-eval's own variants compare log-probabilities, which a chat route does
-    not give humaneval, mbpp    lm-eval's own variants run the code without a sandbox; these use ours (pass@1,
-    greedy)
+    ceval, cmmlu       four choices; lm-eval's own variants compare log-probabilities, which a chat route
+                       does not give
+    humaneval, mbpp    lm-eval's own variants run the code without a sandbox; these use ours (pass@1, greedy)
 
 Ours are fetched by name from the hub, or read from a .jsonl file with the same columns (--data
 humaneval=FILE), then without any network. Everything is asked through POST /v1/chat/completions with the

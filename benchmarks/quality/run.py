@@ -1,9 +1,9 @@
 """`make quality`: Chinese, code and mathematics through POST /v1/chat/completions, scored here.
 
-The project's own items (`items/`, 30 each), or others in the same form (--items chinese=FILE.jsonl), or
-published data sets by EleutherAI's lm-eval (--published, see `published.py`). Each run leaves a folder with
-every question, answer and verdict (answers.jsonl), from which `--again FOLDER` scores anew without asking,
-and ends with one line of JSON on standard output. Ctrl-C keeps what was answered.
+The project's own items (`items/`, 30 each), or others in the same form (--items chinese=FILE.jsonl);
+published data sets are another program's, `published.py`. Each run leaves a folder with every question and
+answer (answers.jsonl), from which `--again FOLDER` scores anew without asking, and ends with one line of JSON
+on standard output. Ctrl-C keeps what was answered.
 
 Exit status: 0; 1 when it could not run; 3 when questions stayed without an answer; 130 after Ctrl-C.
 """
@@ -25,9 +25,12 @@ import requests
 
 from benchmarks import machine, runs
 from benchmarks.drawing import machine_line, table
+from benchmarks.measuring import say
 from benchmarks.quality.sandbox import SandboxError
 from benchmarks.quality.scoring import SCORES, wilson
 from benchmarks.served import CannotStart, Served
+from build.engine import make_engine
+from build.engine_info import CHAT_TEMPLATE
 
 ITEMS = Path(__file__).with_name("items")
 ANSWERS, RUN, RESULT, PAGE = "answers.jsonl", "quality-run.json", "quality.json", "quality.md"
@@ -106,18 +109,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def _run(options: argparse.Namespace, stack: ExitStack) -> int:
     sets = {kind: read_items(kind, path)[: options.limit] for kind, path in options.items.items()}
     url, template = options.url, "unknown"
     if options.model is not None:
         say(f"starting a server with {options.model}")
         url = stack.enter_context(Served(options.model, options.data_dir)).url
-        template = _template_hash(options.data_dir)
+        template = _template_hash(options.model, options.data_dir)
     ask = Asker(
         url, options.api_key, thinking=options.thinking, max_tokens=options.max_tokens, seed=options.seed
     )
@@ -246,10 +244,10 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _template_hash(data_dir: Path) -> str:
-    """Of the chat template that the server which was just started uses."""
-    templates = sorted(data_dir.glob("engines/*/chat_template.jinja"), key=lambda path: path.stat().st_mtime)
-    return _sha256(templates[-1]) if templates else "none"
+def _template_hash(model: str, data_dir: Path) -> str:
+    """Of the chat template of a model whose server is up, and whose engine is made therefore."""
+    engine = make_engine(model, data_dir)
+    return _sha256(engine.path / CHAT_TEMPLATE) if engine.chat_template else "none"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

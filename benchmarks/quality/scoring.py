@@ -1,9 +1,9 @@
 """What counts as right. One function for each kind of item; each knows the text of an answer and its item
 only.
 
-* chinese: the letter after 答案 or "answer", else the first letter A to D that stands alone; * maths: the
-number after 答案, "answer", #### or in \\boxed{}, else the last number, equal in value; * code: the
-first ```python block (else the whole text) passes the item's tests in the sandbox.
+* chinese: the last letter after 答案, "answer" or 选, else the letter A to D that the answer begins with;
+* maths: the last number after 答案, "answer", #### or in \\boxed{}, else the last number, equal in value;
+* code: the first ```python block (else the whole text) passes the item's tests in the sandbox.
 
 The mark out of ten is ten times the share of right answers to the Chinese items: our definition, because the
 article that has such a mark gives none. Intervals are Wilson's, 95 %.

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import comparison, runs
-from benchmarks.comparison import Contender, NotMeasured
+from benchmarks.comparison import Contender
+from benchmarks.measuring import NotMeasured
 from benchmarks.samples import Sample
 from tests.benchmarks.conftest import ENVIRONMENT
 from tests.e2e.running import ROOT

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import limits, peers
-from benchmarks.comparison import NotMeasured
+from benchmarks.measuring import NotMeasured
 from benchmarks.peers import BatchPeer
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 from tests.benchmarks.conftest import ENVIRONMENT

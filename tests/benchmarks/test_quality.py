@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from benchmarks.quality import run, scoring
 from benchmarks.quality.scoring import SCORES
+from build.engine import make_engine
 from tests.benchmarks.conftest import ENVIRONMENT
 from tests.e2e.running import ROOT, RunningServer
 
@@ -207,6 +209,15 @@ def test_the_demonstration_says_that_it_cannot(
     assert result["model"] == "youtu-demo"
     for each in result["sets"].values():
         assert (each["answered"], each["right"], each["cut_off"]) == (4, 0, 0)
+
+
+def test_the_template_is_the_model_s_own_whatever_was_built_after_it(tmp_path: Path) -> None:
+    engine = make_engine("demo", tmp_path)
+    later = tmp_path / "engines" / "later"
+    later.mkdir()
+    (later / "chat_template.jinja").write_text("of another model")
+    wanted = hashlib.sha256((engine.path / "chat_template.jinja").read_bytes()).hexdigest()
+    assert run._template_hash("demo", tmp_path) == wanted
 
 
 def test_a_server_that_refuses_leaves_holes_and_says_so(

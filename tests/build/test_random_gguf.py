@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import gguf
@@ -70,3 +71,10 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises((BuildError, OSError)):
         write_random_gguf(tmp_path / "file" / "a.gguf", SHAPES["tiny-qwen"], "tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_seen_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 50_000_000))
+    with pytest.raises(BuildError, match=r"has 0.05 GB free, a.gguf needs 0.07 GB"):
+        write_random_gguf(tmp_path / "a.gguf", SHAPES["tiny-qwen"], "tiny")
+    assert list(tmp_path.iterdir()) == []
