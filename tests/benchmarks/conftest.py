@@ -22,6 +22,18 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
 TIMEOUT = 60
 
 
+def ran(module: str, *arguments: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE ARGUMENTS` to its end, from the root of the repository."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     running = RunningServer(tmp_path_factory.mktemp("benchmarked"))
@@ -37,14 +49,7 @@ def load(tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """Run `python -m benchmarks.load` into tmp_path/run: exit status, the JSON line, what stderr said."""
 
     def run(*arguments: str) -> tuple[int, dict[str, Any], str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.load", *arguments, "--out", str(tmp_path / "run")],
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        done = ran("benchmarks.load", *arguments, "--out", str(tmp_path / "run"))
         lines = done.stdout.splitlines()
         return done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,7 @@ from benchmarks import comparison, runs
 from benchmarks.comparison import Contender
 from benchmarks.measuring import NotMeasured
 from benchmarks.samples import Sample
-from tests.benchmarks.conftest import ENVIRONMENT
-from tests.e2e.running import ROOT
+from tests.benchmarks.conftest import ran
 
 FACTS = {"kind": "test", "title": "A test", "command": "none"}
 
@@ -87,11 +84,11 @@ def test_ctrl_c_keeps_the_rounds_before_it(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.load
 def test_the_layers_of_the_demonstration(tmp_path: Path) -> None:
     """All five, real: the same load reaches the engine through each of them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.layers", "--users", "4", "--requests", "8", "--requests-each", "1",
-         "--rounds", "1", "--output-tokens", "12", "--data-dir", str(tmp_path / "server"),
-         "--out", str(tmp_path / "layers")],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=170,
+    done = ran(
+        "benchmarks.layers", "--users", "4", "--requests", "8", "--requests-each", "1",
+        "--rounds", "1", "--output-tokens", "12", "--data-dir", str(tmp_path / "server"),
+        "--out", str(tmp_path / "layers"),
+        timeout=170,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from benchmarks import drawing, samples
-from tests.benchmarks.conftest import ENVIRONMENT
+from tests.benchmarks.conftest import ENVIRONMENT, ran
 from tests.benchmarks.fake_frontend import PIECES, STALL, fake_frontend
 from tests.e2e.running import ROOT, RunningServer
 
@@ -203,12 +203,11 @@ def test_locust_finds_one_user_for_each_door() -> None:
 
 def test_locust_s_own_command_line_and_report(server: RunningServer, tmp_path: Path) -> None:
     """Two doors at once, under the unchanged `locust`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "ChatUser", "TritonUser",
-         "--headless", "-u", "4", "-r", "4", "-t", "3s", "--stop-timeout", "10", "--host", server.http_url,
-         "--grpc", server.grpc_url, "--html", str(tmp_path / "report.html"),
-         "--samples", str(tmp_path / "samples.jsonl")],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+    done = ran(
+        "locust", "-f", "benchmarks/locustfile.py", "ChatUser", "TritonUser",
+        "--headless", "-u", "4", "-r", "4", "-t", "3s", "--stop-timeout", "10", "--host", server.http_url,
+        "--grpc", server.grpc_url, "--html", str(tmp_path / "report.html"),
+        "--samples", str(tmp_path / "samples.jsonl"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     read = samples.read(tmp_path / "samples.jsonl")

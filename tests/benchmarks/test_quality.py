@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +15,8 @@ import pytest
 from benchmarks.quality import run, scoring
 from benchmarks.quality.scoring import SCORES
 from build.engine import make_engine
-from tests.benchmarks.conftest import ENVIRONMENT
-from tests.e2e.running import ROOT, RunningServer
+from tests.benchmarks.conftest import ran
+from tests.e2e.running import RunningServer
 
 
 @pytest.mark.parametrize(
@@ -244,9 +242,6 @@ def test_a_server_that_refuses_leaves_holes_and_says_so(
 
 
 def test_an_unknown_set_is_refused_by_name() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.quality.run", "--sets", "poetry"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = ran("benchmarks.quality.run", "--sets", "poetry")
     assert done.returncode == 2
     assert "there is no set 'poetry'" in done.stderr

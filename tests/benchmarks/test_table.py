@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ import pytest
 from benchmarks import table, table_drawing
 from benchmarks.table import Row
 from build.random_gguf import SHAPES, parameters
-from tests.benchmarks.conftest import ENVIRONMENT
-from tests.e2e.running import ROOT, RunningServer
+from tests.benchmarks.conftest import ran
+from tests.e2e.running import RunningServer
 
 
 def test_the_rows_are_the_article_s() -> None:
@@ -39,12 +37,12 @@ def test_one_model_after_the_other(tmp_path: Path) -> None:
     kept_from_before.mkdir(parents=True)
     with (kept_from_before / "model.gguf").open("wb") as file:
         file.truncate(1 << 30)  # of another model, and no part of this one's size
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.table", "--shape-prefix", "tiny-", "--out", str(out),
-         "--models", "ChatGLM3-6B-Int4,Baichuan-13B-Int8", "--data-dir", str(tmp_path / "server"),
-         "--slots", "2",
-         "--load", "--users 1,2 --requests 3 --requests-each 2 --input-tokens 32 --output-tokens 8"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=170,
+    done = ran(
+        "benchmarks.table", "--shape-prefix", "tiny-", "--out", str(out),
+        "--models", "ChatGLM3-6B-Int4,Baichuan-13B-Int8", "--data-dir", str(tmp_path / "server"),
+        "--slots", "2",
+        "--load", "--users 1,2 --requests 3 --requests-each 2 --input-tokens 32 --output-tokens 8",
+        timeout=170,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -106,10 +104,9 @@ def test_only_ratios_that_differ_by_more_than_a_quarter_are_named() -> None:
 
 def test_what_was_not_measured_says_why(tmp_path: Path) -> None:
     """On a machine without the disk for it, and for weights that nobody here can convert."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.table", "--weights", "published", "--models", "Baichuan-13B-Int8",
-         "--out", str(tmp_path / "table"), "--data-dir", str(tmp_path / "server")],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+    done = ran(
+        "benchmarks.table", "--weights", "published", "--models", "Baichuan-13B-Int8",
+        "--out", str(tmp_path / "table"), "--data-dir", str(tmp_path / "server"),
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     (found,) = json.loads(done.stdout.splitlines()[-1])["rows"]
@@ -120,12 +117,11 @@ def test_what_was_not_measured_says_why(tmp_path: Path) -> None:
 @pytest.mark.load
 def test_a_deployment_that_runs_is_measured_as_it_is(server: RunningServer, tmp_path: Path) -> None:
     """The way to a table of GPU deployments: their memory is NVML's, which this machine may not have."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.table", "--models", "Youtu-LLM-2B",
-         "--out", str(tmp_path / "table"), "--running", f"Youtu-LLM-2B={server.http_url},{server.grpc_url}",
-         "--load", "--users 1 --requests 3 --requests-each 1 --output-tokens 8",
-         "--weights", "published", "--quality=--limit 2"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+    done = ran(
+        "benchmarks.table", "--models", "Youtu-LLM-2B",
+        "--out", str(tmp_path / "table"), "--running", f"Youtu-LLM-2B={server.http_url},{server.grpc_url}",
+        "--load", "--users 1 --requests 3 --requests-each 1 --output-tokens 8",
+        "--weights", "published", "--quality=--limit 2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout.splitlines()[-1])["rows"]
@@ -144,10 +140,7 @@ def test_memory_is_the_gpu_s_where_there_is_one() -> None:
 
 
 def test_an_unknown_model_is_refused_by_name() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.table", "--models", "GPT"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = ran("benchmarks.table", "--models", "GPT")
     assert done.returncode == 2
     assert "there is no model GPT" in done.stderr
 
