@@ -393,6 +393,8 @@ SERVED = [
     ),
     (server.reuse, {"calls": [([1], 0), ([1], 0)]}, "0 blocks were reused", "use_paged_context_fmha"),
     (server.leaving, {"active": [None]}, "have no nv_trt_llm_request_metrics", "metrics port"),
+    (server.leaving, {"active": [0]}, "no request is active by Triton's metrics", "metrics port"),
+    (server.leaving, {"active": [0, 0] + [1] * 60 + [0]}, "the slot is free", "cancellation_check"),
     (server.leaving, {"active": [1] * 60 + [0]}, "the slot is free", "cancellation_check_period_ms"),
     (
         server.too_long,
