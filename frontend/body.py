@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 """`curl -d '{…}'` says it sends a form; what parses as a JSON object is taken for one."""
 
-_TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>")
+_TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>", "<ids>")
 """What pydantic puts into its paths and callers never wrote: names of union branches in the schemas."""
 
 

@@ -57,7 +57,7 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
         facts = _facts(slots=engine.max_batch_size, tokens_per_block=engine.tokens_per_block)
     else:
         own = _of_llama_cpp(settings, engine)
-        facts = _facts(slots=settings.slots, guided_decoding=True, top_log_probs=20)
+        facts = _facts(slots=settings.slots, guided_decoding=True, top_log_probs=20, prompt_log_probs=True)
     return {
         settings.engine: own,
         "youtu_llm": facts
@@ -80,7 +80,12 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
 
 
 def _facts(
-    *, slots: int, tokens_per_block: int = 1, guided_decoding: bool = False, top_log_probs: int = 0
+    *,
+    slots: int,
+    tokens_per_block: int = 1,
+    guided_decoding: bool = False,
+    top_log_probs: int = 0,
+    prompt_log_probs: bool = False,
 ) -> dict[str, str]:
     """What youtu_llm must know of the engine behind it."""
     return {
@@ -88,6 +93,7 @@ def _facts(
         "tokens_per_block": str(tokens_per_block),
         "guided_decoding": str(guided_decoding).lower(),
         "top_log_probs": str(top_log_probs),
+        "prompt_log_probs": str(prompt_log_probs).lower(),
     }
 
 

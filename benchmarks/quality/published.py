@@ -1,16 +1,17 @@
 """Published data sets through the served API, by EleutherAI's lm-eval (`make quality-lm-eval`).
 
-A task is either one of lm-eval's own that generate (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), or one of
-ours:
+A task is either one of lm-eval's own (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), or one of ours:
 
-    ceval, cmmlu       four choices; lm-eval's own variants compare log-probabilities, which a chat route
-                       does not give
+    ceval, cmmlu       four choices
     humaneval, mbpp    lm-eval's own variants run the code without a sandbox; these use ours (pass@1, greedy)
 
 Ours are fetched by name from the hub, or read from a .jsonl file with the same columns (--data
 humaneval=FILE), then without any network. Everything is asked through POST /v1/chat/completions with the
-model's own chat template. Knows lm-eval and `scoring`; it runs in an environment of its own
-(requirements/quality.lock).
+model's own chat template, so a task must be one that generates. With --log-probs TOKENIZER it must be one
+of choices instead (ceval, cmmlu; lm-eval's ceval-valid, …): the likeliest is taken, by log-probabilities over
+POST /v1/completions, of raw text. The two kinds of figures cannot be compared with each other.
+
+Knows lm-eval and `scoring`; it runs in an environment of its own (requirements/quality.lock).
 """
 
 from __future__ import annotations
@@ -29,24 +30,48 @@ from typing import Any
 from benchmarks.quality import scoring
 
 MAX_TOKENS = 1024
-CHOICES = "{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n请只回答一个选项的字母，格式为“答案：X”。"
+LETTERS = ["A", "B", "C", "D"]
+CHOICES = "{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n"
+ASK_FOR_LETTER = "请只回答一个选项的字母，格式为“答案：X”。"
+BEFORE_LETTER = "答案："
 ONE_BLOCK = "Put the whole code into one ```python block."
 Doc = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where a data set is, what is asked about one of its rows, and whether an answer is right."""
+    """Where a data set is, what is asked about one of its rows, and whether an answer is right.
+
+    `names`: the data set's parts, by their names on the hub; none: it is one.
+    """
 
     path: str
     split: str
     ask: Callable[[Doc], str]
     right: Callable[[str, Doc], bool]
-    names: tuple[str, ...] = ()  # the data set's parts, by their names on the hub
+    names: tuple[str, ...]
 
 
-def _choice(answer: str, letter: str) -> bool:
-    return scoring.chinese(answer, {"answer": letter})[0]
+@dataclass(frozen=True)
+class Choices(Published):
+    """`text`: the question with its choices; `letter`: the column that says which is right."""
+
+    text: Callable[[Doc], str]
+    letter: str
+
+
+def _choices(
+    path: str, split: str, text: Callable[[Doc], str], letter: str, names: tuple[str, ...]
+) -> Choices:
+    return Choices(
+        path,
+        split,
+        ask=lambda doc: text(doc) + ASK_FOR_LETTER,
+        right=lambda answer, doc: scoring.chinese(answer, {"answer": doc[letter]})[0],
+        text=text,
+        letter=letter,
+        names=names,
+    )
 
 
 def _humaneval(answer: str, doc: Doc) -> bool:
@@ -63,20 +88,20 @@ def _mbpp(answer: str, doc: Doc) -> bool:
     return scoring.passes(scoring.code_of(answer), tests).passed
 
 
-SETS = {
-    "ceval": Published(
+SETS: dict[str, Published] = {
+    "ceval": _choices(
         "ceval/ceval-exam",
         "val",
         lambda doc: CHOICES.format(**doc),
-        lambda answer, doc: _choice(answer, doc["answer"]),
+        "answer",
         ("chinese_language_and_literature", "high_school_chinese", "high_school_history", "logic", "law",
          "high_school_geography", "college_programming", "high_school_mathematics", "basic_medicine"),
     ),
-    "cmmlu": Published(
+    "cmmlu": _choices(
         "haonan-li/cmmlu",
         "test",
-        lambda doc: CHOICES.format(question=doc["Question"], **{letter: doc[letter] for letter in "ABCD"}),
-        lambda answer, doc: _choice(answer, doc["Answer"]),
+        lambda doc: CHOICES.format(question=doc["Question"], **{letter: doc[letter] for letter in LETTERS}),
+        "Answer",
         ("chinese_literature", "modern_chinese", "elementary_chinese", "chinese_food_culture", "global_facts",
          "logical", "computer_science", "college_mathematics", "anatomy", "marketing"),
     ),
@@ -85,23 +110,34 @@ SETS = {
         "test",
         lambda doc: f"Complete this function.\n```python\n{doc['prompt']}\n```\n{ONE_BLOCK}",
         _humaneval,
+        (),
     ),
     "mbpp": Published(
         "google-research-datasets/mbpp",
         "test",
         lambda doc: "\n".join([doc["text"], "Your code should pass:", *doc["test_list"], ONE_BLOCK]),
         _mbpp,
+        (),
     ),
 }  # fmt: skip
 
 
-def tasks(name: str, file: Path | None, max_tokens: int) -> list[Any]:
-    """What lm-eval is to run for a name: its own task by that name, or ours as configurations."""
+def tasks(name: str, file: Path | None, max_tokens: int, *, log_probs: bool = False) -> list[Any]:
+    """What lm-eval is to run for a name: its own task by that name, or ours as configurations.
+
+    Raises ValueError for what does not go together.
+    """
     if name not in SETS:
         if file is not None:
             raise ValueError(f"--data goes with {', '.join(SETS)}, not with {name}")
         return [name]
     known = SETS[name]
+    if not log_probs:
+        how = _generated(known, max_tokens)
+    elif isinstance(known, Choices):
+        how = _compared(known)
+    else:
+        raise ValueError(f"--log-probs is for choices, which {name} has not")
     parts: tuple[str | None, ...] = (None,) if file is not None else known.names or (None,)
     found: list[Any] = []
     for part in parts:
@@ -113,16 +149,47 @@ def tasks(name: str, file: Path | None, max_tokens: int) -> list[Any]:
             {
                 "task": f"youtu_{name}" + (f"_{part}" if part else ""),
                 **where,
-                "output_type": "generate_until",
-                "doc_to_text": known.ask,
-                "doc_to_target": "",
-                "process_results": lambda doc, answers: {"right": float(known.right(answers[0], doc))},
-                "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": max_tokens},
-                "metric_list": [{"metric": "right", "aggregation": "mean", "higher_is_better": True}],
+                **how,
                 "metadata": {"version": 1.0},
             }
         )
     return found
+
+
+def _generated(known: Published, max_tokens: int) -> dict[str, Any]:
+    return {
+        "output_type": "generate_until",
+        "doc_to_text": known.ask,
+        "doc_to_target": "",
+        "process_results": lambda doc, answers: {"right": float(known.right(answers[0], doc))},
+        "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": max_tokens},
+        "metric_list": [{"metric": "right", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _compared(known: Choices) -> dict[str, Any]:
+    return {
+        "output_type": "multiple_choice",
+        "doc_to_text": lambda doc: known.text(doc) + BEFORE_LETTER,
+        "doc_to_choice": LETTERS,
+        "doc_to_target": lambda doc: LETTERS.index(doc[known.letter]),
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _model(options: argparse.Namespace, model: str) -> dict[str, Any]:
+    """What lm-eval asks, and how."""
+    how = {"model": model, "num_concurrent": options.concurrency, "max_retries": 3}
+    if options.log_probs:
+        route, tokenizer = "completions", {"tokenizer": options.log_probs, "tokenizer_backend": "huggingface"}
+        return {"model": "local-completions", "model_args": how | tokenizer | _at(options.url, route)}
+    args = how | {"tokenized_requests": False} | _at(options.url, "chat/completions")
+    return {"model": "local-chat-completions", "model_args": args, "apply_chat_template": True}
+
+
+def _at(url: str, route: str) -> dict[str, str]:
+    return {"base_url": f"{url}/v1/{route}"}
 
 
 def main() -> int:
@@ -134,7 +201,7 @@ def main() -> int:
         wanted = [
             task
             for name in options.tasks.split(",")
-            for task in tasks(name, data.get(name), options.max_tokens)
+            for task in tasks(name, data.get(name), options.max_tokens, log_probs=bool(options.log_probs))
         ]
         model = options.name or _served_model(options.url)
     except (ValueError, OSError) as error:
@@ -145,16 +212,8 @@ def main() -> int:
     if options.api_key:
         os.environ["OPENAI_API_KEY"] = options.api_key
     result: Any = lm_eval.simple_evaluate(
-        model="local-chat-completions",
-        model_args={
-            "base_url": f"{options.url}/v1/chat/completions",
-            "model": model,
-            "num_concurrent": options.concurrency,
-            "tokenized_requests": False,
-            "max_retries": 3,
-        },
+        **_model(options, model),
         tasks=wanted,
-        apply_chat_template=True,
         limit=options.limit,
         random_seed=options.seed,
         bootstrap_iters=0,
@@ -165,15 +224,17 @@ def main() -> int:
         count = result["n-samples"][task]["effective"]
         shares = {key: value for key, value in values.items() if isinstance(value, float)}
         figures[task] = {"n": count, **shares}
-        if "right,none" in shares:
-            figures[task]["low"], figures[task]["high"] = scoring.wilson(
-                round(shares["right,none"] * count), count
-            )
+        for share in ("right,none", "acc,none"):
+            if share in shares:
+                figures[task]["low"], figures[task]["high"] = scoring.wilson(
+                    round(shares[share] * count), count
+                )
     line = {
         "kind": "published",
         "command": shlex.join(["python", "-m", "benchmarks.quality.published", *sys.argv[1:]]),
         "model": model,
         "seed": options.seed,
+        "log_probs": bool(options.log_probs),
         "max_tokens": options.max_tokens,
         "lm_eval": lm_eval.__version__,
         "results": figures,
@@ -204,6 +265,11 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--tasks", default="ceval,gsm8k_cot_zeroshot,mgsm_native_cot_zh,humaneval")
     add("--data", action="append", default=[], metavar="NAME=FILE", help="a .jsonl file instead of the hub")
+    add(
+        "--log-probs",
+        metavar="TOKENIZER",
+        help="compare choices by log-probabilities; the model's folder or hub name",
+    )
     add("--offline", action="store_true", help="never ask the hub")
     add("--url", default="http://127.0.0.1:8080")
     add("--api-key", default="")

@@ -17,7 +17,7 @@ from .answers import Answer, ModelInfo, Piece
 from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
 from .servers import Rota, Server, addresses
 from .transcript import Transcript, model_info
-from .wire import Prompt, Sampling
+from .wire import Prompt, RawPrompt, Sampling
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -46,15 +46,15 @@ class AsyncClient:
         """The answer to a question (str) or to a conversation (list of {"role", "content"}), whole."""
         return await self._whole(messages, raw=False, options=options)
 
-    async def complete(self, text: str, **options: Unpack[Sampling]) -> Answer:
-        """The continuation of a raw prompt, without a chat template, whole."""
+    async def complete(self, text: RawPrompt, **options: Unpack[Sampling]) -> Answer:
+        """The continuation of a raw prompt (text or token ids), without a chat template, whole."""
         return await self._whole(text, raw=True, options=options)
 
     def stream(self, messages: Prompt, **options: Unpack[Sampling]) -> AsyncStream:
         """Like `chat`, piece by piece as it is made. The request is sent at once; needs a running loop."""
         return self._open(messages, raw=False, stream=True, options=options)
 
-    def stream_complete(self, text: str, **options: Unpack[Sampling]) -> AsyncStream:
+    def stream_complete(self, text: RawPrompt, **options: Unpack[Sampling]) -> AsyncStream:
         """Like `complete`, piece by piece as it is made. The request is sent at once."""
         return self._open(text, raw=True, stream=True, options=options)
 
@@ -90,13 +90,13 @@ class AsyncClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _whole(self, prompt: Prompt, *, raw: bool, options: Sampling) -> Answer:
+    async def _whole(self, prompt: Prompt | RawPrompt, *, raw: bool, options: Sampling) -> Answer:
         async with self._open(prompt, raw=raw, stream=False, options=options) as stream:
             async for _ in stream:
                 pass
             return stream.answer
 
-    def _open(self, prompt: Prompt, *, raw: bool, stream: bool, options: Sampling) -> AsyncStream:
+    def _open(self, prompt: Prompt | RawPrompt, *, raw: bool, stream: bool, options: Sampling) -> AsyncStream:
         request = wire.infer_request(self.model, prompt, raw=raw, stream=stream, options=options)
         timeout = wire.seconds(options.get("timeout"), self.timeout)
         return AsyncStream(self._rota.order(), request, timeout, options.get("metadata"))

@@ -80,6 +80,9 @@ class Answer:
     request_id: str
     log_probs: tuple[float, ...] | None = None
     tokens: tuple[Token, ...] | None = None
+    prompt_tokens: tuple[Token, ...] | None = None
+    """With `return_prompt_log_probs`: all of the prompt's, special ones by their names. What the first one's
+    place foretold is unknown: its log_prob is nan."""
     starts_in_thinking: bool = False
 
 
@@ -88,7 +91,7 @@ class ModelInfo:
     """What a server says about its model. `context` in tokens; `slots` answers run at once, `queue` wait.
 
     `guided_decoding`: it can hold its output to a schema; `top_log_probs`: the most that may be asked for;
-    `tools`: its chat template has a place for tools.
+    `prompt_log_probs`: it tells of the prompt's tokens too; `tools`: its chat template has a place for tools.
     """
 
     id: str
@@ -101,4 +104,5 @@ class ModelInfo:
     """The deployment's sampling: temperature, top_p, repetition_penalty."""
     guided_decoding: bool = False
     top_log_probs: int = 0
+    prompt_log_probs: bool = False
     tools: bool = False

@@ -16,7 +16,7 @@ from .errors import ELSEWHERE, DeadlineExceeded, YoutuError, from_rpc
 from .servers import Rota, Server, addresses
 from .stream import Stream
 from .transcript import model_info
-from .wire import Prompt, Sampling
+from .wire import Prompt, RawPrompt, Sampling
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -50,15 +50,15 @@ class Client:
         """The answer to a question (str) or to a conversation (list of {"role", "content"}), whole."""
         return self._whole(messages, raw=False, options=options)
 
-    def complete(self, text: str, **options: Unpack[Sampling]) -> Answer:
-        """The continuation of a raw prompt, without a chat template, whole."""
+    def complete(self, text: RawPrompt, **options: Unpack[Sampling]) -> Answer:
+        """The continuation of a raw prompt (text or token ids), without a chat template, whole."""
         return self._whole(text, raw=True, options=options)
 
     def stream(self, messages: Prompt, **options: Unpack[Sampling]) -> Stream:
         """Like `chat`, piece by piece as it is made. The request is sent at once."""
         return self._open(messages, raw=False, stream=True, options=options)
 
-    def stream_complete(self, text: str, **options: Unpack[Sampling]) -> Stream:
+    def stream_complete(self, text: RawPrompt, **options: Unpack[Sampling]) -> Stream:
         """Like `complete`, piece by piece as it is made. The request is sent at once."""
         return self._open(text, raw=True, stream=True, options=options)
 
@@ -101,13 +101,13 @@ class Client:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _whole(self, prompt: Prompt, *, raw: bool, options: Sampling) -> Answer:
+    def _whole(self, prompt: Prompt | RawPrompt, *, raw: bool, options: Sampling) -> Answer:
         with self._open(prompt, raw=raw, stream=False, options=options) as stream:
             for _ in stream:
                 pass
             return stream.answer
 
-    def _open(self, prompt: Prompt, *, raw: bool, stream: bool, options: Sampling) -> Stream:
+    def _open(self, prompt: Prompt | RawPrompt, *, raw: bool, stream: bool, options: Sampling) -> Stream:
         request = wire.infer_request(self.model, prompt, raw=raw, stream=stream, options=options)
         timeout = wire.seconds(options.get("timeout"), self.timeout)
         return Stream(self._rota.order(), request, timeout, options.get("metadata"))

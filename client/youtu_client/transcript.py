@@ -5,6 +5,7 @@ It knows the outputs of `youtu_llm` and nothing of channels, retries or threads.
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -23,6 +24,7 @@ class Transcript:
         self.starts_in_thinking = False
         self._log_probs: list[float] | None = None
         self._tokens: list[Token] | None = None
+        self._prompt_tokens: tuple[Token, ...] | None = None
         self._end: dict[str, Any] = {}
 
     def feed(self, response: Any) -> Piece | None:
@@ -35,8 +37,18 @@ class Transcript:
         values = _outputs(infer)
         text: str = values.pop("text_output", "")
         self.starts_in_thinking = values.pop("starts_in_thinking", False) or self.starts_in_thinking
-        tokens = _tokens(values)
-        log_probs: tuple[float, ...] | None = values.pop("output_log_probs", None)
+        log_probs: tuple[float, ...] | None = values.get("output_log_probs")
+        tokens = _tokens(values, "output_tokens", "output_log_probs", "top_tokens", "top_output_log_probs")
+        if "prompt_log_probs" in values:
+            values["prompt_log_probs"] = (math.nan, *values["prompt_log_probs"])
+            self._prompt_tokens = _tokens(
+                values,
+                "prompt_tokens",
+                "prompt_log_probs",
+                "top_prompt_tokens",
+                "top_prompt_log_probs",
+                first=1,
+            )
         self._end.update(values)
         if "triton_final_response" in infer.parameters:
             self.finished = self.finished or infer.parameters["triton_final_response"].bool_param
@@ -66,33 +78,35 @@ class Transcript:
             request_id=self.request_id,
             log_probs=None if self._log_probs is None else tuple(self._log_probs),
             tokens=None if self._tokens is None else tuple(self._tokens),
+            prompt_tokens=self._prompt_tokens,
             starts_in_thinking=self.starts_in_thinking,
         )
 
 
-def _tokens(values: dict[str, Any]) -> tuple[Token, ...] | None:
-    """Takes the outputs about single tokens out of `values`, but for the log-probabilities."""
-    data: tuple[bytes, ...] | None = values.pop("output_tokens", None)
-    names: tuple[bytes, ...] = values.pop("top_tokens", ())
-    chances: tuple[float, ...] = values.pop("top_output_log_probs", ())
-    log_probs: tuple[float, ...] = values.get("output_log_probs", ())
+def _tokens(
+    values: dict[str, Any], tokens: str, log_probs: str, top: str, top_log_probs: str, *, first: int = 0
+) -> tuple[Token, ...] | None:
+    """Takes the outputs of these names out of `values`; the likeliest begin with the token `first`."""
+    data: tuple[bytes, ...] | None = values.pop(tokens, None)
+    found: tuple[float, ...] = values.pop(log_probs, ())
+    names: tuple[bytes, ...] = values.pop(top, ())
+    chances: tuple[float, ...] = values.pop(top_log_probs, ())
     if data is None:
         return None
-    each = len(names) // len(data) if data else 0
-    if len(log_probs) != len(data) or len(names) != len(chances) or len(names) != each * len(data):
-        counts = (
-            f"{len(data)} tokens, {len(log_probs)} values, {len(names)} and {len(chances)} for the likeliest"
-        )
+    places = len(data) - first
+    each = len(names) // places if places > 0 else 0
+    if len(found) != len(data) or len(names) != len(chances) or len(names) != each * places:
+        counts = f"{len(data)} tokens, {len(found)} values, {len(names)} and {len(chances)} for the likeliest"
         raise ServerError(f"the outputs about single tokens do not fit one another: {counts}")
-    top = tuple(zip(names, chances, strict=True))
+    likeliest = tuple(zip(names, chances, strict=True))
     return tuple(
-        Token(token, log_prob, top[at * each : (at + 1) * each])
-        for at, (token, log_prob) in enumerate(zip(data, log_probs, strict=True))
+        Token(token, log_prob, likeliest[at * each : (at + 1) * each] if at >= 0 else ())
+        for at, (token, log_prob) in enumerate(zip(data, found, strict=True), start=-first)
     )
 
 
 _FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "BOOL": "?"}
-_LISTS = ("output_tokens", "top_tokens")
+_LISTS = ("output_tokens", "top_tokens", "prompt_tokens", "top_prompt_tokens")
 
 
 def _outputs(response: Any) -> dict[str, Any]:
@@ -136,6 +150,7 @@ def model_info(response: Any) -> ModelInfo:
             guided_decoding=values.get("guided_decoding") == "true",
             tools=values.get("tools") == "true",
             top_log_probs=int(values.get("top_log_probs", "0")),
+            prompt_log_probs=values.get("prompt_log_probs") == "true",
             defaults={key: float(values[key]) for key in ("temperature", "top_p", "repetition_penalty")},
         )
     except (KeyError, ValueError) as error:

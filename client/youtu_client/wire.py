@@ -20,6 +20,7 @@ from .errors import InvalidRequest
 
 Message: TypeAlias = "Mapping[str, Any]"
 Prompt: TypeAlias = "str | Sequence[Message]"
+RawPrompt: TypeAlias = "str | Sequence[int]"
 
 
 class Sampling(TypedDict, total=False):
@@ -38,6 +39,7 @@ class Sampling(TypedDict, total=False):
     chat_template_kwargs: Mapping[str, Any] | None
     logit_bias: Mapping[int, float] | None
     return_log_probs: bool | None
+    return_prompt_log_probs: bool | None
     top_log_probs: int | None
     guided_decoding_guide_type: str | None
     guided_decoding_guide: str | None
@@ -63,6 +65,7 @@ _NUMBERS = {
     "frequency_penalty": "FP32",
     "seed": "UINT64",
     "return_log_probs": "BOOL",
+    "return_prompt_log_probs": "BOOL",
     "top_log_probs": "INT32",
 }
 
@@ -96,12 +99,14 @@ def config_request(model: str) -> Any:
     return service_pb2.ModelConfigRequest(name=model)
 
 
-def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, options: Mapping[str, Any]) -> Any:
+def infer_request(
+    model: str, prompt: Prompt | RawPrompt, *, raw: bool, stream: bool, options: Mapping[str, Any]
+) -> Any:
     """One request of the text contract.
 
-    `raw` sends `prompt` as it stands, else it is a conversation (a string: one user message). `options` are
-    those of `Sampling`; `timeout` and `metadata` are the call's. Raises InvalidRequest naming the field,
-    TypeError for an option that does not exist.
+    `raw` sends `prompt` as it stands (a text or token ids), else it is a conversation (a string: one user
+    message). `options` are those of `Sampling`; `timeout` and `metadata` are the call's. Raises
+    InvalidRequest naming the field, TypeError for an option that does not exist.
     """
     unknown = sorted(set(options) - set(Sampling.__annotations__))
     if unknown:
@@ -110,9 +115,15 @@ def infer_request(model: str, prompt: Prompt, *, raw: bool, stream: bool, option
     request.id = _request_id(options.get("request_id"))
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     if raw:
-        if not isinstance(prompt, str):
-            raise InvalidRequest(f"text must be a string, not {_kind(prompt)}")
-        _add(request, "text_input", "BYTES", [_text("text", prompt)])
+        if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
+            ids = [_number(f"text[{at}]", "INT32", index) for at, index in enumerate(prompt)]
+            if not ids:
+                raise InvalidRequest("text must be a string or at least one token id, not an empty list")
+            _add(request, "input_ids", "INT32", ids)
+        elif isinstance(prompt, str):
+            _add(request, "text_input", "BYTES", [_text("text", prompt)])
+        else:
+            raise InvalidRequest(f"text must be a string or a list of token ids, not {_kind(prompt)}")
     else:
         _add(request, "messages", "BYTES", [_json("messages", _conversation(prompt))])
     _add(request, "stream", "BOOL", [struct.pack("<?", stream)])

@@ -9,10 +9,15 @@ from youtu_client import Answer, ModelInfo, Piece
 from ..errors import unsupported
 from ..schema import timings
 from . import forms, schema
-from .forms import Offsets, usage
+from .forms import Offsets, usage, with_text
 from .schema import Completion
 
-NAMES = schema.NAMES | {"max_tokens": "max_tokens", "text_input": "prompt", "top_log_probs": "logprobs"}
+NAMES = schema.NAMES | {
+    "max_tokens": "max_tokens",
+    "text_input": "prompt",
+    "input_ids": "prompt",
+    "top_log_probs": "logprobs",
+}
 """What the caller calls the inputs of the model."""
 
 
@@ -21,6 +26,8 @@ def check(wanted: Completion, info: ModelInfo) -> None:
     if (wanted.logprobs or 0) > info.top_log_probs:
         words = f"this engine tells of {info.top_log_probs} tokens, not {wanted.logprobs}"
         raise unsupported("logprobs", words)
+    if wanted.echo and wanted.logprobs is not None and not info.prompt_log_probs:
+        raise unsupported("echo", "this engine tells log-probabilities of its own tokens only")
 
 
 def whole(wanted: Completion, head: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
@@ -28,8 +35,8 @@ def whole(wanted: Completion, head: dict[str, Any], answers: list[Answer]) -> di
     choices = [
         {
             "index": index,
-            "text": _echoed(wanted, index) + answer.text,
-            "logprobs": _log_probs(wanted, answer),
+            "text": _echoed(wanted, index, answer) + answer.text,
+            "logprobs": _log_probs(wanted, index, answer),
             "finish_reason": answer.finish_reason,
         }
         for index, answer in enumerate(answers)
@@ -42,14 +49,29 @@ def whole(wanted: Completion, head: dict[str, Any], answers: list[Answer]) -> di
     }
 
 
-def _echoed(wanted: Completion, index: int) -> str:
-    return wanted.prompt[index // (wanted.n or 1)] if wanted.echo else ""
+def _echoed(wanted: Completion, index: int, answer: Answer | None = None) -> str:
+    if not wanted.echo:
+        return ""
+    prompt = wanted.prompt[index // (wanted.n or 1)]
+    return prompt if isinstance(prompt, str) else _spelled(answer)
 
 
-def _log_probs(wanted: Completion, answer: Answer) -> dict[str, Any] | None:
+def _spelled(answer: Answer | None) -> str:
+    """The prompt, put together from its tokens."""
+    tokens = (answer.prompt_tokens if answer else None) or ()
+    return b"".join(token.data for token in tokens).decode("utf-8", "replace")
+
+
+def _log_probs(wanted: Completion, index: int, answer: Answer) -> dict[str, Any] | None:
     if wanted.logprobs is None:
         return None
-    return Offsets().log_probs(answer.tokens or (), wanted.logprobs)
+    made = answer.tokens or ()
+    if answer.prompt_tokens is None:
+        return Offsets().log_probs(with_text(made), wanted.logprobs)
+    # Whoever scores a text counts its tokens: none is left out. What the tokenizer put before a text, as a
+    # token that begins it, stands before the text's first character.
+    start = len(_echoed(wanted, index, answer)) - len(_spelled(answer))
+    return Offsets(start).log_probs([*answer.prompt_tokens, *made], wanted.logprobs)
 
 
 def _by_prompt(wanted: Completion, answers: list[Answer]) -> list[list[Answer]]:
@@ -69,7 +91,7 @@ class Chunks(forms.Chunks):
         opening = self._open(index)
         log_probs = None
         if self._wanted.logprobs is not None and piece.tokens:
-            log_probs = self._offsets[index].log_probs(piece.tokens, self._wanted.logprobs)
+            log_probs = self._offsets[index].log_probs(with_text(piece.tokens), self._wanted.logprobs)
         if not piece.text and log_probs is None:
             return opening
         return opening + self.chunk(index, {"text": piece.text}, log_probs=log_probs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,14 +72,18 @@ def usage(prompts: list[list[Answer]]) -> dict[str, Any]:
     }
 
 
+def with_text(tokens: Iterable[Token]) -> list[Token]:
+    """Without those that gave no text: the end, a stop word."""
+    return [token for token in tokens if token.data]
+
+
 def chat_log_probs(tokens: Iterable[Token]) -> dict[str, Any]:
-    """`logprobs` of a chat choice. Tokens that gave no text (the end, a stop word) are left out."""
+    """`logprobs` of a chat choice."""
     return {
         "content": [
             _named(token.data, token.log_prob)
             | {"top_logprobs": [_named(data, log_prob) for data, log_prob in token.top]}
-            for token in tokens
-            if token.data
+            for token in with_text(tokens)
         ],
         "refusal": None,
     }
@@ -101,16 +106,22 @@ class Offsets:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def log_probs(self, tokens: Iterable[Token], top: int) -> dict[str, Any]:
-        """The next tokens. `top` as many alternatives were asked for."""
-        shown = [token for token in tokens if token.data]
+        """The next tokens. `top` as many alternatives were asked for. The first of a prompt has neither."""
+        tokens = list(tokens)
         offsets = []
-        for token in shown:
-            offsets.append(self._at)
+        for token in tokens:
+            offsets.append(max(0, self._at))
             self._at += len(self._decoder.decode(token.data))
+        first = [math.isnan(token.log_prob) for token in tokens]
+        likeliest = [{_text(data): chance for data, chance in token.top} for token in tokens]
         return {
-            "tokens": [_text(token.data) for token in shown],
-            "token_logprobs": [token.log_prob for token in shown],
-            "top_logprobs": [{_text(data): chance for data, chance in token.top} for token in shown]
+            "tokens": [_text(token.data) for token in tokens],
+            "token_logprobs": [
+                None if unknown else token.log_prob for token, unknown in zip(tokens, first, strict=True)
+            ],
+            "top_logprobs": [
+                None if unknown else top_ones for top_ones, unknown in zip(likeliest, first, strict=True)
+            ]
             if top
             else None,
             "text_offset": offsets,

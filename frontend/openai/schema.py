@@ -340,24 +340,35 @@ class ChatCompletion(Generation):
 
 
 def _prompts(value: object) -> object:
-    if isinstance(value, list) and value and all(isinstance(item, int | list) for item in value):
-        raise ValueError("must be text: this server takes no token ids")
-    return [value] if isinstance(value, str) else value
+    """One prompt as a list of one: a text, or a list of token ids."""
+    one = isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int))
+    return [value] if one else value
 
 
-Prompt = Annotated[Text, Field(min_length=1)]
+def _kind_of_prompt(value: object) -> str:
+    return "<ids>" if isinstance(value, list) else "<text>"
+
+
+TextPrompt = Annotated[Text, Field(min_length=1)]
+TokenPrompt = Annotated[list[Annotated[int, Field(ge=0, le=INT32_MAX), WHOLE]], Field(min_length=1)]
+Prompt = Annotated[
+    Annotated[TextPrompt, Tag("<text>")] | Annotated[TokenPrompt, Tag("<ids>")],
+    Discriminator(_kind_of_prompt),
+]
 Prompts = Annotated[
     list[Prompt],
     BeforeValidator(
         _prompts,
-        json_schema_input_type=Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)],
+        json_schema_input_type=TextPrompt
+        | TokenPrompt
+        | Annotated[list[TextPrompt | TokenPrompt], Field(min_length=1, max_length=MAX_CHOICES)],
     ),
     Field(min_length=1, max_length=MAX_CHOICES),
 ]
 
 
 class Completion(Generation):
-    """`POST /v1/completions`: raw text, continued. A list of prompts gives the answers of each in turn."""
+    """`POST /v1/completions`: text or token ids, continued. Several prompts: the answers of each in turn."""
 
     prompt: Prompts
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
@@ -369,8 +380,10 @@ class Completion(Generation):
     def _fits_together(self) -> Completion:
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise ValueError(f"best_of must be as n, which is {self.n or 1}, not {self.best_of}")
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo has no logprobs: the engine tells them of what it makes only")
+        if self.echo and self.logprobs is not None and self.stream:
+            raise ValueError("echo with logprobs needs stream false")
+        if self.echo and self.logprobs is None and not all(isinstance(each, str) for each in self.prompt):
+            raise ValueError("echo of token ids needs logprobs, with which their text comes")
         if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
             raise ValueError(
                 f"prompt times n may give {MAX_CHOICES} answers, not {len(self.prompt) * (self.n or 1)}"
@@ -381,5 +394,6 @@ class Completion(Generation):
         """See Generation."""
         return super().sampling(choice) | {
             "return_log_probs": self.logprobs is not None or None,
+            "return_prompt_log_probs": (self.logprobs is not None and self.echo) or None,
             "top_log_probs": self.logprobs or None,
         }

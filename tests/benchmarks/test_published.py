@@ -61,6 +61,15 @@ def test_a_file_is_read_instead_of_the_hub(tmp_path: Path) -> None:
     assert len({part["task"] for part in parts}) == len(parts) > 5
 
 
+def test_choices_can_be_compared_by_their_log_probs() -> None:
+    (task,) = tasks("cmmlu", Path("mine.jsonl"), 100, log_probs=True)
+    assert task["output_type"] == "multiple_choice"
+    assert task["doc_to_text"](CMMLU) == "一年有几个月？\nA. 10\nB. 11\nC. 12\nD. 13\n答案："
+    assert task["doc_to_choice"][task["doc_to_target"](CMMLU)] == "C"
+    with pytest.raises(ValueError, match="--log-probs is for choices, which humaneval has not"):
+        tasks("humaneval", None, 100, log_probs=True)
+
+
 def test_lm_eval_s_own_tasks_pass_by_name() -> None:
     assert tasks("gsm8k_cot_zeroshot", None, 100) == ["gsm8k_cot_zeroshot"]
     with pytest.raises(ValueError, match="--data goes with ceval, cmmlu, humaneval, mbpp, not with gsm8k"):

@@ -27,6 +27,8 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
 
 With return_log_probs each piece is one token of log-probability -0.5, the last response brings none but the
 whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<other 1>" at -1.5, and so on.
+Token ids as a prompt are read as code points. With return_prompt_log_probs each character of the prompt is
+such a token too.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.stop()` and
 `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
@@ -44,7 +46,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,9 +70,11 @@ PARAMETERS = {
     "guided_decoding": "true",
     "tools": "true",
     "top_log_probs": "20",
+    "prompt_log_probs": "true",
 }
 INPUTS = {
     "text_input": "BYTES",
+    "input_ids": "INT32",
     "messages": "BYTES",
     "chat_template_kwargs": "BYTES",
     "max_tokens": "INT32",
@@ -85,11 +89,13 @@ INPUTS = {
     "stop_words": "BYTES",
     "stream": "BOOL",
     "return_log_probs": "BOOL",
+    "return_prompt_log_probs": "BOOL",
     "top_log_probs": "INT32",
     "logit_bias": "BYTES",
     "guided_decoding_guide_type": "BYTES",
     "guided_decoding_guide": "BYTES",
 }
+VOCAB_SIZE = 0xD800  # code points up to the surrogates
 NOT_READY = f"Request for unknown model: '{MODEL}' version 1 is not at ready state"
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
 
@@ -294,7 +300,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             first = first if index else last
             made.append(piece)
             if inputs.get("stream", True):
-                yield self._response(request, inputs, [piece], thinking and len(made) == 1)
+                is_first = len(made) == 1
+                yield self._response(
+                    request, inputs, [piece], thinking and is_first, prompt if is_first else ""
+                )
                 call.sent += 1
         if fail_at is not None and fail_at >= len(made):
             raise failure
@@ -306,6 +315,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             inputs,
             [] if streamed else made,
             thinking,
+            "" if streamed else prompt,
             finish_reason=finish,
             num_input_tokens=len(prompt.split()),
             num_output_tokens=len(made),
@@ -316,8 +326,15 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         )
 
     def _response(
-        self, request: Any, inputs: dict[str, Any], pieces: list[str], thinking: bool, **end: Any
+        self,
+        request: Any,
+        inputs: dict[str, Any],
+        pieces: list[str],
+        thinking: bool,
+        prompt: str = "",
+        **end: Any,
     ) -> Any:
+        """`prompt`: of which the first response tells."""
         stream_response = service_pb2.ModelStreamInferResponse()
         response = stream_response.infer_response
         response.model_name, response.model_version, response.id = MODEL, "1", request.id
@@ -328,14 +345,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if inputs.get("return_log_probs"):
             values["output_log_probs"] = [-0.5] * len(pieces)
             values["output_tokens"] = pieces
-        if count := inputs.get("top_log_probs"):
-            others = [f"<other {at}>" for at in range(1, count)]
-            values["top_tokens"] = [name for piece in pieces for name in (piece, *others)]
-            values["top_output_log_probs"] = [-0.5 - at for _ in pieces for at in range(count)]
+        count = inputs.get("top_log_probs", 0)
+        if count:
+            values["top_tokens"], values["top_output_log_probs"] = likeliest(pieces, count)
+        if inputs.get("return_prompt_log_probs") and prompt:
+            values["prompt_tokens"] = list(prompt)
+            values["prompt_log_probs"] = [-0.5] * (len(prompt) - 1)
+            if count:
+                values["top_prompt_tokens"], values["top_prompt_log_probs"] = likeliest(prompt[1:], count)
         for name, value in values.items():
             if isinstance(value, str):
                 datatype, shape, raw = "BYTES", [1, 1], pack_bytes(value)
-            elif name in ("output_tokens", "top_tokens"):
+            elif name in ("output_tokens", "top_tokens", "prompt_tokens", "top_prompt_tokens"):
                 datatype, shape, raw = "BYTES", [1, len(value)], b"".join(map(pack_bytes, value))
             elif isinstance(value, bool):
                 datatype, shape, raw = "BOOL", [1, 1], struct.pack("<?", value)
@@ -347,6 +368,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             response.outputs.add(name=name, datatype=datatype, shape=shape)
             response.raw_output_contents.append(raw)
         return stream_response
+
+
+def likeliest(tokens: Sequence[str], count: int) -> tuple[list[str], list[float]]:
+    others = [f"<other {at}>" for at in range(1, count)]
+    names = [name for token in tokens for name in (token, *others)]
+    return names, [-0.5 - at for _ in tokens for at in range(count)]
 
 
 def pack_bytes(text: str) -> bytes:
@@ -364,7 +391,7 @@ def read_inputs(request: Any) -> dict[str, Any]:
         if tensor.datatype != INPUTS[name]:
             text = f"input '{name}' has data-type {tensor.datatype}, the model expects {INPUTS[name]}"
             raise Refusal(None, text)
-        if shape[:1] != [1] or len(shape) != 2 or (shape[1] != 1 and name != "stop_words"):
+        if shape[:1] != [1] or len(shape) != 2 or (shape[1] != 1 and name not in ("stop_words", "input_ids")):
             raise Refusal(None, f"input '{name}' has shape {shape}, the model expects [1, 1]")
         if tensor.datatype == "BYTES":
             words, at = [], 0
@@ -373,6 +400,8 @@ def read_inputs(request: Any) -> dict[str, Any]:
                 words.append(raw[at + 4 : at + 4 + size].decode())
                 at += 4 + size
             values[name] = words if name == "stop_words" else words[0]
+        elif name == "input_ids":
+            values[name] = list(struct.unpack(f"<{len(raw) // 4}i", raw))
         else:
             (values[name],) = struct.unpack("<" + FORMATS[tensor.datatype], raw)
     return values
@@ -380,8 +409,11 @@ def read_inputs(request: Any) -> dict[str, Any]:
 
 def check(inputs: dict[str, Any]) -> None:
     """The refusals of the text contract that the layers above must carry through."""
-    if ("text_input" in inputs) == ("messages" in inputs):
-        raise Refusal("INVALID_ARGUMENT", "give exactly one of text_input and messages")
+    if len(inputs.keys() & {"text_input", "messages", "input_ids"}) != 1:
+        raise Refusal("INVALID_ARGUMENT", "give exactly one of text_input, messages and input_ids")
+    if wrong := [index for index in inputs.get("input_ids", ()) if not 0 <= index < VOCAB_SIZE]:
+        text = f"input_ids: token ids are 0 to {VOCAB_SIZE - 1}, {wrong[0]} was sent"
+        raise Refusal("INVALID_ARGUMENT", text)
     temperature = inputs.get("temperature", 0.7)
     if not math.isfinite(temperature) or temperature < 0:
         raise Refusal("INVALID_ARGUMENT", f"temperature must be a number of at least 0, not {temperature}")
@@ -402,6 +434,8 @@ def check(inputs: dict[str, Any]) -> None:
 
 
 def last_text(inputs: dict[str, Any]) -> str:
+    if "input_ids" in inputs:
+        return "".join(map(chr, inputs["input_ids"]))
     return str(inputs["text_input"] if "text_input" in inputs else inputs["messages"][-1]["content"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 from youtu_client import (
@@ -509,6 +511,21 @@ def test_tokens_come_with_their_piece_and_with_the_whole(client: Client) -> None
     assert client.chat("hello").tokens is None
 
 
+@pytest.mark.parametrize("prompt", ["a好", [97, 0x597D]])
+def test_the_prompt_is_told_of_when_asked_as_text_or_as_token_ids(client: Client, prompt: Any) -> None:
+    answer = client.complete(
+        prompt, return_log_probs=True, return_prompt_log_probs=True, top_log_probs=2, max_tokens=1
+    )
+    assert answer.prompt_tokens is not None
+    first, second = answer.prompt_tokens
+    assert (first.data, math.isnan(first.log_prob), first.top) == (b"a", True, ())
+    assert second == Token("好".encode(), -0.5, (("好".encode(), -0.5), (b"<other 1>", -1.5)))
+    with client.stream_complete(prompt, return_log_probs=True, return_prompt_log_probs=True) as stream:
+        assert "".join(piece.text for piece in stream) == "You said: a好"
+    assert [token.data for token in stream.answer.prompt_tokens or ()] == [b"a", "好".encode()]
+    assert client.complete(prompt, return_log_probs=True).prompt_tokens is None
+
+
 def test_a_stream_says_that_it_starts_in_thinking_with_its_first_piece(client: Client) -> None:
     stream = client.stream('fake:{"tokens": 3, "thinking": true}')
     assert not stream.starts_in_thinking
@@ -524,8 +541,8 @@ def test_what_the_engine_can_do_is_told_and_old_servers_can_nothing(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = client.model_info()
-    assert (info.guided_decoding, info.top_log_probs) == (True, 20)
-    monkeypatch.delitem(PARAMETERS, "guided_decoding")
-    monkeypatch.delitem(PARAMETERS, "top_log_probs")
+    assert (info.guided_decoding, info.top_log_probs, info.prompt_log_probs) == (True, 20, True)
+    for name in ("guided_decoding", "top_log_probs", "prompt_log_probs"):
+        monkeypatch.delitem(PARAMETERS, name)
     info = client.model_info()
-    assert (info.guided_decoding, info.top_log_probs) == (False, 0)
+    assert (info.guided_decoding, info.top_log_probs, info.prompt_log_probs) == (False, 0, False)

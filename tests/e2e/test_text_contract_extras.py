@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+from tokenizers import Tokenizer
 from youtu_client import Client, InvalidRequest
 
-from tests.e2e.running import RunningServer
+from tests.e2e.running import ROOT, RunningServer
 
 QUESTION = "怎么退货？"
+CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,55 @@ def test_a_bias_keeps_a_token_away_or_brings_it(client: Client) -> None:
     assert all(token.log_prob < -5 for token in forced.tokens or ())  # the model's own, without the bias
     with pytest.raises(InvalidRequest, match=r"logit_bias: token ids are 0 to \d+, '99999999' was sent"):
         client.chat(QUESTION, logit_bias={99999999: 1})
+
+
+def test_given_texts_are_scored_as_harnesses_do_it(server: RunningServer, client: Client) -> None:
+    """By the tokens after the context, with one more made and dropped (lm-eval's `local-completions`)."""
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    chat = "<|begin_of_text|><|User|>怎么退货？<|Assistant|>"
+    greedy = client.complete(
+        chat, temperature=0.0, repetition_penalty=1.0, return_log_probs=True, max_tokens=12
+    )
+    texts = [chat + greedy.text, chat + "今天天气很好，我们去公园。"]
+    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    context = len(tokenizer.encode(chat, add_special_tokens=False).ids)
+    assert ids[0][:context] == ids[1][:context]
+
+    def choices(prompt: Any) -> list[dict[str, Any]]:
+        body = {
+            "prompt": prompt,
+            "echo": True,
+            "logprobs": 1,
+            "max_tokens": 1,
+            "temperature": 0,
+            "seed": 1234,
+        }
+        answer = httpx.post(f"{server.http_url}/v1/completions", json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["choices"]
+        return found
+
+    by_ids = choices(ids)
+    scores = []
+    for choice, text, tokens in zip(by_ids, texts, ids, strict=True):
+        told = choice["logprobs"]
+        assert choice["text"].startswith(text)
+        assert (
+            len(told["tokens"]) == len(told["token_logprobs"]) == len(told["top_logprobs"]) == len(tokens) + 1
+        )
+        scores.append(told["token_logprobs"][context:-1])
+    # Both made by the model: as likely, and the likeliest, as when it made them.
+    assert sum(scores[0]) == pytest.approx(sum(greedy.log_probs or ()), abs=0.01)
+    best = [max(top.values()) for top in by_ids[0]["logprobs"]["top_logprobs"][context:-1]]
+    assert scores[0] == best
+    assert sum(scores[1]) < sum(scores[0]) - 20
+    # Text by text and as text: the same.
+    for text, choice in zip(texts, by_ids, strict=True):
+        (one,) = choices(text)
+        assert one["logprobs"]["tokens"] == choice["logprobs"]["tokens"]
+        assert one["logprobs"]["token_logprobs"][1:] == pytest.approx(
+            choice["logprobs"]["token_logprobs"][1:], abs=1e-3
+        )
 
 
 SCHEMA = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ DEFAULTS = Defaults(
     context=2048,
     vocab_size=3584,
     top_log_probs=20,
+    prompt_log_probs=True,
     guided_decoding=True,
     template_kwargs={"enable_thinking": True},
 )
@@ -24,23 +26,25 @@ KINDS: dict[str, Any] = {
     "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "temperature": np.float32,
     "top_p": np.float32, "repetition_penalty": np.float32, "presence_penalty": np.float32,
     "frequency_penalty": np.float32, "seed": np.uint64, "stream": np.bool_, "return_log_probs": np.bool_,
-    "top_log_probs": np.int32,
+    "top_log_probs": np.int32, "return_prompt_log_probs": np.bool_,
 }  # fmt: skip
 
 
-def request(**fields: Any) -> TextRequest:
+def request(defaults: Defaults = DEFAULTS, **fields: Any) -> TextRequest:
     def read(name: str) -> Any:
         if name not in fields:
             return None
         value = fields[name]
         if name == "stop_words":
             return np.array([[word.encode() for word in value]], np.object_)
+        if name == "input_ids":
+            return np.array([value], np.int32)
         if name in KINDS:
             return np.array([[value]], KINDS[name])
         text = value if isinstance(value, str | bytes) else json.dumps(value)
         return np.array([[text.encode() if isinstance(text, str) else text]], np.object_)
 
-    return read_request(read, DEFAULTS)
+    return read_request(read, defaults)
 
 
 def test_a_template_argument_of_the_request_wins_over_the_deployments() -> None:
@@ -93,6 +97,10 @@ def test_biases_are_by_token_id() -> None:
         ({"logit_bias": {"7": "1"}}, r"logit_bias\[7\]: -100 to 100 is allowed, '1' was sent"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "at most 1024 tokens are allowed, 1025 were sent"),
         ({"top_log_probs": 2}, "top_log_probs: 2 was sent without return_log_probs true"),
+        (
+            {"return_prompt_log_probs": True},
+            "return_prompt_log_probs: true was sent without return_log_probs",
+        ),
         ({"top_log_probs": 21, "return_log_probs": True}, "top_log_probs: 0 to 20 is allowed, 21 was sent"),
     ],
 )
@@ -101,11 +109,23 @@ def test_what_only_belongs_to_single_tokens_is_refused(fields: dict[str, Any], s
         request(text_input="a", **fields)
 
 
+def test_an_engine_that_does_not_tell_of_the_prompt_is_not_asked_to() -> None:
+    wanted: dict[str, Any] = {"input_ids": [1], "return_log_probs": True, "return_prompt_log_probs": True}
+    assert request(**wanted).return_prompt_log_probs
+    with pytest.raises(
+        InvalidInput, match="return_prompt_log_probs: this engine tells of its own tokens only"
+    ):
+        request(replace(DEFAULTS, prompt_log_probs=False), **wanted)
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({}, "text_input, messages: exactly one of the two is expected, neither was sent"),
-        ({"text_input": "a", "messages": HELLO}, "both were sent"),
+        ({}, "text_input, messages, input_ids: exactly one of the three is expected, none was sent"),
+        ({"text_input": "a", "messages": HELLO}, "text_input and messages were sent"),
+        ({"text_input": "a", "input_ids": [1]}, "text_input and input_ids were sent"),
+        ({"input_ids": [5, -1]}, "input_ids: token ids are 0 to 3583, -1 was sent"),
+        ({"input_ids": [3584]}, "input_ids: token ids are 0 to 3583, 3584 was sent"),
         ({"text_input": ""}, "text_input: at least one character"),
         ({"text_input": b"\xff"}, "text_input: UTF-8 is expected, byte 0 is not"),
         ({"messages": []}, "messages: 1 to 1000 messages are allowed, 0 were sent"),

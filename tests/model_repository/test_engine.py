@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import llama as llama_module
 import numpy as np
@@ -57,8 +58,8 @@ def test_alone_and_in_company_the_answers_are_the_same(engine: Engine) -> None:
 
 def test_exactly_as_many_tokens_as_asked_each_with_its_log_prob(engine: Engine) -> None:
     generation = Run(engine, prompt(1), 33).wait()
-    assert len(generation.tokens) == len(generation.log_probs) == 33
-    assert all(value <= 0 for value in generation.log_probs)
+    assert len(generation.tokens) == len(generation.told.values) == 33
+    assert all(value <= 0 for value in generation.told.values)
     assert generation.arrival_ns <= generation.scheduled_ns <= generation.first_token_ns
     assert generation.first_token_ns <= generation.last_token_ns
 
@@ -133,18 +134,45 @@ def test_closing_fails_what_is_under_way(llama: Llama) -> None:
 
 
 def test_the_likeliest_tokens_of_each_place_begin_with_the_greedy_one(engine: Engine) -> None:
-    ended = threading.Event()
-    generation = Generation(
-        np.array(prompt(1), np.int32), 12, GREEDY, want_log_probs=True, want_top=3,
-        changed=lambda made: ended.set() if made.finished else None,
-    )  # fmt: skip
-    engine.submit(generation)
-    assert ended.wait(60)
-    assert generation.top_ids[::3] == generation.tokens
-    assert generation.top_log_probs[::3] == generation.log_probs
-    rows = np.reshape(generation.top_log_probs, (12, 3))
+    generation = ended(engine, prompt(1), 12, want_log_probs=True, want_top=3)
+    assert generation.told.top_ids[::3] == generation.tokens
+    assert generation.told.top_values[::3] == generation.told.values
+    rows = np.reshape(generation.told.top_values, (12, 3))
     assert (np.diff(rows) <= 0).all()
     assert (np.exp(rows).sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> None:
+    """What it made comes back as part of a prompt: each token is as likely as it was, and so are the others.
+
+    In company, over several chunks, and although the cache holds all of it.
+    """
+    made = ended(engine, prompt(3), 100, want_log_probs=True, want_top=2)
+    others = [Run(engine, prompt(seed), 40) for seed in (4, 5)]
+    whole = prompt(3) + made.tokens
+    read = ended(engine, whole, 1, want_log_probs=True, want_prompt_log_probs=True, want_top=2)
+    for other in others:
+        other.wait()
+    told = read.prompt_told
+    assert read.cached_tokens == 0
+    assert len(told.values) == len(whole) - 1
+    assert np.allclose(told.values[39:], made.told.values, atol=1e-3)
+    assert told.top_ids[2 * 39 :: 2] == made.tokens
+    assert len(told.top_values) == 2 * len(told.values)
+    assert len(read.told.values) == 1
+    # Nothing changes for the next one with this beginning.
+    assert ended(engine, whole, 1).cached_tokens == len(whole) - 1
+
+
+def ended(engine: Engine, ids: list[int], tokens: int, **wanted: Any) -> Generation:
+    end = threading.Event()
+    generation = Generation(
+        np.array(ids, np.int32), tokens, GREEDY,
+        changed=lambda made: end.set() if made.finished else None, **wanted,
+    )  # fmt: skip
+    engine.submit(generation)
+    assert end.wait(60)
+    return generation
 
 
 def test_a_library_that_is_no_longer_needed_is_not_called_any_more(tmp_path: Path) -> None:
@@ -152,6 +180,7 @@ def test_a_library_that_is_no_longer_needed_is_not_called_any_more(tmp_path: Pat
     code = """
 import gc, sys
 from pathlib import Path
+from typing import Any
 import llama
 first = llama.LlamaLibrary()
 llama.LlamaLibrary()

@@ -19,10 +19,10 @@ VOCABULARY = Vocabulary(
     [*(bytes([b]) for b in range(256)), b"", b"", b"stop!"], {END: b"<|end|>", NAMED: b"<|x|>"}, {END}
 )
 WANTED = TextRequest(
-    text="a", messages=None, template_kwargs={}, max_tokens=None, temperature=0.0, top_p=1.0, top_k=0,
-    min_tokens=0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=None,
-    stop_words=(), stream=True, return_log_probs=True, top_log_probs=0, logit_bias={},
-    guide_type=None, guide=None,
+    text="a", messages=None, input_ids=None, template_kwargs={}, max_tokens=None, temperature=0.0, top_p=1.0,
+    top_k=0, min_tokens=0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=None,
+    stop_words=(), stream=True, return_log_probs=True, return_prompt_log_probs=False, top_log_probs=0,
+    logit_bias={}, guide_type=None, guide=None,
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def answer(
 ) -> list[dict[str, Any]]:
     """The responses to an engine that sends `cuts` tokens at once; each a flat list, log-prob -id."""
     request = replace(WANTED, **wanted)
-    reply = Reply(request, VOCABULARY, limit=limit, thinking=thinking)
+    reply = Reply(request, VOCABULARY, prompt=[1], limit=limit, thinking=thinking)
     responses = []
     for at in range(0, len(ids), cuts):
         part = ids[at : at + cuts]
@@ -100,6 +100,35 @@ def test_the_likeliest_are_named_even_where_they_are_no_text() -> None:
     assert whole(responses, "top_output_log_probs") == [-97.0, -257.0, -256.0, -257.0]
 
 
+def test_the_first_response_tells_of_the_prompt() -> None:
+    reply = Reply(
+        replace(WANTED, return_prompt_log_probs=True, top_log_probs=1),
+        VOCABULARY,
+        prompt=[NAMED, 97, END],
+        limit=9,
+        thinking=False,
+    )
+    told = {
+        "prompt_log_probs": [-1.0, -2.0],
+        "top_prompt_log_prob_ids": [98, END],
+        "top_prompt_log_probs": [-0.5, -2.0],
+    }
+    made: dict[str, Any] = {
+        "output_ids": [99],
+        "output_log_probs": [-3.0],
+        "top_log_prob_ids": [99],
+        "top_log_probs": [-3.0],
+    }
+    reply.take(made | told)
+    reply.take(made)
+    first, then = dict(reply.news()), dict(reply.news())
+    assert first["prompt_tokens"].tolist() == [[b"<|x|>", b"a", b"<|end|>"]]
+    assert first["prompt_log_probs"].tolist() == [[-1.0, -2.0]]
+    assert first["top_prompt_tokens"].tolist() == [[b"b", b"<|end|>"]]
+    assert first["top_prompt_log_probs"].tolist() == [[-0.5, -2.0]]
+    assert not [name for name in then if "prompt" in name]
+
+
 def test_nothing_about_tokens_unless_asked() -> None:
     responses = answer([*b"ab", END], return_log_probs=False)
     assert not {"output_tokens", "output_log_probs", "top_tokens"} & {name for r in responses for name in r}
@@ -121,7 +150,7 @@ def test_length_only_when_the_limit_was_reached_without_an_end() -> None:
 
 def test_an_engine_of_nvidias_kind() -> None:
     """It pads, tells all log-probs again each time, and counts time from another beginning than 1970."""
-    reply = Reply(WANTED, VOCABULARY, limit=9, thinking=False)
+    reply = Reply(WANTED, VOCABULARY, prompt=[1], limit=9, thinking=False)
     before = time.time_ns()
     ids = list(b"abc")
     for i, token in enumerate(ids):

@@ -43,6 +43,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "enable_thinking": "false",
         "tools": "true",
         "top_log_probs": "20",
+        "prompt_log_probs": "true",
         "model_id": "a-model",
         "demo": "false",
         "description": 'A model, "so called": 模型',

@@ -80,6 +80,7 @@ def test_the_repository_has_the_engines_and_the_profiles_values(
         "tokens_per_block": "32",
         "guided_decoding": "false",
         "top_log_probs": "0",
+        "prompt_log_probs": "false",
         "engine_dir": str(made.path),
     }
     assert text.items() >= expected.items()

@@ -25,14 +25,32 @@ class QueueFull(Exception):
     """As many requests wait as may wait."""
 
 
+@dataclass(slots=True)
+class LogProbs:
+    """One of `values` per token; `top_ids` and `top_values` have as many per token as were asked for,
+    likeliest first."""
+
+    values: list[float] = field(default_factory=list)
+    top_ids: list[int] = field(default_factory=list)
+    top_values: list[float] = field(default_factory=list)
+
+    def add(self, logits: NDArray[np.float32], token: int, top: int) -> None:
+        """`token` came where the model foretold `logits` [vocab_size]."""
+        best = most_probable(logits, top)
+        own, *others = log_probs(logits, [token, *best])
+        self.values.append(own)
+        self.top_ids += best
+        self.top_values += others
+
+
 @dataclass(eq=False, slots=True)
 class Generation:
     """One request: what was asked, and what has been made of it so far.
 
     `tokens` only grows, on the engine's thread; whoever delivers keeps its own position in it.
-    With `want_log_probs`, `log_probs` has one value per token, and `top_ids` and `top_log_probs` have
-    `want_top` per token, likeliest first. Times are nanoseconds of time.time_ns(). `error` is set when
-    the engine failed it.
+    With `want_log_probs`, `told` has the log-probabilities of these tokens; with `want_prompt_log_probs`,
+    `prompt_told` those of the prompt's tokens after the first, complete before the first token is made.
+    Times are nanoseconds of time.time_ns(). `error` is set when the engine failed it.
     """
 
     prompt: NDArray[np.int32]
@@ -40,14 +58,14 @@ class Generation:
     sampling: SamplingParams
     stop_words: tuple[tuple[int, ...], ...] = ()
     want_log_probs: bool = False
+    want_prompt_log_probs: bool = False
     want_top: int = 0
     guide: Guide | None = None
     changed: Callable[[Generation], None] = lambda _generation: None
 
     tokens: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    top_ids: list[int] = field(default_factory=list)
-    top_log_probs: list[float] = field(default_factory=list)
+    told: LogProbs = field(default_factory=LogProbs)
+    prompt_told: LogProbs = field(default_factory=LogProbs)
     cached_tokens: int = 0
     arrival_ns: int = 0
     scheduled_ns: int = 0
@@ -172,6 +190,8 @@ class Engine:
             slot = max(free, key=lambda s: (shared[s.index], -s.used_at))
             # The last prompt token is always read again: its logits start the answer.
             keep = min(shared[slot.index], len(generation.prompt) - 1)
+            if generation.want_prompt_log_probs:
+                keep = 0  # what a token foretells is not kept
             self._llama.forget(slot.index, keep)
             del slot.cached[keep:]
             slot.generation = generation
@@ -197,13 +217,17 @@ class Engine:
         positions = [len(slot.cached) + i for slot, count in plan for i in range(count)]
         sequences = [slot.index for slot, count in plan for _ in range(count)]
         wanted, row = {}, -1
+        scored: dict[int, tuple[Generation, int]] = {}  # a row, and the prompt's token that it foretells
         for slot, count in plan:
+            if (generation := slot.generation) and generation.want_prompt_log_probs and not generation.tokens:
+                following = generation.prompt[len(slot.cached) + 1 :][:count].tolist()
+                scored |= {row + 1 + i: (generation, token) for i, token in enumerate(following)}
             row += count
             if count == len(slot.pending):
                 wanted[row] = slot
         try:
             logits = self._llama.decode(
-                np.array(tokens, np.int32), np.array(positions, np.int32), sequences, list(wanted)
+                np.array(tokens, np.int32), np.array(positions, np.int32), sequences, [*scored, *wanted]
             )
         except LlamaError as error:
             self._fail([slot for slot, _ in plan], str(error))
@@ -211,6 +235,8 @@ class Engine:
         for slot, count in plan:
             slot.cached += slot.pending[:count]
             del slot.pending[:count]
+        for row, (generation, token) in scored.items():
+            generation.prompt_told.add(logits[row], token, generation.want_top)
         for row, slot in wanted.items():
             self._extend(slot, logits[row])
 
@@ -242,11 +268,7 @@ class Engine:
             self._finish(generation)
             return
         if generation.want_log_probs:
-            best = most_probable(logits, generation.want_top)
-            own, *others = log_probs(logits, [token, *best])
-            generation.log_probs.append(own)
-            generation.top_ids += best
-            generation.top_log_probs += others
+            generation.told.add(logits, token, generation.want_top)
         generation.last_token_ns = time.time_ns()
         if not generation.tokens:
             generation.first_token_ns = generation.last_token_ns

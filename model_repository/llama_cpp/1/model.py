@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
-from engine import Engine, Generation, QueueFull
+from engine import Engine, Generation, LogProbs, QueueFull
 from guide import Guides, InvalidGuide
 from llama import Llama, LlamaError
+from numpy.typing import NDArray
 
 # A step of a model this small is over before a second thread is awake.
 ONE_THREAD_BYTES = 64 << 20
@@ -220,14 +221,21 @@ class TritonPythonModel:
             tensor("sequence_length", np.array([[len(ids)]], np.int32)),
         ]
         if generation.want_log_probs:
-            values = np.array(generation.log_probs[:end], np.float32)
+            values = np.array(generation.told.values[:end], np.float32)
             out.append(tensor("output_log_probs", values[None, None, start:]))
             out.append(tensor("cum_log_probs", np.array([[values.sum()]], np.float32)))
-        if (best := generation.want_top) and new:
-            shape, part = (1, 1, len(new), best), slice(start * best, end * best)
-            top_ids, top_values = generation.top_ids[part], generation.top_log_probs[part]
-            out.append(tensor("top_log_prob_ids", np.array(top_ids, np.int32).reshape(shape)))
-            out.append(tensor("top_log_probs", np.array(top_values, np.float32).reshape(shape)))
+        best = generation.want_top
+        if best and new:
+            top_ids, top_values = _top(generation.told, best, start, end)
+            out.append(tensor("top_log_prob_ids", top_ids[:, None]))
+            out.append(tensor("top_log_probs", top_values[:, None]))
+        if generation.want_prompt_log_probs and new and first:
+            told = generation.prompt_told
+            out.append(tensor("prompt_log_probs", np.array([told.values], np.float32)))
+            if best:
+                top_ids, top_values = _top(told, best, 0, len(told.values))
+                out.append(tensor("top_prompt_log_prob_ids", top_ids))
+                out.append(tensor("top_prompt_log_probs", top_values))
         if delivery.perf and (first or finished):
             out.append(tensor("kv_cache_reused_blocks", np.array([[generation.cached_tokens]], np.int32)))
             for name, value in (
@@ -244,6 +252,13 @@ class TritonPythonModel:
             for delivery in self._snapshot():
                 if not delivery.done and delivery.generation and delivery.left():
                     self._engine.cancel(delivery.generation)
+
+
+def _top(told: LogProbs, best: int, start: int, end: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The likeliest at the places from start to end: their ids and log-probabilities, [1, places, best]."""
+    part, shape = slice(start * best, end * best), (1, end - start, best)
+    ids, values = told.top_ids[part], told.top_values[part]
+    return np.array(ids, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
 
 
 def _threads(gguf: Path) -> int:

@@ -86,9 +86,11 @@ def generation(
         raise InvalidTensor(f"embedding_bias: {vocab_size} finite values are expected, {bias.size} were sent")
     seed = read("seed")
     want_log_probs = bool(scalar(read, "return_log_probs", False))
+    want_prompt_log_probs = bool(scalar(read, "return_prompt_log_probs", False))
     want_top = _ranged(read, "num_top_log_probs", 0, 0, min(MAX_TOP_LOG_PROBS, vocab_size))
-    if want_top and not want_log_probs:
-        raise InvalidTensor(f"num_top_log_probs: {want_top} was sent without return_log_probs")
+    for name, sent in (("num_top_log_probs", want_top), ("return_prompt_log_probs", want_prompt_log_probs)):
+        if sent and not want_log_probs:
+            raise InvalidTensor(f"{name}: {sent} was sent without return_log_probs")
     return Generation(
         prompt=prompt,
         # TensorRT-LLM lowers the length to what fits, too.
@@ -108,6 +110,7 @@ def generation(
         ),
         stop_words=_words(read, "stop_words_list", vocab_size),
         want_log_probs=want_log_probs,
+        want_prompt_log_probs=want_prompt_log_probs,
         want_top=want_top,
         changed=changed,
     )

@@ -36,6 +36,7 @@ class Defaults:
     context: int
     vocab_size: int
     top_log_probs: int
+    prompt_log_probs: bool
     guided_decoding: bool
     template_kwargs: dict[str, Any]
 
@@ -46,6 +47,7 @@ class TextRequest:
 
     text: str | None
     messages: list[dict[str, Any]] | None
+    input_ids: list[int] | None
     template_kwargs: dict[str, Any]
     max_tokens: int | None
     temperature: float
@@ -59,6 +61,7 @@ class TextRequest:
     stop_words: tuple[str, ...]
     stream: bool
     return_log_probs: bool
+    return_prompt_log_probs: bool
     top_log_probs: int
     logit_bias: dict[int, float]
     guide_type: str | None
@@ -67,19 +70,28 @@ class TextRequest:
 
 def read_request(read: Read, defaults: Defaults) -> TextRequest:
     """Raises InvalidInput. `read` gives a tensor with its batch dimension, or None."""
-    text, messages = _string(read, "text_input"), _string(read, "messages")
-    if (text is None) == (messages is None):
-        both = "neither was" if text is None else "both were"
-        raise InvalidInput(f"text_input, messages: exactly one of the two is expected, {both} sent")
+    text, messages, ids = _string(read, "text_input"), _string(read, "messages"), read("input_ids")
+    prompts = {"text_input": text, "messages": messages, "input_ids": ids}
+    sent = [name for name, value in prompts.items() if value is not None]
+    if len(sent) != 1:
+        found = f"{' and '.join(sent)} were" if sent else "none was"
+        raise InvalidInput(f"{', '.join(prompts)}: exactly one of the three is expected, {found} sent")
     if text == "":
         raise InvalidInput("text_input: at least one character is needed, an empty text was sent")
     max_tokens = _scalar(read, "max_tokens")
     if max_tokens is not None:
         _check("max_tokens", max_tokens, 1, defaults.context)
     return_log_probs = bool(_scalar(read, "return_log_probs") or False)
+    return_prompt_log_probs = bool(_scalar(read, "return_prompt_log_probs") or False)
+    if return_prompt_log_probs and not defaults.prompt_log_probs:
+        raise InvalidInput("return_prompt_log_probs: this engine tells of its own tokens only, true was sent")
     top_log_probs = _number(read, "top_log_probs", 0, 0, defaults.top_log_probs)
-    if top_log_probs and not return_log_probs:
-        raise InvalidInput(f"top_log_probs: {top_log_probs} was sent without return_log_probs true")
+    for name, value in (
+        ("top_log_probs", top_log_probs),
+        ("return_prompt_log_probs", return_prompt_log_probs),
+    ):
+        if value and not return_log_probs:
+            raise InvalidInput(f"{name}: {str(value).lower()} was sent without return_log_probs true")
     guide_type, guide = (_string(read, name) for name in GUIDE)
     if not defaults.guided_decoding and (guide_type, guide) != (None, None):
         raise InvalidInput(f"{GUIDE[0]}: this engine cannot hold its output to a guide, one was sent")
@@ -87,6 +99,7 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
     return TextRequest(
         text=text,
         messages=None if messages is None else _messages(messages),
+        input_ids=None if ids is None else _input_ids(ids, defaults.vocab_size),
         template_kwargs=defaults.template_kwargs | _template_kwargs(_string(read, "chat_template_kwargs")),
         max_tokens=max_tokens,
         temperature=_number(read, "temperature", defaults.temperature, 0, 10),
@@ -100,6 +113,7 @@ def read_request(read: Read, defaults: Defaults) -> TextRequest:
         stop_words=_stop_words(read),
         stream=bool(_scalar(read, "stream") or False),
         return_log_probs=return_log_probs,
+        return_prompt_log_probs=return_prompt_log_probs,
         top_log_probs=top_log_probs,
         guide_type=guide_type,
         guide=guide,
@@ -175,6 +189,13 @@ def _messages(text: str) -> list[dict[str, Any]]:
         if _has_surrogate(json.dumps(message, ensure_ascii=False)):
             raise InvalidInput(f"{where}: half of a surrogate pair is not a character")
     return messages
+
+
+def _input_ids(ids: np.ndarray[Any, Any], vocab_size: int) -> list[int]:
+    found: list[int] = ids.reshape(-1).tolist()
+    if wrong := [index for index in found if not 0 <= index < vocab_size]:
+        raise InvalidInput(f"input_ids: token ids are 0 to {vocab_size - 1}, {wrong[0]} was sent")
+    return found
 
 
 def _has_surrogate(text: str) -> bool:

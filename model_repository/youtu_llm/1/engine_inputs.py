@@ -43,6 +43,7 @@ def engine_inputs(
         ("frequency_penalty", wanted.frequency_penalty, 0.0, np.float32),
         ("min_tokens", wanted.min_tokens, 0, np.int32),
         ("return_log_probs", wanted.return_log_probs, False, np.bool_),
+        ("return_prompt_log_probs", wanted.return_prompt_log_probs, False, np.bool_),
         ("num_top_log_probs", wanted.top_log_probs, 0, np.int32),
     ):
         if value != default:

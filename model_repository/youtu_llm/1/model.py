@@ -85,6 +85,7 @@ class TritonPythonModel:
             context=int(parameters["context"]),
             vocab_size=int(facts["vocab_size"]),
             top_log_probs=int(parameters["top_log_probs"]),
+            prompt_log_probs=parameters["prompt_log_probs"] == "true",
             guided_decoding=parameters["guided_decoding"] == "true",
             template_kwargs={"enable_thinking": thinking == "true"} if thinking else {},
         )
@@ -139,6 +140,9 @@ class TritonPythonModel:
 
     def _prompt(self, wanted: contract.TextRequest) -> tuple[list[int], bool]:
         """Its tokens, and whether it leaves the model in the midst of its thinking."""
+        if wanted.input_ids is not None:
+            self._check_length("input_ids", len(wanted.input_ids))
+            return wanted.input_ids, False
         thinking = False
         name = "text_input" if wanted.messages is None else "messages"
         if wanted.messages is None:
@@ -154,18 +158,22 @@ class TritonPythonModel:
                 f"{context} tokens, {size} were sent"
             )
         ids = self._prompts.encode(text, add_special_tokens=wanted.messages is None)
-        if not 1 <= len(ids) < context:
+        self._check_length(name, len(ids))
+        return ids, thinking
+
+    def _check_length(self, name: str, tokens: int) -> None:
+        context = self._defaults.context
+        if not 1 <= tokens < context:
             raise contract.InvalidInput(
                 f"{name}: 1 to {context - 1} tokens fit a context of {context} with room for an answer, "
-                f"{len(ids)} were sent"
+                f"{tokens} were sent"
             )
-        return ids, thinking
 
     def _answer(self, call: _Call, wanted: contract.TextRequest) -> None:
         ids, thinking = self._prompt(wanted)
         room = self._defaults.context - len(ids)
         limit = min(wanted.max_tokens or room, room)
-        reply = Reply(wanted, self._vocabulary, limit=limit, thinking=thinking)
+        reply = Reply(wanted, self._vocabulary, prompt=ids, limit=limit, thinking=thinking)
         if call.cancelled:
             call.send(None, final=True)
             return

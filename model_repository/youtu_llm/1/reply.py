@@ -26,6 +26,8 @@ _PERF = {
     "last_token_time_ns": "last_ns",
 }
 _TOP = ("top_log_prob_ids", "top_log_probs")
+_PROMPT = "prompt_log_probs"
+_TOP_OF_PROMPT = ("top_prompt_log_prob_ids", "top_prompt_log_probs")
 
 
 def asked_of_the_engine(wanted: TextRequest) -> tuple[str, ...]:
@@ -36,6 +38,8 @@ def asked_of_the_engine(wanted: TextRequest) -> tuple[str, ...]:
         "output_log_probs",
         *_PERF,
         *(_TOP if wanted.top_log_probs else ()),
+        *((_PROMPT,) if wanted.return_prompt_log_probs else ()),
+        *(_TOP_OF_PROMPT if wanted.return_prompt_log_probs and wanted.top_log_probs else ()),
     )
 
 
@@ -49,6 +53,10 @@ class Vocabulary:
 
     def data(self, token: int) -> bytes:
         return self.table[token] if 0 <= token < len(self.table) and token not in self.ends else b""
+
+    def name(self, token: int) -> bytes:
+        """What it adds, or what it is called where it adds nothing."""
+        return self.data(token) or self.names.get(token, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +74,22 @@ class Reply:
     An engine's times are nanoseconds of a clock of its own, of which only differences count: NVIDIA's counts
     from the start of the machine. `handed_ns`, since 1970, is when the request was handed to it.
 
-    limit: tokens that the engine was asked for at most; thinking: the prompt left the model in <think>.
+    prompt: its token ids; limit: tokens that the engine was asked for at most; thinking: the prompt left the
+    model in <think>.
     """
 
-    def __init__(self, wanted: TextRequest, vocabulary: Vocabulary, *, limit: int, thinking: bool) -> None:
+    def __init__(
+        self,
+        wanted: TextRequest,
+        vocabulary: Vocabulary,
+        *,
+        prompt: Sequence[int],
+        limit: int,
+        thinking: bool,
+    ) -> None:
         self._wanted, self._vocabulary = wanted, vocabulary
-        self._limit, self._thinking = limit, thinking
+        self._prompt, self._limit, self._thinking = prompt, limit, thinking
+        self._of_the_prompt: Outputs = []
         self._text = StreamingText(vocabulary.table, wanted.stop_words)
         self._pieces: list[str] = []
         self._bytes = 0
@@ -100,6 +118,8 @@ class Reply:
         for name, attribute in _PERF.items():
             if response.get(name):
                 setattr(self, attribute, response[name][0])
+        if _PROMPT in response:
+            self._of_the_prompt = self._prompt_outputs(response)
         # An engine may fill up beyond sequence_length; NVIDIA's tells the whole answer's log-probs each time.
         tokens = response.get("output_ids", [])[: response.get("sequence_length", [None])[0]]
         log_probs = response.get("output_log_probs", [])[-len(tokens) :] if tokens else []
@@ -134,6 +154,8 @@ class Reply:
         if self._thinking and (last or not self._begun):
             out.append(("starts_in_thinking", np.array([[True]])))
         self._begun = True
+        out += self._of_the_prompt
+        self._of_the_prompt = []
         if self._wanted.return_log_probs:
             out += self._token_outputs(last)
         return out
@@ -167,12 +189,23 @@ class Reply:
         if self._wanted.top_log_probs:
             ids = [index for token in tokens for index in token.top_ids]
             values = [value for token in tokens for value in token.top_log_probs]
-            out.append(("top_tokens", _strings([self._name(index) for index in ids])))
+            out.append(("top_tokens", self._names(ids)))
             out.append(("top_output_log_probs", np.array([values], np.float32)))
         return out
 
-    def _name(self, token: int) -> bytes:
-        return self._vocabulary.data(token) or self._vocabulary.names.get(token, b"")
+    def _prompt_outputs(self, response: Mapping[str, list[Any]]) -> Outputs:
+        out = [
+            ("prompt_tokens", self._names(self._prompt)),
+            ("prompt_log_probs", np.array([response[_PROMPT]], np.float32)),
+        ]
+        if self._wanted.top_log_probs:
+            ids, values = (response[name] for name in _TOP_OF_PROMPT)
+            out.append(("top_prompt_tokens", self._names(ids)))
+            out.append(("top_prompt_log_probs", np.array([values], np.float32)))
+        return out
+
+    def _names(self, tokens: Sequence[int]) -> NDArray[Any]:
+        return _strings([self._vocabulary.name(token) for token in tokens])
 
 
 def _strings(values: list[bytes]) -> NDArray[Any]:

@@ -312,7 +312,8 @@ def test_another_model(sdk: OpenAI, fake: FakeTriton) -> None:
 
 
 def test_what_this_engine_cannot_do(sdk: OpenAI, frontend: Frontend, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"tools": "false", "guided_decoding": "false", "top_log_probs": "0"}.items():
+    cannot = {"tools": "false", "guided_decoding": "false", "top_log_probs": "0", "prompt_log_probs": "false"}
+    for name, value in cannot.items():
         monkeypatch.setitem(PARAMETERS, name, value)
     # What is known of the model is forgotten when it was away.
     with pytest.raises(APIStatusError):
@@ -325,6 +326,9 @@ def test_what_this_engine_cannot_do(sdk: OpenAI, frontend: Frontend, monkeypatch
         with pytest.raises(APIStatusError) as refused:
             ask(sdk, **options)
         assert (refused.value.status_code, refused.value.param) == (400, field)
+    with pytest.raises(APIStatusError) as refused:
+        sdk.completions.create(model=MODEL, prompt="q", echo=True, logprobs=0)
+    assert (refused.value.status_code, refused.value.param) == (400, "echo")
     with pytest.raises(APIStatusError):
         ask(sdk, script(not_ready=True))
 

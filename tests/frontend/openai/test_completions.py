@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from openai import APIStatusError, OpenAI
+from youtu_client import Answer, Timings, Token, Usage
 
+from frontend.openai import completions
+from frontend.openai.schema import Completion
 from tests.client.fake_triton import FakeTriton
 
 from ..conftest import script
@@ -54,18 +59,53 @@ def test_log_probs(sdk: OpenAI, stream: bool) -> None:
     assert parts[0].top_logprobs[0] == {"我": -0.5, "<other 1>": -1.5}
 
 
+@pytest.mark.parametrize("prompt", ["a好", [97, 0x597D]])
+def test_token_ids_are_a_prompt_too_and_echoed_ones_are_scored(
+    sdk: OpenAI, fake: FakeTriton, prompt: Any
+) -> None:
+    """As harnesses ask for the likelihood of a text: by the number of its tokens, so none may be missing."""
+    answer = complete(sdk, [prompt, prompt], echo=True, logprobs=1, max_tokens=1, n=2)
+    assert len(answer.choices) == 4
+    for choice in answer.choices:
+        assert choice.text == "a好You"
+        scores = choice.logprobs
+        assert scores.tokens == ["a", "好", "You"]
+        assert scores.token_logprobs == [None, -0.5, -0.5]
+        assert scores.top_logprobs == [None, {"好": -0.5}, {"You": -0.5}]
+        assert scores.text_offset == [0, 1, 2]
+    assert answer.usage.completion_tokens == 4
+    key = "text_input" if isinstance(prompt, str) else "input_ids"
+    assert fake.calls[0].inputs[key] == prompt
+    assert complete(sdk, prompt, logprobs=0).choices[0].logprobs.top_logprobs is None
+
+
+def test_what_the_tokenizer_puts_before_a_text_stands_before_its_first_character() -> None:
+    told = Token(b"<s>", math.nan), Token(b"ab", -1.0), Token(b"c", -2.0)
+    answer = Answer(
+        "d", "stop", Usage(3, 2), Timings(0, 0, 0, 2), "x", tokens=(Token(b"d", -3.0), Token(b"", -4.0))
+    )
+    wanted = Completion(prompt=["abc"], echo=True, logprobs=0)
+    whole = completions.whole(wanted, {}, [replace(answer, prompt_tokens=told)])
+    (choice,) = whole["choices"]
+    assert choice["text"] == "abcd"
+    assert choice["logprobs"]["tokens"] == ["<s>", "ab", "c", "d", ""]
+    assert choice["logprobs"]["text_offset"] == [0, 0, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("options", "param", "words"),
     [
         ({"prompt": []}, "prompt", "at least 1"),
         ({"prompt": ""}, "prompt[0]", "1 character"),
-        ({"prompt": [1, 2]}, "prompt", "token ids"),
-        ({"prompt": [[1]]}, "prompt", "token ids"),
+        ({"prompt": [[]]}, "prompt[0]", "at least 1"),
+        ({"prompt": [1, -2]}, "prompt[0][1]", "0"),
+        ({"prompt": [1, "a"]}, "prompt[0][1]", "integer"),
+        ({"prompt": [1], "echo": True}, None, "logprobs"),
         ({"prompt": ["a"] * 9, "n": 2}, None, "16 answers, not 18"),
         ({"suffix": "x"}, "suffix", ""),
         ({"best_of": 2}, None, "best_of"),
         ({"logprobs": 21}, "logprobs", "20"),
-        ({"logprobs": 1, "echo": True}, None, "echo"),
+        ({"logprobs": 1, "echo": True, "stream": True}, None, "echo"),
         ({"extra_body": {"messages": []}}, "messages", "not known"),
     ],
 )
@@ -77,3 +117,10 @@ def test_refusals_name_the_field(
     assert (refused.value.status_code, refused.value.param) == (400, param)
     assert words in refused.value.message
     assert fake.calls == []
+
+
+def test_a_token_id_that_the_model_has_not_is_refused_in_the_caller_s_words(sdk: OpenAI) -> None:
+    with pytest.raises(APIStatusError) as refused:
+        complete(sdk, [[97], [97, 2**31 - 1]])
+    assert (refused.value.status_code, refused.value.param) == (400, "prompt")
+    assert "prompt: token ids are 0 to 55295, 2147483647 was sent" in refused.value.message
