@@ -34,7 +34,7 @@ from build.errors import BuildError
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 
 # 18 answers a model: short enough for the largest of them on two cores
-LOAD = "--users 1,2,4 --requests 5 --requests-each 2 --warm-up 1 --input-tokens 48 --output-tokens 16"
+LOAD = "--users 1,2,4 --requests 10 --requests-each 3 --warm-up 1 --input-tokens 48 --output-tokens 16"
 MODELS = Path(__file__).with_name("models.toml")
 
 
