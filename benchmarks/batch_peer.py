@@ -2,7 +2,8 @@
 
 `python -m benchmarks.batch_peer transformers --shape NAME --users 1,4 --out FOLDER` (bf16, random weights of
 the shape, as they have no int8 of the same file) and `... openvino --gguf FILE ...` (the same file, where
-OpenVINO GenAI reads its architecture). Leaves a folder like `make load`; prints its own peak memory in bytes.
+OpenVINO GenAI reads its architecture; else the exit status is NOT_APPLICABLE). Leaves a folder like `make
+load`; prints its own peak memory in bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from benchmarks import drawing, machine, shared_load
 from benchmarks.samples import Sample
 
 BYTES = 256  # ids that every vocabulary has
+NOT_APPLICABLE = 4  # exit status: the library does not read this architecture
 Batch = Callable[[Any, int], list[float]]  # ids [n, length], tokens to make -> seconds to each step's tokens
+
+
+def not_applicable(why: str) -> SystemExit:
+    """What ends this program when the library is not made for the model."""
+    sys.stderr.write(f"{why}\n")
+    return SystemExit(NOT_APPLICABLE)
 
 
 def transformers_batch(shape: str) -> Batch:
@@ -31,7 +39,7 @@ def transformers_batch(shape: str) -> Batch:
 
     plan = SHAPES[shape]
     if isinstance(plan, PlainShape) and plan.architecture != "qwen2":
-        raise SystemExit(f"transformers: {plan.architecture} has no class in it")
+        raise not_applicable(f"transformers: {plan.architecture} has no class in it")
     import torch
     import transformers
 
@@ -73,7 +81,8 @@ def openvino_batch(gguf: Path) -> Batch:
     try:
         pipeline = openvino_genai.LLMPipeline(str(gguf), "CPU")
     except (RuntimeError, IndexError) as error:
-        raise SystemExit(f"OpenVINO GenAI cannot read {gguf.name}: {str(error).splitlines()[0]}") from None
+        why = str(error).splitlines()[0]
+        raise not_applicable(f"OpenVINO GenAI cannot read {gguf.name}: {why}") from None
 
     def run(ids: Any, tokens: int) -> list[float]:
         config = openvino_genai.GenerationConfig()

@@ -20,7 +20,7 @@ from typing import Any
 from matplotlib import pyplot
 
 from benchmarks import drawing, machine, runs
-from benchmarks.measuring import NotMeasured, say
+from benchmarks.measuring import NotApplicable, NotMeasured, measure, say
 
 RUN, RESULT, PAGE, PLOT = "comparison-run.json", "comparison.json", "comparison.md", "comparison.svg"
 GB = 1e9
@@ -28,17 +28,27 @@ GB = 1e9
 
 @dataclass
 class Contender:
-    """`measure` runs the load once into a folder; `memory` says what it holds then, in bytes."""
+    """`measure` runs the load once into a folder, with prompts drawn from a seed, another one each round: a
+    server that remembers prompts must not be asked the same again. `memory` says what it holds then (bytes).
+    """
 
     name: str
     what: str
-    measure: Callable[[Path], None]
+    measure: Callable[[Path, int], None]
     memory: Callable[[], int] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def through_load(arguments: Sequence[str]) -> Callable[[Path, int], None]:
+    """A contender's `measure`: benchmarks.load with these arguments."""
+    return lambda place, seed: measure("benchmarks.load", [*arguments, "--seed", str(seed)], place)
+
+
 def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], rounds: int) -> int:
-    """All rounds, then the page; returns the exit status. Ctrl-C keeps what was measured."""
+    """All rounds, then the page; returns the exit status. Ctrl-C keeps what was measured.
+
+    The status is 3 when somebody could not be measured who might have been.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {**facts, "machine": machine.facts(), "contenders": []}
     for each in contenders:
@@ -54,14 +64,15 @@ def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], ro
                 say(f"== round {number + 1} of {rounds}: {each.name}")
                 place = folder / f"round-{number + 1}" / each.name.replace(" ", "-").replace("/", "")
                 try:
-                    each.measure(place)
+                    each.measure(place, number)
                     entry["rounds"].append(str(place.relative_to(folder)))
                     if each.memory is not None:
                         entry["memory"] = max(entry.get("memory", 0), each.memory())
                 except NotMeasured as error:
                     entry["not_measured"] = str(error)
                     say(f"not measured: {error}")
-                    status = 3
+                    if not isinstance(error, NotApplicable):
+                        status = 3
                 runs.write_json(folder / RUN, record)
     except KeyboardInterrupt:
         say("interrupted; what was measured is kept")

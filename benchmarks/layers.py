@@ -11,11 +11,10 @@ import argparse
 import os
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 
 from benchmarks import comparison, runs, shared_load
-from benchmarks.comparison import Contender
+from benchmarks.comparison import Contender, through_load
 from benchmarks.measuring import measure, say
 from benchmarks.served import CannotStart, Served
 from build.engine import make_engine
@@ -56,12 +55,12 @@ def main() -> int:
                 Contender(
                     "engine alone",
                     "the engine's own queue in its own process, no server",
-                    partial(measure, "benchmarks.alone", alone),
+                    # Its process is a new one each time, and remembers nothing.
+                    lambda place, _seed: measure("benchmarks.alone", alone, place),
                 )
             ]
             for name, door, what in LAYERS:
-                load = partial(measure, "benchmarks.load", ["--door", door, *doors])
-                contenders.append(Contender(name, what, load))
+                contenders.append(Contender(name, what, through_load(["--door", door, *doors])))
             facts = {
                 "kind": "layers",
                 "title": f"What each layer costs: {engine.model_id}",

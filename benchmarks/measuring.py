@@ -15,6 +15,10 @@ class NotMeasured(Exception):
     """Why there are no figures; stands in the row that would have them."""
 
 
+class NotApplicable(NotMeasured):
+    """It is not made for what is measured here, which is no failure of the run."""
+
+
 def measure(module: str, arguments: Sequence[str], folder: Path) -> None:
     """`python -m MODULE ARGUMENTS --out FOLDER`, e.g. benchmarks.load, which Locust may patch.
 

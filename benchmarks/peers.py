@@ -16,15 +16,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks import comparison, runs, shared_load
-from benchmarks.comparison import Contender
-from benchmarks.measuring import NotMeasured, measure, say
+from benchmarks.batch_peer import NOT_APPLICABLE
+from benchmarks.comparison import Contender, through_load
+from benchmarks.measuring import NotApplicable, NotMeasured, say
 from benchmarks.served import CannotStart, Served, free_ports
 from build.config import Shape
 from build.random_gguf import SHAPES, parameters, write_random_gguf
@@ -60,7 +60,7 @@ def main() -> int:
             return served.memory().peak
 
         contenders = [
-            Contender(name, what, partial(measure, "benchmarks.load", arguments), memory)
+            Contender(name, what, through_load(arguments), memory)
             for name, what, arguments, memory in (
                 ("ours, gRPC", "int8; youtu_llm over Triton's gRPC", ["--door", "grpc", *ours], our_memory),
                 ("ours, v1", "int8; POST /v1/chat/completions", ["--door", "v1", *ours], our_memory),
@@ -104,17 +104,21 @@ def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
 
 
 class BatchPeer:
-    """A library measured by benchmarks.batch_peer, in a process of its own that tells its peak memory."""
+    """A library measured by benchmarks.batch_peer, in a process of its own that tells its peak memory.
+
+    The process is a new one each time, and remembers no prompts.
+    """
 
     def __init__(self, arguments: list[str]) -> None:
         self._arguments, self._peak = arguments, 0
 
-    def __call__(self, place: Path) -> None:
+    def __call__(self, place: Path, _seed: int) -> None:
         command = [sys.executable, "-m", "benchmarks.batch_peer", *self._arguments, "--out", str(place)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines()
-            raise NotMeasured(lines[-1] if lines else f"it ended with {done.returncode}")
+            kind = NotApplicable if done.returncode == NOT_APPLICABLE else NotMeasured
+            raise kind(lines[-1] if lines else f"it ended with {done.returncode}")
         self._peak = int(done.stdout.splitlines()[-1])
 
     def memory(self) -> int:

@@ -17,6 +17,7 @@ from benchmarks.samples import Sample
 RUN, SAMPLES, SUMMARY = "run.json", "samples.jsonl", "summary.json"
 BUSY_GENERATOR = 0.7  # share of a core above which the generator itself delays what it measures
 SHORT = 1.0  # seconds; of a shorter step the share says more about its beginning than about its requests
+SEEN = 0.5  # share of the input: above what templates have in common, below what a prompt asked again has
 
 
 class Run:
@@ -53,19 +54,25 @@ def summary(folder: Path) -> dict[str, Any]:
     steps = []
     for step in run.pop("steps"):
         figures = metrics.summarise(found.get(step["name"], []), target)
-        steps.append({**step, **figures, "faults": faults(step, figures, run["max_lateness"])})
+        found_wrong = faults(step, figures, run["max_lateness"], unique=run.get("unique", False))
+        steps.append({**step, **figures, "faults": found_wrong})
     knee = metrics.knee([step["tokens_per_second"] for step in steps]) if steps else None
     return {**run, "steps": steps, "knee": None if knee is None else steps[knee]["name"]}
 
 
-def faults(step: dict[str, Any], figures: dict[str, Any], max_lateness: float) -> list[str]:
-    """Why a step's figures must not be used; empty when they may."""
+def faults(step: dict[str, Any], figures: dict[str, Any], max_lateness: float, *, unique: bool) -> list[str]:
+    """Why a step's figures must not be used; empty when they may. `unique`: no two prompts begin alike."""
     found = []
     late = figures["lateness"].get("p99", 0.0)
     if step["rate"] is not None and late > max_lateness:
         found.append(f"the generator was late: p99 {late * 1000:.1f} ms, limit {max_lateness * 1000:.1f} ms")
     if step["generator_cpu"] > BUSY_GENERATOR and figures["seconds"] >= SHORT:
         found.append(f"the generator took {step['generator_cpu']:.0%} of a core, limit {BUSY_GENERATOR:.0%}")
+    if unique and figures["cached_share"] > SEEN:
+        found.append(
+            f"{figures['cached_share']:.0%} of the input came from the prefix cache, limit {SEEN:.0%}: "
+            "the server had been asked the same before"
+        )
     if step["interrupted"]:
         found.append("broken off before its end")
     return found

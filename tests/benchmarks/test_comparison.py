@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import comparison, runs
 from benchmarks.comparison import Contender
-from benchmarks.measuring import NotMeasured
+from benchmarks.measuring import NotApplicable, NotMeasured
 from benchmarks.samples import Sample
 from tests.benchmarks.conftest import ran
 
@@ -20,9 +20,9 @@ def contender(name: str, seconds: list[float], order: list[str] | None = None) -
     """Leaves one answer of 10 tokens that took so long, another time each round."""
     left = iter(seconds)
 
-    def measure(place: Path) -> None:
+    def measure(place: Path, seed: int) -> None:
         if order is not None:
-            order.append(name)
+            order.append(f"{name}{seed}")
         took = next(left)
         run = runs.Run(place, {"target": {"ttft": 1.0, "tpot": 1.0}, "max_lateness": 1.0})
         run.add(Sample("1 user", 0.0, 0.0, [took / 2, took], took, "done", 5, 10))
@@ -37,7 +37,7 @@ def test_ratios_are_taken_within_a_round(tmp_path: Path, capsys: pytest.CaptureF
     order: list[str] = []
     both = [contender("a", [1.0, 3.0], order), contender("b", [2.0, 6.0], order)]
     assert comparison.run(tmp_path, FACTS, both, rounds=2) == 0
-    assert order == ["a", "b", "b", "a"]
+    assert order == ["a0", "b0", "b1", "a1"]
     result = json.loads(capsys.readouterr().out)
     first, second = (entry["loads"]["1 user"] for entry in result["contenders"])
     assert first["tokens_per_second"] == pytest.approx(
@@ -54,14 +54,15 @@ def test_ratios_are_taken_within_a_round(tmp_path: Path, capsys: pytest.CaptureF
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
 
 
+@pytest.mark.parametrize(("why", "status"), [(NotMeasured, 3), (NotApplicable, 0)])
 def test_one_that_cannot_be_measured_says_why_and_the_others_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], why: type[NotMeasured], status: int
 ) -> None:
-    def fail(_place: Path) -> None:
-        raise NotMeasured("it does not know this architecture")
+    def fail(_place: Path, _seed: int) -> None:
+        raise why("it does not know this architecture")
 
     broken = Contender("broken", "a test", fail)
-    assert comparison.run(tmp_path, FACTS, [contender("a", [1.0, 1.0]), broken], rounds=2) == 3
+    assert comparison.run(tmp_path, FACTS, [contender("a", [1.0, 1.0]), broken], rounds=2) == status
     capsys.readouterr()
     assert (
         "| broken | not measured: it does not know this architecture |"
@@ -70,7 +71,7 @@ def test_one_that_cannot_be_measured_says_why_and_the_others_go_on(
 
 
 def test_ctrl_c_keeps_the_rounds_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_place: Path) -> None:
+    def interrupted(_place: Path, _seed: int) -> None:
         raise KeyboardInterrupt
 
     both = [contender("a", [1.0]), Contender("b", "a test", interrupted)]

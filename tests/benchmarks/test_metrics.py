@@ -116,12 +116,17 @@ def test_a_foreign_line_is_named(tmp_path: Path) -> None:
         samples.read(path)
 
 
-def test_a_late_generator_spoils_an_open_loop_only() -> None:
+def test_what_spoils_a_step() -> None:
     step = {"rate": 2.0, "generator_cpu": 0.1, "interrupted": False}
     figures = metrics.summarise([answer(0, 0.5, 0.1, 13, late=0.05)], TARGET)
-    assert "the generator was late: p99 50.0 ms, limit 20.0 ms" in runs.faults(step, figures, 0.02)
-    assert runs.faults(step, figures, 0.06) == []
-    assert runs.faults({**step, "rate": None}, figures, 0.02) == []
+    assert "the generator was late: p99 50.0 ms, limit 20.0 ms" in runs.faults(
+        step, figures, 0.02, unique=True
+    )
+    assert runs.faults(step, figures, 0.06, unique=True) == []
+    assert runs.faults({**step, "rate": None}, figures, 0.02, unique=True) == []
     short = metrics.summarise([answer(0, 0.5, 0.1, 3)], TARGET)
-    assert runs.faults({**step, "generator_cpu": 0.8}, short, 0.06) == []
-    assert "80% of a core" in runs.faults({**step, "generator_cpu": 0.8}, figures, 0.06)[0]
+    assert runs.faults({**step, "generator_cpu": 0.8}, short, 0.06, unique=True) == []
+    seen = figures | {"cached_share": 0.9}
+    assert "90% of the input" in runs.faults(step, seen, 0.06, unique=True)[0]
+    assert runs.faults(step, seen, 0.06, unique=False) == []
+    assert "80% of a core" in runs.faults({**step, "generator_cpu": 0.8}, figures, 0.06, unique=True)[0]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import limits, peers
-from benchmarks.measuring import NotMeasured
+from benchmarks.measuring import NotApplicable
 from benchmarks.peers import BatchPeer
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 from tests.benchmarks.conftest import ENVIRONMENT
@@ -60,8 +60,8 @@ def test_what_a_library_cannot_do_is_told_in_its_own_words(tmp_path: Path) -> No
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     try:
-        with pytest.raises(NotMeasured, match="baichuan has no class in it"):
-            peer(tmp_path / "run")
+        with pytest.raises(NotApplicable, match="baichuan has no class in it"):
+            peer(tmp_path / "run", 0)
     finally:
         os.environ.clear()
         os.environ.update(before)
