@@ -164,6 +164,37 @@ def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> Non
     assert ended(engine, whole, 1).cached_tokens == len(whole) - 1
 
 
+def test_slots_in_use_are_neighbours_and_stand_in_order(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp computes the rows of neighbouring slots together, those of others apart. Four of eight."""
+    llama = Llama(gguf, context=64, sequences=8, batch=72, threads=1)
+    steps: list[list[int]] = []
+    decode = llama.decode
+
+    def seen(tokens: Any, positions: Any, sequences: list[int], wanted: list[int]) -> Any:
+        steps.append(sequences)
+        return decode(tokens, positions, sequences, wanted)
+
+    monkeypatch.setattr(llama, "decode", seen)
+    engine = Engine(llama, slots=8, context=64, queue=8, prefill_chunk=64)
+
+    def caller(number: int) -> None:
+        for turn in range(8):
+            Run(engine, prompt(100 * number + turn, 20), 5 + 7 * number + turn).wait()
+
+    callers = [threading.Thread(target=caller, args=(number,)) for number in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    engine.close()
+    assert all(sequences == sorted(sequences) for sequences in steps)
+    used = [sorted(set(sequences)) for sequences in steps]
+    assert max(map(len, used)) == 4
+    together = [slots for slots in used if slots[-1] - slots[0] == len(slots) - 1]
+    # When one in the middle has ended, the others go on where they are.
+    assert len(together) > 0.7 * len(used)
+
+
 def ended(engine: Engine, ids: list[int], tokens: int, **wanted: Any) -> Generation:
     end = threading.Event()
     generation = Generation(

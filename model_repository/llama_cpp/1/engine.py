@@ -185,9 +185,8 @@ class Engine:
                 self._free(slot)
         while self._waiting and (free := [slot for slot in self._slots if slot.generation is None]):
             generation = self._waiting.popleft()
-            # The slot that remembers most of this prompt; among equals the one unused for longest.
             shared = {slot.index: _common_prefix(slot.cached, generation.prompt) for slot in free}
-            slot = max(free, key=lambda s: (shared[s.index], -s.used_at))
+            slot = max(free, key=lambda s: self._suits(s, shared[s.index]))
             # The last prompt token is always read again: its logits start the answer.
             keep = min(shared[slot.index], len(generation.prompt) - 1)
             if generation.want_prompt_log_probs:
@@ -200,6 +199,17 @@ class Engine:
             generation.cached_tokens = keep
             generation.scheduled_ns = time.time_ns()
         return ended
+
+    def _suits(self, slot: _Slot, shared: int) -> tuple[int, int, int, int]:
+        """How well a free slot suits a prompt of which it remembers `shared` tokens; the greatest does best.
+
+        What saves whole steps of reading counts most. Then that slots in use are neighbours: llama.cpp
+        computes their rows together, others apart (2B shape, four of eight slots: 240 or 340 ms a step). Then
+        what else it remembers, and how long it was not used.
+        """
+        used = [each.generation is not None or each is slot for each in self._slots]
+        groups = sum(now and not before for before, now in zip([False, *used], used, strict=False))
+        return shared // self._prefill_chunk, -groups, shared, -slot.used_at
 
     def _free(self, slot: _Slot) -> None:
         self._clock += 1
@@ -253,6 +263,7 @@ class Engine:
             if count:
                 plan.append((slot, count))
                 budget -= count
+        plan.sort(key=lambda each: each[0].index)  # llama.cpp sees neighbours only in this order
         return plan
 
     def _extend(self, slot: _Slot, logits: NDArray[np.float32]) -> None:
