@@ -5,7 +5,7 @@ A lock pins every package with the hashes of all its files, for Python 3.10 to 3
     serve.lock       what `make serve` runs on
     bench.lock       serve.lock and what the benchmarks need
     peers.lock       bench.lock and the libraries it is compared with, without torch
-    quality.lock     lm-eval, for published data sets
+    quality.lock     lm-eval, for published data sets, without the packages that have no wheel
     test.lock        bench.lock and what the tests need, without torch
     torch-cpu.lock   PyTorch's CPU build, which PyPI does not have
     torch-cuda.lock  PyPI's torch and the CUDA libraries it does not import without
@@ -31,6 +31,10 @@ ONE_PLATFORM = ["--python-platform", "x86_64-manylinux_2_35", "--python-version"
 ENTRY = re.compile(r"^([a-z0-9-]+)==[^\n]*\\\n(?:    --hash=\S+(?: \\)?\n)+", re.MULTILINE)
 
 
+# Only tasks of lm-eval that no one asks for here need these (and its cache), and they would have to be built.
+NO_WHEEL = ("rouge-score", "sqlitedict", "word2number")
+
+
 def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
     command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, "--output-file", str(output)]
     subprocess.run([*command, *arguments], cwd=cwd, check=True)
@@ -38,7 +42,8 @@ def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
 
 def main() -> None:
     for group in ("serve", "bench", "peers", "quality", "test"):
-        arguments = ["pyproject.toml", "--group", group, "--no-emit-package", "torch", *EVERYWHERE]
+        left_out = [option for name in ("torch", *NO_WHEEL) for option in ("--no-emit-package", name)]
+        arguments = ["pyproject.toml", "--group", group, *left_out, *EVERYWHERE]
         uv_compile([*arguments, *sys.argv[1:]], HERE / f"{group}.lock", ROOT)
 
     cpu = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["lock"]["torch-cpu"]
