@@ -26,21 +26,13 @@ def check(wanted: Completion, info: ModelInfo) -> None:
     if (wanted.logprobs or 0) > info.top_log_probs:
         words = f"this engine tells of {info.top_log_probs} tokens, not {wanted.logprobs}"
         raise unsupported("logprobs", words)
-    if wanted.echo and wanted.logprobs is not None and not info.prompt_log_probs:
+    if wanted.scores_prompt and not info.prompt_log_probs:
         raise unsupported("echo", "this engine tells log-probabilities of its own tokens only")
 
 
 def whole(wanted: Completion, head: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
     """The JSON of all choices."""
-    choices = [
-        {
-            "index": index,
-            "text": _echoed(wanted, index, answer) + answer.text,
-            "logprobs": _log_probs(wanted, index, answer),
-            "finish_reason": answer.finish_reason,
-        }
-        for index, answer in enumerate(answers)
-    ]
+    choices = [_choice(wanted, index, answer) for index, answer in enumerate(answers)]
     return head | {
         "object": "text_completion",
         "choices": choices,
@@ -49,29 +41,31 @@ def whole(wanted: Completion, head: dict[str, Any], answers: list[Answer]) -> di
     }
 
 
-def _echoed(wanted: Completion, index: int, answer: Answer | None = None) -> str:
+def _choice(wanted: Completion, index: int, answer: Answer) -> dict[str, Any]:
+    prompt = b"".join(token.data for token in answer.prompt_tokens or ()).decode("utf-8", "replace")
+    echoed = _echoed(wanted, index, prompt)
+    log_probs = None
+    if answer.prompt_tokens is not None:
+        # Whoever scores a text counts its tokens: none is left out. A token that the tokenizer put before a
+        # text stands before its first character.
+        tokens = [*answer.prompt_tokens, *(answer.tokens or ())]
+        log_probs = Offsets(len(echoed) - len(prompt)).log_probs(tokens, wanted.logprobs or 0)
+    elif wanted.logprobs is not None:
+        log_probs = Offsets().log_probs(with_text(answer.tokens or ()), wanted.logprobs)
+    return {
+        "index": index,
+        "text": echoed + answer.text,
+        "logprobs": log_probs,
+        "finish_reason": answer.finish_reason,
+    }
+
+
+def _echoed(wanted: Completion, index: int, spelled: str = "") -> str:
+    """What an answer's text begins with; `spelled`: a prompt that was sent as token ids, put together."""
     if not wanted.echo:
         return ""
     prompt = wanted.prompt[index // (wanted.n or 1)]
-    return prompt if isinstance(prompt, str) else _spelled(answer)
-
-
-def _spelled(answer: Answer | None) -> str:
-    """The prompt, put together from its tokens."""
-    tokens = (answer.prompt_tokens if answer else None) or ()
-    return b"".join(token.data for token in tokens).decode("utf-8", "replace")
-
-
-def _log_probs(wanted: Completion, index: int, answer: Answer) -> dict[str, Any] | None:
-    if wanted.logprobs is None:
-        return None
-    made = answer.tokens or ()
-    if answer.prompt_tokens is None:
-        return Offsets().log_probs(with_text(made), wanted.logprobs)
-    # Whoever scores a text counts its tokens: none is left out. What the tokenizer put before a text, as a
-    # token that begins it, stands before the text's first character.
-    start = len(_echoed(wanted, index, answer)) - len(_spelled(answer))
-    return Offsets(start).log_probs([*answer.prompt_tokens, *made], wanted.logprobs)
+    return prompt if isinstance(prompt, str) else spelled
 
 
 def _by_prompt(wanted: Completion, answers: list[Answer]) -> list[list[Answer]]:

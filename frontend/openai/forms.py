@@ -108,19 +108,19 @@ class Offsets:
     def log_probs(self, tokens: Iterable[Token], top: int) -> dict[str, Any]:
         """The next tokens. `top` as many alternatives were asked for. The first of a prompt has neither."""
         tokens = list(tokens)
+
+        def known(token: Token, value: Any) -> Any:
+            return None if math.isnan(token.log_prob) else value
+
         offsets = []
         for token in tokens:
             offsets.append(max(0, self._at))
             self._at += len(self._decoder.decode(token.data))
-        first = [math.isnan(token.log_prob) for token in tokens]
-        likeliest = [{_text(data): chance for data, chance in token.top} for token in tokens]
         return {
             "tokens": [_text(token.data) for token in tokens],
-            "token_logprobs": [
-                None if unknown else token.log_prob for token, unknown in zip(tokens, first, strict=True)
-            ],
+            "token_logprobs": [known(token, token.log_prob) for token in tokens],
             "top_logprobs": [
-                None if unknown else top_ones for top_ones, unknown in zip(likeliest, first, strict=True)
+                known(token, {_text(data): chance for data, chance in token.top}) for token in tokens
             ]
             if top
             else None,

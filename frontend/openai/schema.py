@@ -380,9 +380,9 @@ class Completion(Generation):
     def _fits_together(self) -> Completion:
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise ValueError(f"best_of must be as n, which is {self.n or 1}, not {self.best_of}")
-        if self.echo and self.logprobs is not None and self.stream:
+        if self.scores_prompt and self.stream:
             raise ValueError("echo with logprobs needs stream false")
-        if self.echo and self.logprobs is None and not all(isinstance(each, str) for each in self.prompt):
+        if self.echo and not (self.scores_prompt or all(isinstance(each, str) for each in self.prompt)):
             raise ValueError("echo of token ids needs logprobs, with which their text comes")
         if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
             raise ValueError(
@@ -390,10 +390,15 @@ class Completion(Generation):
             )
         return self
 
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt's tokens are asked for."""
+        return bool(self.echo) and self.logprobs is not None
+
     def sampling(self, choice: int) -> dict[str, Any]:
         """See Generation."""
         return super().sampling(choice) | {
             "return_log_probs": self.logprobs is not None or None,
-            "return_prompt_log_probs": (self.logprobs is not None and self.echo) or None,
+            "return_prompt_log_probs": self.scores_prompt or None,
             "top_log_probs": self.logprobs or None,
         }
