@@ -180,16 +180,13 @@ def _compared(known: Choices) -> dict[str, Any]:
 
 def _model(options: argparse.Namespace, model: str) -> dict[str, Any]:
     """What lm-eval asks, and how."""
-    how = {"model": model, "num_concurrent": options.concurrency, "max_retries": 3}
+    args = {"model": model, "num_concurrent": options.concurrency, "max_retries": 3}
     if options.log_probs:
-        route, tokenizer = "completions", {"tokenizer": options.log_probs, "tokenizer_backend": "huggingface"}
-        return {"model": "local-completions", "model_args": how | tokenizer | _at(options.url, route)}
-    args = how | {"tokenized_requests": False} | _at(options.url, "chat/completions")
+        args |= {"base_url": f"{options.url}/v1/completions"}
+        args |= {"tokenizer": options.log_probs, "tokenizer_backend": "huggingface"}
+        return {"model": "local-completions", "model_args": args}
+    args |= {"base_url": f"{options.url}/v1/chat/completions", "tokenized_requests": False}
     return {"model": "local-chat-completions", "model_args": args, "apply_chat_template": True}
-
-
-def _at(url: str, route: str) -> dict[str, str]:
-    return {"base_url": f"{url}/v1/{route}"}
 
 
 def main() -> int:
