@@ -25,12 +25,17 @@ class Run:
     """One submitted request that can be waited for."""
 
     def __init__(
-        self, engine: Engine, tokens: list[int], count: int, params: SamplingParams = GREEDY
+        self,
+        engine: Engine,
+        tokens: list[int],
+        count: int,
+        params: SamplingParams = GREEDY,
+        **wanted: Any,
     ) -> None:
         self.ended = threading.Event()
         self.started = threading.Event()
         self.generation = Generation(
-            np.array(tokens, np.int32), count, params, want_log_probs=True, changed=self._changed
+            np.array(tokens, np.int32), count, params, want_log_probs=True, changed=self._changed, **wanted
         )
         engine.submit(self.generation)
 
@@ -134,7 +139,7 @@ def test_closing_fails_what_is_under_way(llama: Llama) -> None:
 
 
 def test_the_likeliest_tokens_of_each_place_begin_with_the_greedy_one(engine: Engine) -> None:
-    generation = ended(engine, prompt(1), 12, want_log_probs=True, want_top=3)
+    generation = Run(engine, prompt(1), 12, want_top=3).wait()
     assert generation.told.top_ids[::3] == generation.tokens
     assert generation.told.top_values[::3] == generation.told.values
     rows = np.reshape(generation.told.top_values, (12, 3))
@@ -147,10 +152,10 @@ def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> Non
 
     In company, over several chunks, and although the cache holds all of it.
     """
-    made = ended(engine, prompt(3), 100, want_log_probs=True, want_top=2)
+    made = Run(engine, prompt(3), 100, want_top=2).wait()
     others = [Run(engine, prompt(seed), 40) for seed in (4, 5)]
     whole = prompt(3) + made.tokens
-    read = ended(engine, whole, 1, want_log_probs=True, want_prompt_log_probs=True, want_top=2)
+    read = Run(engine, whole, 1, want_prompt_log_probs=True, want_top=2).wait()
     for other in others:
         other.wait()
     told = read.prompt_told
@@ -161,7 +166,7 @@ def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> Non
     assert len(told.top_values) == 2 * len(told.values)
     assert len(read.told.values) == 1
     # Nothing changes for the next one with this beginning.
-    assert ended(engine, whole, 1).cached_tokens == len(whole) - 1
+    assert Run(engine, whole, 1).wait().cached_tokens == len(whole) - 1
 
 
 def test_slots_in_use_are_neighbours_and_stand_in_order(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,17 +198,6 @@ def test_slots_in_use_are_neighbours_and_stand_in_order(gguf: Path, monkeypatch:
     together = [slots for slots in used if slots[-1] - slots[0] == len(slots) - 1]
     # When one in the middle has ended, the others go on where they are.
     assert len(together) > 0.7 * len(used)
-
-
-def ended(engine: Engine, ids: list[int], tokens: int, **wanted: Any) -> Generation:
-    end = threading.Event()
-    generation = Generation(
-        np.array(ids, np.int32), tokens, GREEDY,
-        changed=lambda made: end.set() if made.finished else None, **wanted,
-    )  # fmt: skip
-    engine.submit(generation)
-    assert end.wait(60)
-    return generation
 
 
 def test_a_library_that_is_no_longer_needed_is_not_called_any_more(tmp_path: Path) -> None:
