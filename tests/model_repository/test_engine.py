@@ -169,6 +169,13 @@ def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> Non
     assert Run(engine, whole, 1).wait().cached_tokens == len(whole) - 1
 
 
+def test_scoring_a_prompt_does_not_take_the_slot_that_another_goes_on_in(engine: Engine) -> None:
+    conversation = prompt(6, 100)
+    Run(engine, conversation, 1).wait()
+    Run(engine, conversation[:80] + prompt(8, 40), 1, want_prompt_log_probs=True).wait()
+    assert Run(engine, conversation, 1).wait().cached_tokens == 99
+
+
 def test_slots_in_use_are_neighbours_and_stand_in_order(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """llama.cpp computes the rows of neighbouring slots together, those of others apart. Four of eight."""
     llama = Llama(gguf, context=64, sequences=8, batch=72, threads=1)

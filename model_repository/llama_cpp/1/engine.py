@@ -185,12 +185,10 @@ class Engine:
                 self._free(slot)
         while self._waiting and (free := [slot for slot in self._slots if slot.generation is None]):
             generation = self._waiting.popleft()
-            shared = {slot.index: _common_prefix(slot.cached, generation.prompt) for slot in free}
+            shared = {slot.index: _of_use(slot.cached, generation) for slot in free}
             slot = max(free, key=lambda s: self._suits(s, shared[s.index]))
             # The last prompt token is always read again: its logits start the answer.
             keep = min(shared[slot.index], len(generation.prompt) - 1)
-            if generation.want_prompt_log_probs:
-                keep = 0  # what a token foretells is not kept
             self._llama.forget(slot.index, keep)
             del slot.cached[keep:]
             slot.generation = generation
@@ -302,6 +300,11 @@ class Engine:
             if generation:
                 generation.error = message
                 self._finish(generation)
+
+
+def _of_use(cached: list[int], generation: Generation) -> int:
+    """How many tokens of the prompt need not be read again. A cache does not hold what they foretold."""
+    return 0 if generation.want_prompt_log_probs else _common_prefix(cached, generation.prompt)
 
 
 def _common_prefix(cached: list[int], prompt: NDArray[np.int32]) -> int:
