@@ -37,9 +37,8 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._queue: deque[tuple[float, Reading]] = (
-            deque()
-        )  # all have the same patience: the oldest is due first
+        # All have the same patience: the oldest is due first.
+        self._queue: deque[tuple[float, Reading]] = deque()
         self._changed = threading.Condition()
         threading.Thread(target=self._watch, name="patience", daemon=True).start()
 
