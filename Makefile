@@ -30,7 +30,8 @@ ARGS ?=
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
 
 # $(call environment,FOLDER,LOCK): a virtual environment that holds what the lock pins. Its stamp is written last, so
-# that an interrupted install is taken up again by the next call. The .pth file makes client/ importable in it.
+# that an interrupted install is taken up again by the next call. The .pth file makes client/ importable in it; its path is
+# relative, so that the name of the checkout's folder does not matter.
 define environment
 	if [ -z "$(PYTHON)" ]; then
 		echo "No usable Python found: install Python 3.11 with its venv module" \
@@ -38,10 +39,10 @@ define environment
 		exit 1
 	fi
 	echo "Installing $(2) into $(1), with $(PYTHON)"
-	if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then rm -rf $(1); $(PYTHON) -m venv $(1); fi
+	if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then rm -rf $(1); "$(PYTHON)" -m venv $(1); fi
 	$(1)/bin/python $(PIP_INSTALL) -r $(2) 2> >(grep -v '^WARNING: ' >&2) \
 		| sed -nuE 's/^ *Downloading (.* MB\))/  \1/p; s/^Installing collected packages.*/  unpacking/p'
-	echo '$(CURDIR)/client' > $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/youtu-client.pth
+	echo ../../../../client > "$$(echo $(1)/lib/python3.*/site-packages)/youtu-client.pth"
 endef
 
 .PHONY: help

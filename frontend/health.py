@@ -39,6 +39,7 @@ def blueprint(served: ServedModel, drain: Drain) -> Blueprint:
                 "ready": "The model does not describe itself.",
                 "loading": "The model is loading.",
                 "draining": "The server is ending.",
+                "stalled": "The model makes no progress.",
                 "down": "The inference server does not answer.",
             }
             return unready(state, model=None, demo=None, description=words[state])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Literal
 
-from youtu_client import Client, ModelInfo, YoutuError
+from youtu_client import Client, ConnectionFailed, DeadlineExceeded, EngineStalled, ModelInfo, YoutuError
 
-PROBE_S = 1.0
+PROBE_S = 2.0
 """Seconds one question to Triton may take when somebody asks for our health."""
 
-State = Literal["ready", "loading", "down"]
+FRESH_S = 0.5
+"""Seconds for which an answer to that question holds: probes that come together ask once."""
+
+State = Literal["ready", "loading", "stalled", "down"]
 
 
 class ServedModel:
@@ -18,6 +23,9 @@ class ServedModel:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._info: ModelInfo | None = None
+        self._asking = threading.Lock()
+        self._state: State = "down"
+        self._state_until = 0.0
 
     def info(self) -> ModelInfo:
         """Facts about the model, asked for once per life of the server behind. Raises YoutuError."""
@@ -30,11 +38,28 @@ class ServedModel:
         self._info = None
 
     def state(self) -> State:
-        """Whether requests are taken now: asks Triton, at most 2 * PROBE_S seconds."""
-        if self.client.ready(timeout=PROBE_S):
-            return "ready"
-        self.forget()
-        return "loading" if self.client.live(timeout=PROBE_S) else "down"
+        """Whether text would come out now: asks Triton, the text model and the engine.
+
+        Takes at most PROBE_S seconds, twice that when others ask at the same time.
+        """
+        with self._asking:
+            if time.monotonic() >= self._state_until:
+                self._state = self._ask()
+                self._state_until = time.monotonic() + FRESH_S
+            return self._state
+
+    def _ask(self) -> State:
+        try:
+            self.client.probe(timeout=PROBE_S)
+        except (EngineStalled, DeadlineExceeded):
+            return "stalled"
+        except ConnectionFailed:
+            self.forget()
+            return "down"
+        except YoutuError:
+            self.forget()
+            return "loading"
+        return "ready"
 
     def described(self) -> ModelInfo | None:
         """`info`, or None when it cannot be had."""

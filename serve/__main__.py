@@ -7,22 +7,20 @@ itself ends everything just as well, but make reports its own death by that sign
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
 from build.engine import make_engine
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.info import TensorRTEngineInfo
-from serve import preflight, terminal
-from serve.launch import Server, answers, programs, say
+from serve import preflight, run_folder, terminal
+from serve.launch import Server, programs, say, watches
 from serve.repository import Engine, RepositoryError
+from serve.run_folder import RunFolder
 from serve.settings import Settings, SettingsError, reachable
 
 
@@ -57,8 +55,9 @@ def _ask_to_end(_number: int, _frame: FrameType | None) -> None:
 def _serve() -> int:
     begun = time.monotonic()
     settings = Settings.load()
+    if ended := run_folder.end_leftovers():
+        say(f"ended {len(ended)} processes of an earlier run whose launcher is gone")
     _refuse(preflight.before_build(settings))
-    lock = _only_one(settings.data_dir)
     progress = TerminalProgress()
     try:
         engine = _engine(settings, progress)
@@ -68,14 +67,23 @@ def _serve() -> int:
         _refuse(preflight.before_start_on_gpu(settings, engine))
     else:
         _refuse(preflight.before_start(settings, engine))
-    say(f"starting Triton and the frontend with {engine.model_id} (logs: {settings.data_dir / 'log'})")
-    ready = {
-        "triton": lambda: answers(settings.triton_host, settings.http_port, "/v2/health/ready"),
-        "frontend": lambda: answers(settings.host, settings.port, "/health/ready"),
-    }
-    started = programs(settings, engine)
-    with lock:
-        return Server(started, settings.data_dir, ready, lambda: _announce(settings, engine, begun)).run()
+    run = RunFolder(settings.data_dir.absolute())
+    try:
+        if not run.logs.is_relative_to(settings.data_dir.absolute()):
+            folder = settings.data_dir / "log"
+            say(f"{folder} cannot be written: the logs of this run are in {run.logs} until it ends")
+        say(f"starting Triton and the frontend with {engine.model_id} (logs: {run.logs})")
+        started = programs(settings, engine, run)
+        server = Server(
+            started,
+            run,
+            watches(settings),
+            lambda: _announce(settings, engine, begun),
+            settings.hang_timeout,
+        )
+        return server.run()
+    finally:
+        run.close()
 
 
 def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
@@ -89,18 +97,6 @@ def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
 def _refuse(faults: list[str]) -> None:
     if faults:
         raise CannotServe("\n".join(faults))
-
-
-def _only_one(data_dir: Path) -> TextIO:
-    """Hold the data folder's run-time files for this process, as long as the returned file is open."""
-    folder = data_dir / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise CannotServe(f"another server runs from {data_dir}: end it, or set YOUTU_DATA_DIR") from None
-    return lock
 
 
 def _announce(settings: Settings, engine: Engine, begun: float) -> None:

@@ -5,7 +5,8 @@
 The program ends with the guard, and the guard with the supervisor, also when they are killed. With --models
 the program is Triton, and is killed when the process of a model dies: Triton would still answer "ready", let
 that model's running requests hang for ever, and never start it again; the supervisor starts Triton anew.
-Shared memory whose name begins with PREFIX is removed before and after: a killed Triton leaves it behind.
+Shared memory whose name begins with PREFIX is removed before and after, because a killed Triton leaves it behind,
+and is closed to other users: Triton opens it to them, and what is asked and answered passes through it.
 Told to end, the program has SECONDS for it. Exit status: the program's, or 128 and the signal it died of.
 """
 
@@ -28,7 +29,7 @@ LOOK_EVERY = 0.5  # s; a model's process that is a zombie at two looks has died 
 STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-def guard(command: Sequence[str], *, models: bool, grace: float) -> int:
+def guard(command: Sequence[str], *, models: bool, shared_memory: str | None, grace: float) -> int:
     """Run `command` until it ends or we are told to; see the module. Returns the exit status."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, signal.SIGCHLD})
     processes.adopt_orphans()
@@ -38,6 +39,8 @@ def guard(command: Sequence[str], *, models: bool, grace: float) -> int:
     dead: set[int] = set()
     while child.poll() is None:
         received = signal.sigtimedwait({*STOP, signal.SIGCHLD}, LOOK_EVERY)
+        if shared_memory:
+            _close_to_others(shared_memory)
         if received and received.si_signo in STOP and deadline is None:
             child.terminate()
             deadline = time.monotonic() + grace
@@ -63,6 +66,13 @@ def _as_child() -> None:
     processes.end_with_parent(signal.SIGKILL)
 
 
+def _close_to_others(prefix: str) -> None:
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if region.stat().st_mode & 0o077:
+                region.chmod(0o600)
+
+
 def _remove_shared_memory(prefix: str) -> None:
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
@@ -76,14 +86,19 @@ def _say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m serve.guard", allow_abbrev=False)
     parser.add_argument("--models", action="store_true", help="watch the processes of Triton's models")
-    parser.add_argument("--shared-memory", metavar="PREFIX", help="remove what begins so, before and after")
+    parser.add_argument("--shared-memory", metavar="PREFIX", help="whose regions to close and to remove")
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     if arguments.shared_memory:
         _remove_shared_memory(arguments.shared_memory)
     try:
-        return guard(arguments.command, models=arguments.models, grace=arguments.grace)
+        return guard(
+            arguments.command,
+            models=arguments.models,
+            shared_memory=arguments.shared_memory,
+            grace=arguments.grace,
+        )
     except OSError as error:
         _say(f"cannot start {arguments.command[0]}: {error.strerror}")
         return 127

@@ -1,8 +1,9 @@
 """From checked settings to a running server and its orderly end: what `make serve` does after the engine.
 
 Starts Triton and the frontend under the supervisor, waits until both answer, then watches: a program that
-ends is started again by the supervisor, a bounded number of times, and everything ends when it cannot be
-brought up, when the supervisor itself dies, or on SIGTERM, SIGINT or SIGHUP.
+ends is started again by the supervisor, a bounded number of times, and one that hangs is killed, so that it
+is started again, too. Everything ends when a program cannot be brought up, when the supervisor itself dies or
+hangs, or on SIGTERM, SIGINT or SIGHUP.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
+
+from youtu_client import Client, EngineStalled, NotReady
 
 from serve import processes, triton
 from serve.guard import STOP
 from serve.logs import Followed
-from serve.repository import Engine, models, render
+from serve.repository import Engine, render
+from serve.run_folder import RunFolder
 from serve.settings import Settings, reachable
 from serve.supervisor import AFTER_GRACE, Program, Supervisor
+from serve.watch import Stalled, Watch
 
-ROOT = Path(__file__).resolve().parent.parent
 RESTARTS, RESTARTS_WITHIN = 5, 600.0  # more of one program in so many seconds, and we give up
 FAILED_STARTS = 2  # ends in a row of a program that had not become ready
 LOOK_EVERY = 0.25  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting
+STOPPED_EVERY = 3.0  # s between two looks for processes that a signal has stopped
 LAST_LINES = 8
 
 
@@ -36,29 +41,54 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def programs(settings: Settings, engine: Engine) -> list[Program]:
-    """Triton and the frontend, with the files they need written to the data folder."""
-    run = settings.data_dir.resolve() / "run"
+def programs(settings: Settings, engine: Engine, run: RunFolder) -> list[Program]:
+    """Triton and the frontend, with the files they need written to the run's folder."""
     found = triton.find(settings)
-    repository = render(settings, engine, run / "model_repository")
-    backends = triton.lay_out_backend(found, run / "backends")
-    prefix = triton.shared_memory_prefix(settings.data_dir)
-    path = f"{ROOT}{os.pathsep}{ROOT / 'client'}"
+    linked = replace(engine, path=run.link("engine", engine.path))
+    repository = render(settings, linked, run.path / "models")
+    backends = triton.lay_out_backend(found, run.path / "backends")
+    document = run.write("frontend.json", settings.to_document())
     return [
         Program(
             "triton",
-            triton.command(found, settings, repository, backends, models(settings)),
+            triton.command(found, settings, run, repository, backends),
             grace=settings.drain_timeout + 5,  # its own exit timeout, and unloading the models
-            environment=triton.environment(found),
-            guard_options=["--models", "--shared-memory", prefix],
+            environment=triton.environment(found, run),
+            guard_options=["--models", "--shared-memory", run.shared_memory_prefix],
         ),
         Program(
             "frontend",
-            [sys.executable, "-m", "frontend"],
+            [str(run.python), "-m", "frontend", "--settings", str(document)],
             grace=settings.drain_timeout + 5,
-            environment={"PYTHONPATH": path},
         ),
     ]
+
+
+def watches(settings: Settings) -> dict[str, Watch]:
+    """What is asked of each program to know that it is ready, and that it works."""
+    client = Client(settings.triton_grpc_address)
+
+    def triton_works(timeout: float) -> None:
+        try:
+            client.probe(timeout)
+        except EngineStalled as error:
+            raise Stalled(str(error)) from error
+
+    def frontend_is_ready(timeout: float) -> None:
+        if triton_watch.up:  # it is not ready before
+            get(settings.host, settings.port, "/health/ready", timeout)
+        else:
+            raise NotReady("Triton is not ready")
+
+    def frontend_answers(timeout: float) -> None:
+        # Not /health/ready: the frontend is not started again because Triton hangs.
+        get(settings.host, settings.port, "/health/live", timeout)
+
+    triton_watch = Watch(triton_works, triton_works, settings.hang_timeout)
+    return {
+        "triton": triton_watch,
+        "frontend": Watch(frontend_is_ready, frontend_answers, settings.hang_timeout),
+    }
 
 
 class Server:
@@ -67,16 +97,15 @@ class Server:
     def __init__(
         self,
         started: list[Program],
-        data_dir: Path,
-        ready: dict[str, Callable[[], bool]],
+        run: RunFolder,
+        watched: dict[str, Watch],
         up: Callable[[], None],
+        hang_timeout: float,
     ) -> None:
-        """`ready`: program -> whether it answers. `up` is called once, when all do for the first time."""
-        self._programs, self._ready, self._up = started, ready, up
-        logs, run = data_dir.resolve() / "log", data_dir.resolve() / "run"
-        for folder in (logs, run):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._logs = {program.name: Followed(logs / f"{program.name}.log") for program in started}
+        """`watched`: program -> its watch. `up` is called once, when all are ready for the first time."""
+        self._programs, self._watches, self._up = started, watched, up
+        self._hang_timeout = hang_timeout
+        self._logs = {program.name: Followed(run.logs / f"{program.name}.log") for program in started}
         self._grace = sum(program.grace + AFTER_GRACE for program in started)
         self._waiting = {program.name: time.monotonic() for program in started}
         self._pids: dict[str, int] = {}
@@ -84,9 +113,13 @@ class Server:
         self._failed_starts = {program.name: 0 for program in started}
         self._report_at = time.monotonic() + REPORT_EVERY
         self._announced = False
+        self._stopped: dict[int, float] = {}  # process -> when it was first seen stopped
+        self._look_for_stopped_at = time.monotonic() + STOPPED_EVERY
         signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, signal.SIGCHLD})
         processes.adopt_orphans()
-        self._supervisor = Supervisor(started, logs, run)
+        self._supervisor = Supervisor(started, run)
+        for watch in watched.values():  # after the supervisor's fork: gRPC's threads do not survive one
+            watch.start()
 
     def run(self) -> int:
         """Watch until something ends it; 0 when it was asked to end, 1 when it failed."""
@@ -99,6 +132,10 @@ class Server:
             if self._supervisor.process.poll() is not None:
                 say("the supervisor itself has died; ending everything")
                 return self._end(1)
+            if self._hang_timeout and self._supervisor.silent > self._hang_timeout:
+                say(f"the supervisor has not answered for {self._supervisor.silent:.0f} s; ending everything")
+                self._supervisor.process.kill()
+                return self._end(1)
             self._show_logs()
             failed = self._look_at_states()
             if failed:
@@ -107,6 +144,7 @@ class Server:
                     say(f"    {line}")
                 return self._end(1)
             self._look_at_readiness()
+            self._look_for_hangs()
 
     def _look_at_states(self) -> str | None:
         """Note restarts; returns a sentence when a program cannot be brought up."""
@@ -130,6 +168,7 @@ class Server:
                 say(f"{name} has ended; it is started again ({len(recent)} of at most {RESTARTS})")
                 self._waiting[name] = now
                 self._report_at = now + REPORT_EVERY
+                self._watches[name].restarted()
             self._pids[name] = pid
         return None
 
@@ -138,7 +177,7 @@ class Server:
             name = program.name
             if name not in self._waiting:
                 continue
-            if not self._pids.get(name) or not self._ready[name]():
+            if not self._pids.get(name) or not self._watches[name].up:
                 break
             self._failed_starts[name] = 0
             say(f"{name} is ready ({time.monotonic() - self._waiting.pop(name):.1f} s)")
@@ -150,6 +189,29 @@ class Server:
             self._announced = True
             self._up()
 
+    def _look_for_hangs(self) -> None:
+        """Kill a program that does not get on; the supervisor starts it again, as one that has died."""
+        for program in self._programs:
+            if fault := self._watches[program.name].fault:
+                self._replace(program.name, fault)
+        now = time.monotonic()
+        if not self._hang_timeout or now < self._look_for_stopped_at:
+            return
+        self._look_for_stopped_at = now + STOPPED_EVERY
+        trees = {name: [pid, *processes.descendants(pid)] for name, pid in self._pids.items() if pid}
+        stopped = processes.stopped(pid for tree in trees.values() for pid in tree)
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
+        for name, tree in trees.items():
+            since = [self._stopped[pid] for pid in tree if pid in self._stopped]
+            if since and now - min(since) >= self._hang_timeout:
+                self._replace(name, f"a process of it has been stopped for {now - min(since):.0f} s")
+
+    def _replace(self, name: str, fault: str) -> None:
+        say(f"{name} hangs: {fault}; it is ended, to start it again")
+        self._watches[name].restarted()
+        if guard := self._pids.get(name):
+            processes.send([*processes.descendants(guard), guard], signal.SIGKILL)
+
     def _show_logs(self) -> None:
         for name, log in self._logs.items():
             for line in log.new_lines():
@@ -157,6 +219,8 @@ class Server:
 
     def _end(self, status: int) -> int:
         """End everything in order, and by force what has not ended in its time."""
+        for watch in self._watches.values():
+            watch.close()
         self._supervisor.end()
         deadline = time.monotonic() + self._grace
         while self._supervisor.process.poll() is None or processes.descendants(os.getpid()):
@@ -166,18 +230,17 @@ class Server:
             if time.monotonic() > deadline or (again and again.si_signo in STOP):
                 processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
         self._show_logs()
-        self._supervisor.close()
         say("everything has ended")
         return status
 
 
-def answers(host: str, port: int, path: str) -> bool:
-    """Whether GET `path` is answered with 200 within two seconds."""
-    connection = http.client.HTTPConnection(reachable(host), port, timeout=2)
+def get(host: str, port: int, path: str, timeout: float) -> None:
+    """GET `path`. Raises OSError or HTTPException unless it is answered with 200 within `timeout` seconds."""
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=timeout)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
+        status = connection.getresponse().status
     finally:
         connection.close()
+    if status != http.HTTPStatus.OK:
+        raise http.client.HTTPException(f"{path} was answered with {status}")

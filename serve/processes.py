@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -67,7 +67,24 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def send(pids: list[int], number: signal.Signals) -> None:
+def stopped(pids: Iterable[int]) -> set[int]:
+    """Those of `pids` that a signal (SIGSTOP) or a debugger has stopped."""
+    return {pid for pid, _, state in _all() if state in ("T", "t")} & set(pids)
+
+
+def with_variable(name: str, value: str) -> list[int]:
+    """Pids of the living processes, ours excepted, that were started with this environment variable."""
+    mark = f"{name}={value}".encode()
+    found = []
+    for pid, _, state in _all():
+        with contextlib.suppress(OSError):  # ended, or another user's
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if mark in variables and state != ZOMBIE and pid != os.getpid():
+                found.append(pid)
+    return found
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
     """Send a signal to each of `pids` that is still there."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build.engine_info import TOKENIZER, EngineInfo
 from build.tensorrt_llm.info import TensorRTEngineInfo
-from serve.settings import Settings, reachable
+from serve.settings import Settings
 
 COMMITTED = Path(__file__).resolve().parent.parent / "model_repository"
 CONFIG = "config.pbtxt"
@@ -57,13 +57,20 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
         facts = _facts(slots=engine.max_batch_size, tokens_per_block=engine.tokens_per_block)
     else:
         own = _of_llama_cpp(settings, engine)
-        facts = _facts(slots=settings.slots, guided_decoding=True, top_log_probs=20, prompt_log_probs=True)
+        facts = _facts(
+            slots=settings.slots,
+            guided_decoding=True,
+            top_log_probs=20,
+            prompt_log_probs=True,
+            engine_probe=True,
+        )
     return {
         settings.engine: own,
         "youtu_llm": facts
         | {
             "context": str(settings.context),
             "queue": str(settings.queue),
+            "hang_timeout": str(settings.hang_timeout),
             "model_id": engine.model_id,
             "demo": str(engine.demo).lower(),
             "description": engine.description,
@@ -72,8 +79,8 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
             "repetition_penalty": str(settings.repetition_penalty),
             "enable_thinking": {"auto": "", "on": "true", "off": "false"}[settings.thinking],
             "tools": str(engine.takes_tools()).lower(),
-            "engine_dir": str(engine.path.resolve()),
-            "engine_url": f"{_bracketed(reachable(settings.triton_host))}:{settings.grpc_port}",
+            "engine_dir": str(engine.path.absolute()),
+            "engine_url": settings.triton_grpc_address,
             "engine_model": settings.engine,
         },
     }
@@ -86,6 +93,7 @@ def _facts(
     guided_decoding: bool = False,
     top_log_probs: int = 0,
     prompt_log_probs: bool = False,
+    engine_probe: bool = False,
 ) -> dict[str, str]:
     """What youtu_llm must know of the engine behind it."""
     return {
@@ -94,6 +102,7 @@ def _facts(
         "guided_decoding": str(guided_decoding).lower(),
         "top_log_probs": str(top_log_probs),
         "prompt_log_probs": str(prompt_log_probs).lower(),
+        "engine_probe": str(engine_probe).lower(),
     }
 
 
@@ -103,7 +112,7 @@ def _of_llama_cpp(settings: Settings, engine: EngineInfo) -> dict[str, str]:
         "slots": str(settings.slots),
         "queue": str(settings.queue),
         "gguf": str(engine.gguf.absolute()),
-        "tokenizer": str(engine.path.resolve() / TOKENIZER),
+        "tokenizer": str(engine.path.absolute() / TOKENIZER),
         "threads": str(settings.threads),
         "prefill_chunk": str(settings.prefill_chunk),
         "kv_type": settings.kv_type,
@@ -113,7 +122,7 @@ def _of_llama_cpp(settings: Settings, engine: EngineInfo) -> dict[str, str]:
 def _of_tensorrt_llm(engine: TensorRTEngineInfo) -> dict[str, str]:
     profile = engine.run_profile()
     return {
-        "gpt_model_path": str(engine.engine_dir.resolve()),
+        "gpt_model_path": str(engine.engine_dir.absolute()),
         "kv_cache_free_gpu_mem_fraction": str(profile.kv_cache_free_gpu_mem_fraction),
         "enable_kv_cache_reuse": str(profile.enable_kv_cache_reuse).lower(),
         "enable_chunked_context": str(profile.enable_chunked_context).lower(),
@@ -157,7 +166,3 @@ def _filled_in(model: str, text: str, values: dict[str, str]) -> Any:
     for name, value in values.items():
         config.parameters[name].string_value = value
     return config
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

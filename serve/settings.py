@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import os
 import re
 import sys
@@ -178,6 +179,12 @@ class Settings(BaseModel):
         le=3600,
         description="Seconds that running answers get to finish when the server is told to end.",
     )
+    hang_timeout: float = Field(
+        default=15.0,
+        ge=0,
+        le=3600,
+        description="Seconds without progress after which a process counts as hung and is replaced. A step that computes is progress, however long it takes. 0: never.",
+    )
     max_body: ByteSize = Field(
         default=ByteSize(1024 * 1024),
         ge=1024,
@@ -284,6 +291,24 @@ class Settings(BaseModel):
         if settings is None or faults:
             raise SettingsError(faults)
         return settings
+
+    @property
+    def triton_grpc_address(self) -> str:
+        """host:port where this machine reaches Triton's gRPC port."""
+        host = reachable(self.triton_host)
+        return f"{f'[{host}]' if ':' in host else host}:{self.grpc_port}"
+
+    def to_document(self) -> str:
+        """All settings as they apply, secrets included, as JSON: what a program is handed at its start."""
+        content = self.model_dump(mode="json")
+        if self.api_key is not None:
+            content["api_key"] = self.api_key.get_secret_value()
+        return json.dumps(content)
+
+    @classmethod
+    def from_document(cls, path: Path) -> Settings:
+        """Read what `to_document` wrote. Raises OSError or ValidationError."""
+        return cls.model_validate_json(path.read_bytes())
 
 
 def _from_file(environ: Mapping[str, str], faults: list[str]) -> Iterable[tuple[str, str, Any]]:

@@ -9,7 +9,6 @@ together, and writes the command line and the environment. It starts nothing and
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import platform
 import re
@@ -22,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from build.tensorrt_llm.machine import IMAGE, docker_run
+from serve.run_folder import RunFolder
 from serve.settings import Settings
 
 CONTAINER = Path("/opt/tritonserver/bin")  # where NVIDIA's container has tritonserver; on its PATH too
@@ -141,11 +141,6 @@ def find_libpython(folders: Sequence[str] | None = None) -> Path:
     )
 
 
-def shared_memory_prefix(data_dir: Path) -> str:
-    """Begins the names of Triton's shared-memory regions; another for every data folder of this machine."""
-    return f"youtu-{hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:10]}-"
-
-
 def lay_out_backend(triton: Triton, folder: Path) -> Path:
     """Make `folder` a backend directory for Triton (replacing it): links to the backend and to our stub.
 
@@ -162,16 +157,16 @@ def lay_out_backend(triton: Triton, folder: Path) -> Path:
 
 
 def command(
-    triton: Triton, settings: Settings, repository: Path, backends: Path, models: Sequence[str]
+    triton: Triton, settings: Settings, run: RunFolder, repository: Path, backends: Path
 ) -> list[str]:
-    """tritonserver's command line, which loads `models` in order. Strict readiness: all of them are ready."""
+    """tritonserver's command line, which loads all of `repository`."""
     options = {
         "model-repository": repository,
         "backend-directory": backends,
-        "model-control-mode": "explicit",
+        "model-control-mode": "none",
         "strict-readiness": "true",
         "exit-timeout-secs": round(settings.drain_timeout),
-        "backend-config": f"python,shm-region-prefix-name={shared_memory_prefix(settings.data_dir)}",
+        "backend-config": f"python,shm-region-prefix-name={run.shared_memory_prefix}",
         "http-address": settings.triton_host,
         "http-port": settings.http_port,
         "grpc-address": settings.triton_host,
@@ -184,25 +179,23 @@ def command(
         "log-warning": str(settings.log_level != "error").lower(),
         "log-verbose": int(settings.log_level == "debug"),
     }
-    loads = [f"--load-model={model}" for model in models]
     traces = []
     if settings.otlp_endpoint:
         url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         traces = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=1", f"opentelemetry,url={url}"]
     return [
-        str(triton.server),
+        str(run.inside_python(triton.server)),
         "--disable-auto-complete-config",  # the configurations are whole; saves a start of every stub
         *(f"--{name}={value}" for name, value in options.items()),
         *(f"--trace-config={trace}" for trace in traces),
-        *loads,
     ]
 
 
-def environment(triton: Triton) -> dict[str, str]:
+def environment(triton: Triton, run: RunFolder) -> dict[str, str]:
     """What tritonserver's environment needs beside ours.
 
     The stub starts its Python in isolated mode, where PYTHONPATH counts for nothing: it finds the packages
     because the first `python3` on the PATH is the virtual environment's.
     """
-    path = {"PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    path = {"PATH": f"{run.path / 'python' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     return path if triton.libpython is None else path | {"LD_LIBRARY_PATH": str(triton.libpython.parent)}

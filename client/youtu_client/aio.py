@@ -60,11 +60,36 @@ class AsyncClient:
 
     async def live(self, timeout: float = 5.0) -> bool:
         """Whether any server answers at all."""
-        return await self._any("ServerLive", wire.live_request(), "live", timeout)
+        for server in self._rota.order():
+            with contextlib.suppress(YoutuError):
+                if (await self._unary(server, "ServerLive", wire.live_request(), timeout)).live:
+                    server.answered()
+                    return True
+        return False
 
     async def ready(self, timeout: float = 5.0) -> bool:
-        """Whether any server has the model loaded and takes requests."""
-        return await self._any("ModelReady", wire.ready_request(self.model), "ready", timeout)
+        """Whether text would come out of any server now, see `probe`."""
+        try:
+            await self.probe(timeout)
+        except YoutuError:
+            return False
+        return True
+
+    async def probe(self, timeout: float = 5.0) -> None:
+        """Whether text would come out now; see `Client.probe`."""
+        failure: YoutuError | None = None
+        for server in self._rota.order():
+            try:
+                async for response in server.infer(wire.probe_request(self.model), timeout=timeout):
+                    if response.error_message:
+                        raise from_message(response.error_message, server.address)
+                server.answered()
+                return
+            except grpc.aio.AioRpcError as error:
+                failure = failure or from_rpc(error, server.address)
+            except YoutuError as error:
+                failure = failure or error
+        raise cast(YoutuError, failure)
 
     async def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Id, limits and defaults of the model, from the first server that tells them."""
@@ -106,14 +131,6 @@ class AsyncClient:
             return await getattr(server.stub, method)(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, server.address) from None
-
-    async def _any(self, method: str, request: Any, field: str, timeout: float) -> bool:
-        for server in self._rota.order():
-            with contextlib.suppress(YoutuError):
-                if getattr(await self._unary(server, method, request, timeout), field):
-                    server.answered()
-                    return True
-        return False
 
 
 class AsyncStream(AsyncIterator[Piece]):

@@ -5,6 +5,7 @@ Its streams live in `stream`, tensors in `wire`, addresses in `servers`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ import grpc  # type: ignore[import-untyped]
 
 from . import wire
 from .answers import Answer, ModelInfo
-from .errors import ELSEWHERE, DeadlineExceeded, YoutuError, from_rpc
+from .errors import ELSEWHERE, DeadlineExceeded, YoutuError, from_message, from_rpc
 from .servers import Rota, Server, addresses
 from .stream import Stream
 from .transcript import model_info
@@ -64,17 +65,41 @@ class Client:
 
     def live(self, timeout: float = 5.0) -> bool:
         """Whether any server answers at all."""
-        request = wire.live_request()
-        return any(
-            self._says(server, "ServerLive", request, "live", timeout) for server in self._rota.order()
-        )
+        for server in self._rota.order():
+            with contextlib.suppress(YoutuError):
+                if self._unary(server, "ServerLive", wire.live_request(), timeout).live:
+                    server.answered()
+                    return True
+        return False
 
     def ready(self, timeout: float = 5.0) -> bool:
-        """Whether any server has the model loaded and takes requests."""
-        request = wire.ready_request(self.model)
-        return any(
-            self._says(server, "ModelReady", request, "ready", timeout) for server in self._rota.order()
-        )
+        """Whether text would come out of any server now, see `probe`."""
+        try:
+            self.probe(timeout)
+        except YoutuError:
+            return False
+        return True
+
+    def probe(self, timeout: float = 5.0) -> None:
+        """Ask the servers, each for at most `timeout` seconds, until one says that text would come out now.
+
+        The question passes through Triton, the text model and its engine, and needs no slot. Raises the first
+        server's error: EngineStalled when its engine has work and makes no progress, NotReady while it loads,
+        DeadlineExceeded when something on the way hangs.
+        """
+        failure: YoutuError | None = None
+        for server in self._rota.order():
+            try:
+                for response in server.infer(wire.probe_request(self.model), timeout=timeout):
+                    if response.error_message:
+                        raise from_message(response.error_message, server.address)
+                server.answered()
+                return
+            except grpc.RpcError as error:
+                failure = failure or from_rpc(error, server.address)
+            except YoutuError as error:
+                failure = failure or error
+        raise cast(YoutuError, failure)
 
     def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Id, limits and defaults of the model, from the first server that tells them."""
@@ -117,12 +142,3 @@ class Client:
             return getattr(server.stub, method)(request, timeout=timeout)
         except grpc.RpcError as error:
             raise from_rpc(error, server.address) from None
-
-    def _says(self, server: Server, method: str, request: Any, field: str, timeout: float) -> bool:
-        try:
-            yes = bool(getattr(self._unary(server, method, request, timeout), field))
-        except YoutuError:
-            yes = False
-        if yes:
-            server.answered()
-        return yes

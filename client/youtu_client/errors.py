@@ -3,6 +3,7 @@
     YoutuError
     ├── ConnectionFailed     nobody answers at the address, or the connection broke      retryable
     ├── NotReady             the server answers; its model is loading, gone or draining  retryable
+    │   └── EngineStalled    the model's engine has work and makes no progress           retryable
     ├── Busy                 the model's queue is full                                   retryable
     ├── InvalidRequest       the request can never succeed as it is
     ├── DeadlineExceeded     the request's own `timeout` ran out
@@ -42,6 +43,10 @@ class NotReady(YoutuError):
     """The server answers, but its model does not take requests now (loading, unloaded, draining)."""
 
     retryable = True
+
+
+class EngineStalled(NotReady):
+    """The server says that its engine has work and has made no progress for too long: it hangs."""
 
 
 class Busy(YoutuError):
@@ -102,6 +107,7 @@ INVALID = "invalid request: "
 # then. Without, the words are all there is: the model's own, and Triton's before the model is reached.
 _WITHOUT_CODE: list[tuple[re.Pattern[str], type[YoutuError]]] = [
     (re.compile(f"^{INVALID}"), InvalidRequest),
+    (re.compile(r"^the engine has stalled"), EngineStalled),
     (re.compile(r"queue is full|maximum queue size", re.I), Busy),
     (
         re.compile(

@@ -91,8 +91,11 @@ def live_request() -> Any:
     return service_pb2.ServerLiveRequest()
 
 
-def ready_request(model: str) -> Any:
-    return service_pb2.ModelReadyRequest(name=model)
+def probe_request(model: str) -> Any:
+    """The question whether text would come out now; takes the way of a request, but no slot."""
+    request = service_pb2.ModelInferRequest(model_name=model, id="probe")
+    _add(request, "probe", "BOOL", [struct.pack("<?", True)])
+    return request
 
 
 def config_request(model: str) -> Any:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from build.errors import BuildError
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.commands import last_lines
 from build.tensorrt_llm.info import TensorRTEngineInfo
-from serve.launch import ROOT, answers
+from serve.launch import get
+from serve.run_folder import ROOT
 from serve.verify_gpu.engines import memory_used
 from serve.verify_gpu.steps import NotAsAssumed, Step, Verification
 
@@ -57,13 +59,20 @@ class Served:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not answers("127.0.0.1", self.http, "/v2/health/ready"):
+        while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.end()
                 raise BuildError(
                     f"the server does not start: {' / '.join(last_lines(self.log, 6))} ({self.log})"
                 )
             time.sleep(0.2)
+
+    def _is_ready(self) -> bool:
+        try:
+            get("127.0.0.1", self.http, "/v2/health/ready", timeout=2)
+        except (OSError, HTTPException):
+            return False
+        return True
 
     def end(self) -> None:
         """Tell it to end, and wait for that."""

@@ -30,8 +30,8 @@ whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<ot
 Token ids as a prompt are read as code points. With return_prompt_log_probs each character of the prompt is
 such a token too.
 
-State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.stop()` and
-`fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
+State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.stalled` (booleans), `fake.stop()`
+and `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
 
 `python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
 """
@@ -138,7 +138,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __init__(self, port: int = 0, workers: int = 160) -> None:
         self.port = port
         self.live = self.ready = True
-        self.queue_full = False
+        self.queue_full = self.stalled = False
         self.calls: list[Call] = []
         self._workers = workers
         self._failures: collections.Counter[str] = collections.Counter()
@@ -217,6 +217,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         for request in requests:
+            if request.inputs and request.inputs[0].name == "probe":
+                yield self._probed()
+                continue
             try:
                 yield from self._answer(request, metadata, context)
             except Refusal as refusal:
@@ -226,6 +229,22 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 if refusal.code == "INVALID_ARGUMENT":
                     text = f"invalid request: {text}"
                 yield service_pb2.ModelStreamInferResponse(error_message=text)
+
+    def _probed(self) -> Any:
+        """What `youtu_llm` answers to a probe, in one response."""
+        if not self.ready:
+            return service_pb2.ModelStreamInferResponse(error_message=NOT_READY)
+        if self.stalled:
+            text = (
+                "the engine has stalled: it has work and has made no progress for 16.0 s, the limit is 15 s"
+            )
+            return service_pb2.ModelStreamInferResponse(error_message=text)
+        answer = service_pb2.ModelStreamInferResponse()
+        answer.infer_response.model_name = MODEL
+        answer.infer_response.outputs.add(name="stalled_ms", datatype="INT64", shape=[1, 1])
+        answer.infer_response.raw_output_contents.append(struct.pack("<q", 0))
+        answer.infer_response.parameters["triton_final_response"].bool_param = True
+        return answer
 
     def _known(self, name: str, context: Any) -> None:
         if name != MODEL or not self.ready:

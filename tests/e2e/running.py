@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from serve.run_folder import HOME, PREFIX
 from serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -103,16 +104,27 @@ class RunningServer:
             raise AssertionError(f"it did not end in {END_TIMEOUT} s:\n{self.log}") from None
 
     def processes(self) -> dict[int, str]:
-        """Pid -> command line of every living process of this server, told by its inherited environment."""
-        mark = f"YOUTU_DATA_DIR={self.data_dir}\0".encode()
+        """Pid -> command line of every living process of this server, told by its environment."""
+        marks = [f"YOUTU_DATA_DIR={self.data_dir}", *(f"YOUTU_RUN={folder}" for folder in self.run_folders)]
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (entry / "environ").read_bytes() and (command := (entry / "cmdline").read_bytes()):
+                variables = (entry / "environ").read_text(errors="replace").split("\0")
+                if set(marks) & set(variables) and (command := (entry / "cmdline").read_bytes()):
                     found[int(entry.name)] = command.replace(b"\0", b" ").decode()
             except OSError:
                 continue
         return found
+
+    @property
+    def run_folders(self) -> list[Path]:
+        """The folders of the runs from this data folder, the latest last; most of them are gone."""
+        names = sorted(entry.name for entry in (self.data_dir / "log").glob("2*"))
+        return [HOME / f"{PREFIX}{name}" for name in names]
+
+    @property
+    def run_folder(self) -> Path:
+        return self.run_folders[-1]
 
     def pid_of(self, *texts: str, without: str = "serve.guard") -> int:
         """The process whose command line has all `texts` and not `without`; the oldest of several."""
@@ -126,12 +138,11 @@ class RunningServer:
 
     def left_behind(self, within: float = 0.0) -> list[str]:
         """Processes and shared memory that are still there after at most `within` seconds."""
-        from serve.triton import shared_memory_prefix
-
         deadline = time.monotonic() + within
         while True:
-            regions = Path("/dev/shm").glob(f"{shared_memory_prefix(self.data_dir)}*")
-            left = [*self.processes().values(), *map(str, regions)]
+            names = [folder.name.removeprefix(PREFIX) for folder in self.run_folders]
+            files = [file for name in names for file in HOME.glob(f"*{name}*")]
+            left = [*self.processes().values(), *map(str, files)]
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.1)

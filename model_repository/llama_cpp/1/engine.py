@@ -119,6 +119,8 @@ class Engine:
         self._waiting: deque[Generation] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._progress_at = time.monotonic()
+        self._cpu_s = 0.0  # of the engine's thread, when it was last looked at
         self._clock = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -132,6 +134,8 @@ class Engine:
                 raise QueueFull(
                     f"the queue is full: {len(self._waiting)} requests wait, the limit is {self._queue_limit}"
                 )
+            if not busy and not self._waiting:
+                self._progress_at = time.monotonic()  # until now there was nothing to do
             self._waiting.append(generation)
             self._wake.notify()
 
@@ -152,6 +156,20 @@ class Engine:
         with self._wake:
             return sum(slot.generation is not None for slot in self._slots), len(self._waiting)
 
+    def stalled(self) -> float:
+        """Seconds without progress while there is work; 0.0 when there is none.
+
+        A step that ends is progress, and so is time that the engine's thread spends on a processor: on a slow
+        machine a step may take longer than a hang may last.
+        """
+        with self._wake:
+            if not self._waiting and not any(slot.generation for slot in self._slots):
+                return 0.0
+        now, cpu_s = time.monotonic(), _thread_cpu_s(self._thread)
+        if cpu_s > self._cpu_s:
+            self._cpu_s, self._progress_at = cpu_s, now
+        return max(0.0, now - self._progress_at)
+
     def close(self) -> None:
         """Stop after the current step; unfinished requests fail."""
         with self._wake:
@@ -168,16 +186,26 @@ class Engine:
                 if self._closing:
                     unfinished = [*self._waiting, *(s.generation for s in self._slots if s.generation)]
                     break
+                self._progress_at = time.monotonic()
                 ended = self._settle()
-            for generation in ended:
-                self._finish(generation)
-            self._step()
+            try:
+                for generation in ended:
+                    self._finish(generation)
+                self._step()
+            except Exception as error:  # out of memory, say: these requests fail, the engine goes on
+                self._fail(self._active(), f"{type(error).__name__}: {error}")
         for generation in unfinished:
             generation.error = "the engine is shutting down"
             self._finish(generation)
 
+    def _active(self) -> list[_Slot]:
+        return [slot for slot in self._slots if slot.generation is not None]
+
     def _settle(self) -> list[Generation]:
-        """Free the slots of cancelled requests, then hand free slots to waiting ones."""
+        """Free the slots of cancelled requests, then hand free slots to waiting ones.
+
+        Returns the requests that have ended: cancelled, or failed because they could not be begun.
+        """
         ended = []
         for slot in self._slots:
             if slot.generation and slot.generation.cancelled:
@@ -185,18 +213,26 @@ class Engine:
                 self._free(slot)
         while self._waiting and (free := [slot for slot in self._slots if slot.generation is None]):
             generation = self._waiting.popleft()
-            shared = {slot.index: _of_use(slot.cached, generation) for slot in free}
-            slot = max(free, key=lambda s: self._suits(s, shared[s.index]))
-            # The last prompt token is always read again: its logits start the answer.
-            keep = min(shared[slot.index], len(generation.prompt) - 1)
-            self._llama.forget(slot.index, keep)
-            del slot.cached[keep:]
-            slot.generation = generation
-            slot.sampler = Sampler(generation.sampling, generation.prompt, self.vocab_size, generation.guide)
-            slot.pending = generation.prompt[keep:].tolist()
-            generation.cached_tokens = keep
-            generation.scheduled_ns = time.time_ns()
+            try:
+                self._begin(generation, free)
+            except Exception as error:
+                generation.error = f"{type(error).__name__}: {error}"
+                ended.append(generation)
         return ended
+
+    def _begin(self, generation: Generation, free: list[_Slot]) -> None:
+        """Give the request the slot that suits it best."""
+        shared = {slot.index: _of_use(slot.cached, generation) for slot in free}
+        slot = max(free, key=lambda s: self._suits(s, shared[s.index]))
+        # The last prompt token is always read again: its logits start the answer.
+        keep = min(shared[slot.index], len(generation.prompt) - 1)
+        sampler = Sampler(generation.sampling, generation.prompt, self.vocab_size, generation.guide)
+        pending = generation.prompt[keep:].tolist()
+        self._llama.forget(slot.index, keep)
+        del slot.cached[keep:]
+        slot.generation, slot.sampler, slot.pending = generation, sampler, pending
+        generation.cached_tokens = keep
+        generation.scheduled_ns = time.time_ns()
 
     def _suits(self, slot: _Slot, shared: int) -> tuple[int, int, int, int]:
         """How well a free slot suits a prompt of which it remembers `shared` tokens; the greatest does best.
@@ -250,7 +286,7 @@ class Engine:
 
     def _plan(self) -> list[tuple[_Slot, int]]:
         """Which slots read how many of their pending tokens in this step."""
-        active = [slot for slot in self._slots if slot.generation is not None]
+        active = self._active()
         generating = [slot for slot in active if slot.generation and slot.generation.tokens]
         reading = [slot for slot in active if slot.generation and not slot.generation.tokens]
         reading.sort(key=lambda slot: slot.generation.arrival_ns if slot.generation else 0)
@@ -300,6 +336,13 @@ class Engine:
             if generation:
                 generation.error = message
                 self._finish(generation)
+
+
+def _thread_cpu_s(thread: threading.Thread) -> float:
+    """Processor time that the thread has used, in seconds; 0.0 once it has ended."""
+    if thread.ident is None or not thread.is_alive():
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
 def _of_use(cached: list[int], generation: Generation) -> int:

@@ -7,6 +7,7 @@ one asks Triton which callers have left, one makes the guides of requests that w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -85,9 +86,11 @@ class TritonPythonModel:
         self._guides = Guides(Path(parameters["tokenizer"]), self._engine.vocab_size)
         # One at a time: a schema that takes long to compile holds up other schemas and nobody else.
         self._guide_maker = ThreadPoolExecutor(1, thread_name_prefix="guide")
+        self._guide_maker.submit(lambda: None).result()  # its thread is there before a request needs it
         self._active: set[_Delivery] = set()
         self._lock = threading.Lock()
         self._outbox: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
+        self._sending_since: float | None = None  # when the response that is now being sent was begun
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._deliver, name="deliver", daemon=True),
@@ -107,6 +110,11 @@ class TritonPythonModel:
                 self._accept(request, sender)
             except tensors.InvalidTensor as error:
                 sender.send(_invalid(str(error)), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            except Exception as error:  # whatever it is, the caller must hear of it
+                message = f"the request could not be started: {type(error).__name__}: {error}"
+                pb_utils.Logger.log_error(f"request {request.request_id()!r}: {message}")
+                failure = _error(message, pb_utils.TritonError.INTERNAL)
+                sender.send(failure, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
         self._closing.set()
@@ -125,6 +133,9 @@ class TritonPythonModel:
             self._stop(request.request_id())
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             return
+        if tensors.scalar(read, "probe", False):
+            sender.send(self._progress(), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return
         streaming = bool(tensors.scalar(read, "streaming", False))
         echo = not streaming and not tensors.scalar(read, "exclude_input_in_output", False)
         perf = bool(tensors.scalar(read, "return_perf_metrics", False))
@@ -141,6 +152,13 @@ class TritonPythonModel:
             self._submit(delivery, generation)
         else:
             self._guide_maker.submit(self._submit_guided, delivery, generation, *wanted)
+
+    def _progress(self) -> Any:
+        """The answer to a probe: how long there has been no progress although there is work."""
+        sending_since = self._sending_since
+        unsent = 0.0 if sending_since is None else time.monotonic() - sending_since
+        stalled_ms = round(1000 * max(self._engine.stalled(), unsent))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("stalled_ms", np.array([[stalled_ms]], np.int64))])
 
     def _submit_guided(self, delivery: _Delivery, generation: Generation, kind: str, text: str) -> None:
         try:
@@ -188,23 +206,39 @@ class TritonPythonModel:
 
     def _deliver(self) -> None:
         while (delivery := self._outbox.get()) is not None:
+            self._sending_since = time.monotonic()
+            try:
+                self._send_news(delivery)
+            except Exception as error:  # the caller is gone, say: its slot goes to the next one
+                pb_utils.Logger.log_warn(f"request {delivery.request_id!r}: not delivered: {error}")
+                self._give_up(delivery)
+            self._sending_since = None
+
+    def _send_news(self, delivery: _Delivery) -> None:
+        """Send what has been made for a request since the last time."""
+        with self._lock:
+            delivery.queued = False
+        generation = delivery.generation
+        if generation is None or delivery.done:
+            return
+        finished = generation.finished  # read before the tokens: none can follow it
+        response = self._response(delivery, generation, finished)
+        if finished:
+            delivery.done = True
             with self._lock:
-                delivery.queued = False
-            generation = delivery.generation
-            if generation is None or delivery.done:
-                continue
-            finished = generation.finished  # read before the tokens: none can follow it
-            response = self._response(delivery, generation, finished)
-            if finished:
-                delivery.done = True
-                with self._lock:
-                    self._active.discard(delivery)
-            if response is not None or finished:
-                try:
-                    delivery.send(response, final=finished)
-                except Exception as error:  # the caller is gone: its slot goes to the next one
-                    pb_utils.Logger.log_warn(f"request {delivery.request_id!r}: not delivered: {error}")
-                    self._engine.cancel(generation)
+                self._active.discard(delivery)
+        if response is not None or finished:
+            delivery.send(response, final=finished)
+
+    def _give_up(self, delivery: _Delivery) -> None:
+        """End a request whose tokens could not be sent."""
+        delivery.done = True
+        with self._lock:
+            self._active.discard(delivery)
+        if delivery.generation is not None:
+            self._engine.cancel(delivery.generation)
+        with contextlib.suppress(Exception):  # most likely it cannot be told either
+            delivery.send(_error("the answer could not be sent", pb_utils.TritonError.INTERNAL), final=True)
 
     def _response(self, delivery: _Delivery, generation: Generation, finished: bool) -> Any:
         if generation.error is not None:
@@ -249,9 +283,12 @@ class TritonPythonModel:
 
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
-            for delivery in self._snapshot():
-                if not delivery.done and delivery.generation and delivery.left():
-                    self._engine.cancel(delivery.generation)
+            try:
+                for delivery in self._snapshot():
+                    if not delivery.done and delivery.generation and delivery.left():
+                        self._engine.cancel(delivery.generation)
+            except Exception as error:  # out of memory, say; the next look is in a moment
+                pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
 
 
 def _top(told: LogProbs, best: int, start: int, end: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

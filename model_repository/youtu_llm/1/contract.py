@@ -68,6 +68,12 @@ class TextRequest:
     guide: str | None
 
 
+def is_probe(read: Read) -> bool:
+    """Whether the request asks for no text, but whether text would come out."""
+    value = read("probe")
+    return value is not None and bool(value.size) and bool(value.reshape(-1)[0])
+
+
 def read_request(read: Read, defaults: Defaults) -> TextRequest:
     """Raises InvalidInput. `read` gives a tensor with its batch dimension, or None."""
     text, messages, ids = _string(read, "text_input"), _string(read, "messages"), read("input_ids")

@@ -92,16 +92,31 @@ class EngineClient:
 
     def stop(self, request_id: str) -> None:
         """End the request of that id, if the engine has it; its responses then come to an end."""
+        with contextlib.suppress(grpc.RpcError):
+            for _ in self._infer(self._flagged("stop", request_id), timeout=STOP_TIMEOUT):
+                pass
+
+    def stalled_s(self, timeout: float) -> float:
+        """Seconds for which the engine has made no progress although it has work, by its own account.
+
+        Raises EngineError when it does not say so within `timeout` seconds.
+        """
+        call = EngineCall(self, "", self._infer(self._flagged("probe"), timeout=timeout))
+        for response in call:
+            if "stalled_ms" in response:
+                return float(response["stalled_ms"][0]) / 1000
+        raise EngineError("the engine does not answer a probe", unavailable=True)
+
+    def _flagged(self, flag: str, request_id: str = "") -> Any:
+        """A request that consists of one flag."""
         request = pb.ModelInferRequest(model_name=self._model, id=request_id)
         # The engine's required tensors, of which it reads none.
         for name in ("input_ids", "input_lengths", "request_output_len"):
             request.inputs.add(name=name, datatype="INT32", shape=[1, 1])
             request.raw_input_contents.append(np.ones(1, np.int32).tobytes())
-        request.inputs.add(name="stop", datatype="BOOL", shape=[1, 1])
+        request.inputs.add(name=flag, datatype="BOOL", shape=[1, 1])
         request.raw_input_contents.append(b"\x01")
-        with contextlib.suppress(grpc.RpcError):
-            for _ in self._infer(request, timeout=STOP_TIMEOUT):
-                pass
+        return request
 
     def close(self) -> None:
         self._channel.close()

@@ -8,7 +8,6 @@ HTTP nor which engine answers.
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 import time
 from pathlib import Path
@@ -16,52 +15,17 @@ from typing import Any
 
 import contract
 import triton_python_backend_utils as pb_utils
+from call import Call, Code, refuse
 from detokenizer import special_names, token_bytes
-from engine_client import EngineCall, EngineClient, EngineError
+from engine_client import EngineClient, EngineError
 from engine_inputs import engine_inputs
+from prober import Prober
 from prompt import PromptBuilder, PromptError
 from reply import Outputs, Reply, Vocabulary, asked_of_the_engine
 
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
-
-
-class _Call:
-    """One request on its way: the door to its reader, and the id that the engine knows it by."""
-
-    def __init__(self, sender: Any, trace: dict[str, str]) -> None:
-        self._sender, self._lock, self._closed = sender, threading.Lock(), False
-        self.trace = trace
-        self.engine_id = f"youtu-{secrets.token_hex(8)}"
-        self.arrival_ns = time.time_ns()
-        self._engine_call: EngineCall | None = None
-        self.cancelled = False
-
-    def follow(self, engine_call: EngineCall) -> None:
-        """From here on a reader who leaves ends this call of the engine."""
-        self._engine_call = engine_call
-
-    def stop_engine(self) -> None:
-        if self._engine_call is not None:
-            self._engine_call.stop()
-
-    def send(self, response: Any, *, final: bool) -> None:
-        """One response, or with None just the end. After the last one nothing goes out any more."""
-        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
-        # The stub drops outputs that nobody asked for without holding the GIL: these must not be the last
-        # references to them.
-        kept = response.output_tensors() if response else []
-        with self._lock:
-            if not self._closed:
-                self._closed = final
-                self._sender.send(response, flags) if response else self._sender.send(flags=flags)
-        kept.clear()
-
-    def left(self) -> bool:
-        """Whether the reader has gone. Triton dies when it is asked about a request that has ended."""
-        with self._lock:
-            return not self._closed and bool(self._sender.is_cancelled())
 
 
 class TritonPythonModel:
@@ -94,49 +58,66 @@ class TritonPythonModel:
         self._places = threading.BoundedSemaphore(
             int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
         )
-        self._calls: set[_Call] = set()
+        self._calls: set[Call] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        stalled_s = self._engine.stalled_s if parameters["engine_probe"] == "true" else self._silent_s
+        self._prober = Prober(stalled_s, float(parameters["hang_timeout"]))
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            call = _Call(request.get_response_sender(), _trace_of(request))
-            if not self._places.acquire(blocking=False):
-                _refuse(call, "the queue is full", pb_utils.TritonError.UNAVAILABLE)
-                continue
+            call = Call(request.get_response_sender(), _trace_of(request))
             try:
-                wanted = contract.read_request(_reader(request), self._defaults)
+                self._accept(call, _reader(request))
             except contract.InvalidInput as error:
-                self._places.release()
-                _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
-                continue
+                refuse(call, str(error), "INVALID_ARG")
+            except Exception as error:  # no thread, no memory: the caller must hear of it
+                pb_utils.Logger.log_error(f"{call.engine_id}: not started: {type(error).__name__}: {error}")
+                refuse(call, f"not ready: the request could not be started ({error})", "UNAVAILABLE")
+
+    def _accept(self, call: Call, read: contract.Read) -> None:
+        """Start the request's own thread. Whatever is raised here, its place has been given back."""
+        if contract.is_probe(read):
+            self._prober.ask(call)
+            return
+        if not self._places.acquire(blocking=False):
+            refuse(call, "the queue is full", "UNAVAILABLE")
+            return
+        try:
+            wanted = contract.read_request(read, self._defaults)
             with self._lock:
                 self._calls.add(call)
             threading.Thread(target=self._serve, args=(call, wanted), name="serve", daemon=True).start()
+        except BaseException:
+            self._leave(call)
+            raise
+
+    def _leave(self, call: Call) -> None:
+        with self._lock:
+            self._calls.discard(call)
+        self._places.release()
 
     def finalize(self) -> None:
         self._closing.set()
         self._watcher.join()
+        self._prober.close()
         self._engine.close()
 
-    def _serve(self, call: _Call, wanted: contract.TextRequest) -> None:
+    def _serve(self, call: Call, wanted: contract.TextRequest) -> None:
         try:
             self._answer(call, wanted)
         except (contract.InvalidInput, PromptError) as error:
-            _refuse(call, str(error), pb_utils.TritonError.INVALID_ARG)
+            refuse(call, str(error), "INVALID_ARG")
         except EngineError as error:
-            codes = pb_utils.TritonError
-            code = codes.UNAVAILABLE if error.unavailable else codes.INTERNAL
-            _refuse(call, str(error), codes.INVALID_ARG if error.invalid else code)
+            code: Code = "UNAVAILABLE" if error.unavailable else "INTERNAL"
+            refuse(call, str(error), "INVALID_ARG" if error.invalid else code)
         except Exception as error:  # whatever it is, the caller must hear of it
             pb_utils.Logger.log_error(f"{call.engine_id}: {type(error).__name__}: {error}")
-            _refuse(call, f"the request failed inside the server: {error}", pb_utils.TritonError.INTERNAL)
+            refuse(call, f"the request failed inside the server: {error}", "INTERNAL")
         finally:
-            with self._lock:
-                self._calls.discard(call)
-            self._places.release()
+            self._leave(call)
 
     def _prompt(self, wanted: contract.TextRequest) -> tuple[list[int], bool]:
         """Its tokens, and whether it leaves the model in the midst of its thinking."""
@@ -169,7 +150,7 @@ class TritonPythonModel:
                 f"{tokens} were sent"
             )
 
-    def _answer(self, call: _Call, wanted: contract.TextRequest) -> None:
+    def _answer(self, call: Call, wanted: contract.TextRequest) -> None:
         ids, thinking = self._prompt(wanted)
         room = self._defaults.context - len(ids)
         limit = min(wanted.max_tokens or room, room)
@@ -177,10 +158,12 @@ class TritonPythonModel:
         if call.cancelled:
             call.send(None, final=True)
             return
+        call.heard_at = time.monotonic()
         inputs = engine_inputs(wanted, ids, limit=limit, ends=self._eos, vocab_size=self._defaults.vocab_size)
         engine_call = self._engine.start(call.engine_id, inputs, asked_of_the_engine(wanted), call.trace)
         call.follow(engine_call)
         for response in engine_call:
+            call.heard_at = time.monotonic()
             if reply.reason or call.cancelled:
                 continue  # it was told to stop; its last tokens are nobody's
             reply.take(response)
@@ -197,15 +180,27 @@ class TritonPythonModel:
         )
         call.send(_response(reply.news(last=True) + end), final=True)
 
+    def _silent_s(self, _timeout: float) -> float:
+        """Seconds for which an engine that answers no probes has said nothing of any request that it has."""
+        with self._lock:
+            heard = [call.heard_at for call in self._calls if call.heard_at is not None]
+        return time.monotonic() - max(heard) if heard else 0.0
+
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
-            with self._lock:
-                calls = list(self._calls)
-            for call in calls:
-                if call.cancelled or call.left():
-                    call.cancelled = True
-                    # Each time until it has ended: a stop may come to the engine before its request does.
-                    call.stop_engine()
+            try:
+                self._stop_left_calls()
+            except Exception as error:  # out of memory, say; the next look is in a moment
+                pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
+
+    def _stop_left_calls(self) -> None:
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            if call.cancelled or call.left():
+                call.cancelled = True
+                # Each time until it has ended: a stop may come to the engine before its request does.
+                call.stop_engine()
 
 
 def _trace_of(request: Any) -> dict[str, str]:
@@ -224,10 +219,3 @@ def _reader(request: Any) -> contract.Read:
 
 def _response(outputs: Outputs) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs])
-
-
-def _refuse(call: _Call, message: str, code: int) -> None:
-    """Streams carry no status, so a wrong request is told by its first words too."""
-    if code == pb_utils.TritonError.INVALID_ARG:
-        message = f"invalid request: {message}"
-    call.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code)), final=True)
