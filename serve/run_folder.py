@@ -2,15 +2,15 @@
 
 Triton starts its models' processes through a shell, without quoting their paths, and the Python in them reads
 paths as ASCII: with a space, `&` or Chinese letters in the name of the checkout or the data folder they would
-not start. So all that Triton and its models are given lies in, or is linked into, a folder whose path is plain:
+not start. So all that Triton and its models are given is in, or is linked into, a folder whose path is plain:
 
     /dev/shm/youtu-run-20261126-183355-k3x9/
         root/       link to the checkout               engine/   link to the engine's folder
         python/     link to the virtual environment    log/      link to this run's logs, or the logs
         models/     the rendered model repository      …         what else the caller writes
 
-It is in /dev/shm because Triton's Python backend needs that anyway, and because a start must not depend on room
-on a disk. The run holds a lock on the folder (flock): without a lock, it belonged to a launcher that is dead.
+It is in /dev/shm because Triton's Python backend needs that anyway, and a start must not depend on room on a
+disk. The run holds a lock on the folder (flock): without a lock, it belonged to a launcher that is dead.
 """
 
 from __future__ import annotations

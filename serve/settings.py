@@ -183,7 +183,8 @@ class Settings(BaseModel):
         default=15.0,
         ge=0,
         le=3600,
-        description="Seconds without progress after which a process counts as hung and is replaced. A step that computes is progress, however long it takes. 0: never.",
+        description="Seconds without progress after which a process counts as hung and is replaced. "
+        "Computing is progress, however long a step takes. 0: never.",
     )
     max_body: ByteSize = Field(
         default=ByteSize(1024 * 1024),

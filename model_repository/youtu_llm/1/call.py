@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from engine_client import EngineCall
 
 Code = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL"]
-"""Names of Triton's error codes; the stub defines the codes themselves only after it has imported the model."""
+"""Names of Triton's error codes. The stub defines the codes only after it has imported the model."""
 
 
 class Call:

@@ -1,7 +1,7 @@
 """Answers probes: whether text would come out of this model now.
 
-A probe takes the same way as a request, through the engine's own Triton model, but needs no place and no slot.
-A thread of its own asks the engine, once for all probes that wait.
+A probe takes the way of a request, through the engine's own Triton model, but needs no place and no slot. A
+thread of its own asks the engine, once for all probes that wait.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Prober:
                 fault = ""
                 if self._hang_timeout and stalled_s >= self._hang_timeout:
                     fault = (
-                        f"the engine has stalled: it has work and has made no progress for {stalled_s:.1f} s, "
-                        f"the limit is {self._hang_timeout:g} s"
+                        "the engine has stalled: it has work and has made no progress for "
+                        f"{stalled_s:.1f} s, the limit is {self._hang_timeout:g} s"
                     )
             except Exception as error:
                 fault = f"not ready: {error}"
