@@ -6,7 +6,15 @@ import threading
 import time
 from typing import Literal
 
-from youtu_client import Client, ConnectionFailed, DeadlineExceeded, EngineStalled, ModelInfo, YoutuError
+from youtu_client import (
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EngineStalled,
+    ModelInfo,
+    NotReady,
+    YoutuError,
+)
 
 PROBE_S = 2.0
 """Seconds one question to Triton may take when somebody asks for our health."""
@@ -30,7 +38,10 @@ class ServedModel:
     def info(self) -> ModelInfo:
         """Facts about the model, asked for once per life of the server behind. Raises YoutuError."""
         if self._info is None:
-            self._info = self.client.model_info(timeout=PROBE_S)
+            try:
+                self._info = self.client.model_info(timeout=PROBE_S)
+            except DeadlineExceeded as error:  # of this question; the request's own deadline is not over
+                raise NotReady(f"the server does not answer: {error}", server=error.server) from error
         return self._info
 
     def forget(self) -> None:

@@ -5,8 +5,8 @@
 The program ends with the guard, and the guard with the supervisor, also when they are killed. With --models
 the program is Triton, and is killed when the process of a model dies: Triton would still answer "ready", let
 that model's running requests hang for ever, and never start it again; the supervisor starts Triton anew.
-Shared memory whose name begins with PREFIX is removed before and after, because a killed Triton leaves it, and
-closed to other users: Triton opens it to them, and what is asked and answered passes through it.
+Shared memory whose name begins with PREFIX is removed before and after, since a killed Triton leaves it, and
+closed to other users: Triton lets them read it, and it holds what is asked and answered.
 Told to end, the program has SECONDS for it. Exit status: the program's, or 128 and the signal it died of.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import socket
@@ -26,7 +27,7 @@ from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import gguf_header, triton
 from serve.settings import PREFIX, Settings
 
-SPARE_DISK = 200 << 20  # engine of the demonstration, rendered models, logs
+SPARE_DISK = 50 << 20  # beside a new engine: its tokenizer, logs
 ENGINE_SHARE = 0.6  # of a bf16 checkpoint's size; int8 is a little more than half
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend has its regions
 SHARED_MEMORY_NEEDED = 16 << 20  # two models: 1 MiB each to begin with, more while many answers run
@@ -212,7 +213,7 @@ def _disk(settings: Settings, machine: Machine) -> list[str]:
         return [f"{PREFIX}DATA_DIR={settings.data_dir} cannot be made: {error.strerror}"]
     if not os.access(settings.data_dir, os.W_OK | os.X_OK):
         return [f"{PREFIX}DATA_DIR={settings.data_dir} is not writable: choose another folder"]
-    free, needed = machine.free_disk(settings.data_dir), SPARE_DISK + _engine_to_come(settings)
+    free, needed = machine.free_disk(settings.data_dir), _disk_needed(settings)
     if free >= needed:
         return []
     return [
@@ -221,16 +222,21 @@ def _disk(settings: Settings, machine: Machine) -> list[str]:
     ]
 
 
-def _engine_to_come(settings: Settings) -> int:
-    """Bytes that building the engine will take. What is fetched is counted where it is fetched."""
+def _disk_needed(settings: Settings) -> int:
+    """Bytes that the engine will take, 0 once it is there. What is fetched is counted where it is fetched."""
     try:
         source = resolve(settings.model)
     except BuildError:
         return 0  # said by the build itself
-    if source.kind != "folder" or source.path is None or settings.engine == "tensorrt_llm":
-        return 0  # the GPU engine's build asks for itself
     for made in settings.data_dir.glob(f"engines/*/{ENGINE_JSON}"):
         described = made.read_text(encoding="utf-8")
-        if f'"{source}"' in described and '"gguf_bytes"' in described:
+        for_cpu = '"gguf_bytes"' in described
+        if (
+            for_cpu == (settings.engine != "tensorrt_llm")
+            and json.dumps(str(source), ensure_ascii=False) in described
+        ):
             return 0
-    return int(ENGINE_SHARE * sum(shard.stat().st_size for shard in source.path.glob("*.safetensors")))
+    if source.kind != "folder" or source.path is None or settings.engine == "tensorrt_llm":
+        return SPARE_DISK  # the GPU engine's build asks for itself
+    weights = sum(shard.stat().st_size for shard in source.path.glob("*.safetensors"))
+    return SPARE_DISK + int(ENGINE_SHARE * weights)

@@ -31,7 +31,8 @@ Token ids as a prompt are read as code points. With return_prompt_log_probs each
 such a token too.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.stalled` (booleans),
-`fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
+`fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of
+arrival; a probe is not one.
 
 `python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
 """

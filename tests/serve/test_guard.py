@@ -159,3 +159,15 @@ def test_shared_memory_of_that_name_is_removed_before_and_after() -> None:
     finally:
         other.unlink()
         theirs.unlink(missing_ok=True)
+
+
+def test_shared_memory_is_closed_to_other_users() -> None:
+    """The fault: Triton makes its regions readable for everybody, and every prompt passes through them."""
+    prefix = f"youtu-test-{os.getpid()}-"
+    made = Path(f"/dev/shm/{prefix}made")
+    script = f"open({str(made)!r}, 'w').close(); import os; os.chmod({str(made)!r}, 0o644); {GRACEFUL}"
+    process = guarded(script, "--shared-memory", prefix)
+    pid_from(process)
+    assert eventually(lambda: made.stat().st_mode & 0o777 == 0o600, within=60)
+    process.terminate()
+    assert process.wait(60) == 7

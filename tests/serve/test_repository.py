@@ -57,6 +57,8 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "engine_model": "llama_cpp",
         "engine_url": "127.0.0.1:8001",
         "tokens_per_block": "1",
+        "engine_probe": "true",
+        "hang_timeout": "15.0",
     }
 
 

@@ -16,7 +16,8 @@ from build.catalogue import resolve
 from build.tensorrt_llm.engine import plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import preflight, triton
-from serve.repository import COMMITTED, models, render
+from serve.repository import COMMITTED, render
+from serve.run_folder import RunFolder
 from serve.settings import Settings
 from tests.tensorrt_llm.machines import StandIn, an_engine
 
@@ -82,6 +83,7 @@ def test_the_repository_has_the_engines_and_the_profiles_values(
         "top_log_probs": "0",
         "prompt_log_probs": "false",
         "engine_dir": str(made.path),
+        "engine_probe": "false",
     }
     assert text.items() >= expected.items()
 
@@ -115,10 +117,13 @@ def test_tritons_command_in_the_container(stand_in: StandIn, tmp_path: Path) -> 
     backends = triton.lay_out_backend(found, tmp_path / "laid-out")
     assert backends == stand_in.bin.parent / "backends"
     assert not (tmp_path / "laid-out").exists()
-    command = triton.command(found, GPU, tmp_path / "models", backends, models(GPU))
-    assert command[-2:] == ["--load-model=tensorrt_llm", "--load-model=youtu_llm"]
+    run = RunFolder(tmp_path / "data")
+    command = triton.command(found, GPU, run, tmp_path / "models", backends)
+    assert command[0] == str(found.server)
+    assert "--model-control-mode=none" in command
     assert not [option for option in command if "cuda-memory" in option or "gpu-metrics" in option]
-    assert set(triton.environment(found)) == {"PATH"}  # the container's libraries stay as they are
+    assert set(triton.environment(found, run)) == {"PATH"}  # the container's libraries stay as they are
+    run.close()
 
 
 def test_outside_the_container_serving_says_how_to_get_in(stand_in: StandIn) -> None:
@@ -174,8 +179,8 @@ def test_a_gpu_engine_of_a_checkpoint_is_no_cpu_engine_of_it(
         file.truncate(1_000_000)
     engine(source=str(checkpoint))
     cpu = Settings(model=str(checkpoint), data_dir=tmp_path / "data")
-    assert preflight._engine_to_come(cpu) == 600_000
-    assert preflight._engine_to_come(cpu.model_copy(update={"engine": "tensorrt_llm"})) == 0
+    assert preflight._disk_needed(cpu) == preflight.SPARE_DISK + 600_000
+    assert preflight._disk_needed(cpu.model_copy(update={"engine": "tensorrt_llm"})) == 0
 
 
 def test_the_settings_engine_and_profile() -> None:

@@ -6,12 +6,21 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from serve import triton
+from serve.run_folder import RunFolder
 from serve.settings import Settings
 
-MODELS = ("llama_cpp", "youtu_llm")
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunFolder]:
+    run = RunFolder(tmp_path / "data")
+    yield run
+    run.close()
 
 
 def test_the_backend_folder_has_library_helpers_and_our_stub(tmp_path: Path) -> None:
@@ -26,25 +35,25 @@ def test_the_backend_folder_has_library_helpers_and_our_stub(tmp_path: Path) -> 
     assert not (folder / "old").exists()
 
 
-def test_the_stub_finds_every_library(tmp_path: Path) -> None:
+def test_the_stub_finds_every_library(run: RunFolder) -> None:
     found = triton.find_in_wheel()
-    environment = os.environ | triton.environment(found)
+    environment = os.environ | triton.environment(found, run)
     listed = subprocess.run(["ldd", found.stub], env=environment, capture_output=True, text=True, check=True)
     assert "not found" not in listed.stdout
     assert str(found.libpython) in listed.stdout
 
 
-def test_the_first_python3_on_the_path_is_ours() -> None:
+def test_the_first_python3_on_the_path_is_ours(run: RunFolder) -> None:
     """The stub is isolated: PYTHONPATH means nothing to it, `python3` on the PATH everything."""
-    first = triton.environment(triton.find_in_wheel())["PATH"].split(os.pathsep)[0]
-    assert (Path(first) / "python3").exists()
-    assert first == str(Path(sys.executable).parent)
+    first = Path(triton.environment(triton.find_in_wheel(), run)["PATH"].split(os.pathsep)[0])
+    assert (first / "python3").exists()
+    assert first.samefile(Path(sys.executable).parent)
 
 
-def test_the_binary_knows_every_option(tmp_path: Path) -> None:
+def test_the_binary_knows_every_option(run: RunFolder, tmp_path: Path) -> None:
     found = triton.find_in_wheel()
-    command = triton.command(found, Settings(), tmp_path / "models", tmp_path / "backends", MODELS)
-    environment = os.environ | triton.environment(found)
+    command = triton.command(found, Settings(), run, tmp_path / "models", tmp_path / "backends")
+    environment = os.environ | triton.environment(found, run)
     shown = subprocess.run(
         [found.server, "--help"], env=environment, capture_output=True, text=True, check=False
     )
@@ -54,7 +63,7 @@ def test_the_binary_knows_every_option(tmp_path: Path) -> None:
     assert used <= known
 
 
-def test_settings_reach_the_command_line(tmp_path: Path) -> None:
+def test_settings_reach_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     settings = Settings(
         triton_host="127.0.0.2",
         http_port=1,
@@ -64,7 +73,7 @@ def test_settings_reach_the_command_line(tmp_path: Path) -> None:
         log_level="warning",
     )
     command = triton.command(
-        triton.find_in_wheel(), settings, tmp_path / "models", tmp_path / "backends", MODELS
+        triton.find_in_wheel(), settings, run, tmp_path / "models", tmp_path / "backends"
     )
     for option in (
         f"--model-repository={tmp_path / 'models'}",
@@ -80,11 +89,4 @@ def test_settings_reach_the_command_line(tmp_path: Path) -> None:
         "--log-warning=true",
     ):
         assert option in command
-    loads = [option for option in command if option.startswith("--load-model")]
-    assert loads == ["--load-model=llama_cpp", "--load-model=youtu_llm"]
-
-
-def test_two_data_folders_have_two_names_of_shared_memory(tmp_path: Path) -> None:
-    one, other = triton.shared_memory_prefix(tmp_path / "a"), triton.shared_memory_prefix(tmp_path / "b")
-    assert one != other
-    assert one == triton.shared_memory_prefix(tmp_path / "b" / ".." / "a")
+    assert f"--backend-config=python,shm-region-prefix-name={run.shared_memory_prefix}" in command

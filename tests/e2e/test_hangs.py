@@ -1,0 +1,210 @@
+"""Processes that hang or starve instead of dying: they are found, replaced, and their callers are told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
+from youtu_client import Client
+
+from tests.e2e.running import RunningServer
+
+STUB = "triton_python_backend_stub"
+ENGINE, TEXT_MODEL = (STUB, "llama_cpp/1"), (STUB, "youtu_llm/1")
+TRITON, FRONTEND = ("bin/tritonserver",), ("-m frontend",)
+HANG_TIMEOUT = 4.0  # s
+WITHIN = 120.0  # s; tells a hang from an answer
+# Never ends by itself: hot sampling keeps a demonstration from stopping early.
+LONG = {"prompt": "hi", "max_tokens": 1900, "temperature": 2.0, "top_p": 1.0, "repetition_penalty": 1.9}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    started = RunningServer(tmp_path_factory.mktemp("hangs"), hang_timeout=str(HANG_TIMEOUT))
+    try:
+        yield started.wait_until_up()
+        assert started.end() == 0, started.log
+        assert started.left_behind() == []
+    finally:
+        started.kill()
+
+
+def send(server: RunningServer, body: dict[str, object]) -> http.client.HTTPConnection:
+    address = urlsplit(server.http_url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=WITHIN)
+    connection.request("POST", "/chat", json.dumps(body), {"Content-Type": "application/json"})
+    return connection
+
+
+def status_of(server: RunningServer, path: str) -> int:
+    address = urlsplit(server.http_url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=WITHIN)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def wait_for(condition: Callable[[], bool], what: str, server: RunningServer) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < deadline, f"not {what} in {WITHIN} s:\n{server.log}"
+        time.sleep(0.05)
+
+
+def wait_until_ready(server: RunningServer) -> None:
+    wait_for(lambda: status_of(server, "/health/ready") == 200, "ready", server)
+
+
+class Reader(threading.Thread):
+    """A caller whose answer comes in pieces. `end`: what ended it, "" for a broken connection."""
+
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__(daemon=True)
+        self.begun = threading.Event()
+        self.end: str | None = None
+        self._connection = send(server, LONG | {"stream": True})
+        self.start()
+
+    def run(self) -> None:
+        received = b""
+        try:
+            response = self._connection.getresponse()
+            while piece := response.read1(65536):
+                received += piece
+                self.begun.set()
+        except (OSError, http.client.HTTPException):
+            received += b""
+        self.end = received.decode(errors="replace").rpartition("event: ")[2]
+        self.begun.set()
+
+
+@pytest.mark.parametrize("texts", [ENGINE, TEXT_MODEL, TRITON, FRONTEND], ids=lambda texts: texts[-1])
+def test_a_stopped_process_is_replaced_and_its_callers_are_told(
+    running: RunningServer, texts: tuple[str, ...]
+) -> None:
+    """The fault: live and ready said 200 for 40 s, callers waited, and nothing was started again."""
+    wait_until_ready(running)
+    name = "frontend" if texts is FRONTEND else "triton"
+    restarts = running.log.count(f"{name} has ended; it is started again")
+    readers = [Reader(running) for _ in range(2)]
+    for reader in readers:
+        assert reader.begun.wait(WITHIN)
+    stopped = running.pid_of(*texts)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        if texts is not FRONTEND:  # which cannot say anything any more
+            wait_for(lambda: status_of(running, "/health/ready") == 503, "unready", running)
+            assert status_of(running, "/health/live") == 200
+        running.wait_for_line(f"{name} hangs:", times=restarts + 1)
+        running.wait_for_line(f"{name} has ended; it is started again", times=restarts + 1)
+        for reader in readers:
+            reader.join(WITHIN)
+            assert reader.end is not None, "a caller still waits"
+            assert reader.end.startswith("error") or texts is FRONTEND, reader.end
+        wait_until_ready(running)
+        with send(running, {"prompt": "你好"}).getresponse() as response:
+            assert response.status == 200
+        assert stopped not in running.processes()
+    finally:
+        if stopped in running.processes():
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_a_start_that_hangs_is_started_again(running: RunningServer) -> None:
+    wait_until_ready(running)
+    before = running.log.count("triton has ended")
+    os.kill(running.pid_of(*TRITON), signal.SIGKILL)
+    running.wait_for_line("triton has ended", times=before + 1)
+    wait_for(
+        lambda: any(ENGINE[1] in command for command in running.processes().values()), "loading", running
+    )
+    hung = running.pid_of(*TRITON)
+    os.kill(hung, signal.SIGSTOP)
+    wait_for(lambda: hung not in running.processes(), "replaced", running)
+    wait_until_ready(running)
+
+
+def test_the_signal_can_be_read_over_tritons_own_api(running: RunningServer) -> None:
+    """For deployments whose processes live in different containers."""
+    wait_until_ready(running)
+    address = urlsplit(running.triton_http_url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=WITHIN)
+    connection.request("POST", "/v2/models/youtu_llm/generate", '{"probe": true}')
+    response = connection.getresponse()
+    assert (response.status, json.load(response)["stalled_ms"]) == (200, 0)
+    with Client(running.grpc_url) as client:
+        client.probe(WITHIN)
+        assert client.ready(WITHIN)
+
+
+def test_probes_need_no_slot_and_no_place(running: RunningServer) -> None:
+    wait_until_ready(running)
+    readers = [Reader(running) for _ in range(12)]
+    assert readers[0].begun.wait(WITHIN)
+    with Client(running.grpc_url) as client:
+        for _ in range(5):
+            client.probe(WITHIN)
+    assert status_of(running, "/health/ready") == 200
+    for reader in readers:
+        reader._connection.close()
+
+
+@pytest.mark.parametrize("texts", [TEXT_MODEL, ENGINE], ids=lambda texts: texts[-1])
+def test_a_model_without_memory_answers_or_is_replaced(
+    running: RunningServer, texts: tuple[str, ...]
+) -> None:
+    """The fault: no thread could be started, the request's place was lost, and its caller waited for ever."""
+    wait_until_ready(running)
+    pid = running.pid_of(*texts)
+    status = Path(f"/proc/{pid}/status").read_text()
+    size = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize:")) * 1024
+    resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+    statuses = []
+    for _ in range(24):
+        connection = send(running, {"prompt": "你好" * 200, "max_tokens": 4})
+        statuses.append(connection.getresponse().status)
+        connection.close()
+    assert set(statuses) <= {200, 502, 503}, statuses
+    if pid in running.processes():
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    wait_until_ready(running)
+    with send(running, {"prompt": "你好"}).getresponse() as response:
+        assert response.status == 200
+
+
+def test_a_plain_triton_client_is_told_as_well(running: RunningServer) -> None:
+    wait_until_ready(running)
+    before = running.log.count("triton has ended")
+    errors: list[object] = []
+    ended = threading.Event()
+
+    def callback(_result: object, error: object) -> None:
+        if error is not None:
+            errors.append(error)
+            ended.set()
+
+    client = grpcclient.InferenceServerClient(running.grpc_url)
+    prompt = grpcclient.InferInput("text_input", [1, 1], "BYTES")
+    prompt.set_data_from_numpy(np.array([[b"hi"]], dtype=object))
+    client.start_stream(callback)
+    os.kill(running.pid_of(*ENGINE), signal.SIGSTOP)
+    client.async_stream_infer("youtu_llm", [prompt])
+    running.wait_for_line("triton has ended", times=before + 1)
+    assert ended.wait(WITHIN)
+    client.close()
+    wait_until_ready(running)
