@@ -36,20 +36,27 @@ class RunningServer:
     """`python -m serve` (or another command that comes to it) and its addresses; `settings` are strings."""
 
     def __init__(
-        self, data_dir: Path, *, command: Sequence[str] = (), terminal: bool = False, **settings: str
+        self,
+        data_dir: Path,
+        *,
+        command: Sequence[str] = (),
+        cwd: Path = ROOT,
+        terminal: bool = False,
+        **settings: str,
     ) -> None:
         assert PYTHON.exists(), f"{PYTHON} is missing: run make install"
         names = ("port", "http_port", "grpc_port", "metrics_port")
         ports = {name: str(port) for name, port in zip(names, free_ports(4), strict=True)}
         given = {"data_dir": str(data_dir), "drain_timeout": "10", **ports, **settings}
         ours = {name: value for name, value in os.environ.items() if not name.startswith("YOUTU_")}
+        ours.pop("PYTHONPATH", None)
         self.environment = ours | {f"YOUTU_{name.upper()}": value for name, value in given.items()}
         self.settings = Settings.load(self.environment)
         self.http_url = f"http://127.0.0.1:{self.settings.port}"
         self.triton_http_url = f"http://127.0.0.1:{self.settings.http_port}"
         self.grpc_url = f"127.0.0.1:{self.settings.grpc_port}"
         self.data_dir = data_dir
-        self._output = data_dir / "output.txt"
+        self._output = data_dir / f"output-{time.monotonic_ns()}.txt"
         data_dir.mkdir(parents=True, exist_ok=True)
         self._keyboard, keyboard = pty.openpty() if terminal else (-1, -1)
 
@@ -60,7 +67,7 @@ class RunningServer:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 command or [str(PYTHON), "-m", "serve"],
-                cwd=ROOT,
+                cwd=cwd,
                 env=self.environment,
                 stdin=keyboard if terminal else subprocess.DEVNULL,
                 stdout=output,
@@ -141,7 +148,7 @@ class RunningServer:
         deadline = time.monotonic() + within
         while True:
             names = [folder.name.removeprefix(PREFIX) for folder in self.run_folders]
-            files = [file for name in names for file in HOME.glob(f"*{name}*")]
+            files = [file for name in names for file in HOME.glob(f"youtu-shm-{name}-*")]
             left = [*self.processes().values(), *map(str, files)]
             if not left or time.monotonic() > deadline:
                 return left
