@@ -19,9 +19,6 @@ from youtu_client import (
 PROBE_S = 2.0
 """Seconds one question to Triton may take when somebody asks for our health."""
 
-FRESH_S = 0.5
-"""Seconds for which an answer to that question holds: probes that come together ask once."""
-
 State = Literal["ready", "loading", "stalled", "down"]
 
 
@@ -33,7 +30,7 @@ class ServedModel:
         self._info: ModelInfo | None = None
         self._asking = threading.Lock()
         self._state: State = "down"
-        self._state_until = 0.0
+        self._asked_at = 0.0  # when the question began that `_state` is the answer to
 
     def info(self) -> ModelInfo:
         """Facts about the model, asked for once per life of the server behind. Raises YoutuError."""
@@ -51,12 +48,13 @@ class ServedModel:
     def state(self) -> State:
         """Whether text would come out now: asks Triton, the text model and the engine.
 
-        Takes at most PROBE_S seconds, twice that when others ask at the same time.
+        Who comes while others ask shares the next question with all who wait: it takes at most 2 * PROBE_S.
         """
+        came = time.monotonic()
         with self._asking:
-            if time.monotonic() >= self._state_until:
+            if self._asked_at < came:
+                self._asked_at = time.monotonic()
                 self._state = self._ask()
-                self._state_until = time.monotonic() + FRESH_S
             return self._state
 
     def _ask(self) -> State:

@@ -140,6 +140,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.port = port
         self.live = self.ready = True
         self.queue_full = self.stalled = False
+        self.probed = 0
+        self._answer_probes = threading.Event()
+        self._answer_probes.set()
         self.calls: list[Call] = []
         self._workers = workers
         self._failures: collections.Counter[str] = collections.Counter()
@@ -181,6 +184,22 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             time.sleep(0.002)
         return self.calls[:count]
 
+    @contextlib.contextmanager
+    def holding_probes(self) -> Iterator[None]:
+        """Within, probes are not answered. `probed` counts those that came."""
+        self._answer_probes.clear()
+        try:
+            yield
+        finally:
+            self._answer_probes.set()
+
+    def wait_probes(self, count: int, timeout: float = 60.0) -> None:
+        """Until that many probes have come."""
+        until = time.monotonic() + timeout
+        while self.probed < count:
+            assert time.monotonic() < until, f"{self.probed} of {count} probes came in {timeout} s"
+            time.sleep(0.002)
+
     # The service. Method names are gRPC's.
 
     def ServerLive(self, request: Any, context: Any) -> Any:
@@ -219,7 +238,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         for request in requests:
             if request.inputs and request.inputs[0].name == "probe":
-                yield self._probed()
+                yield self._probed(request.model_name)
                 continue
             try:
                 yield from self._answer(request, metadata, context)
@@ -231,8 +250,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                     text = f"invalid request: {text}"
                 yield service_pb2.ModelStreamInferResponse(error_message=text)
 
-    def _probed(self) -> Any:
+    def _probed(self, model: str) -> Any:
         """What `youtu_llm` answers to a probe, in one response."""
+        self.probed += 1
+        self._answer_probes.wait(60)
+        if model != MODEL:
+            text = f"Request for unknown model: '{model}' is not found"
+            return service_pb2.ModelStreamInferResponse(error_message=text)
         if not self.ready:
             return service_pb2.ModelStreamInferResponse(error_message=NOT_READY)
         if self.stalled:

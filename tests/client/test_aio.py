@@ -15,6 +15,7 @@ from youtu_client import (
     Cancelled,
     ConnectionFailed,
     DeadlineExceeded,
+    EngineStalled,
     InvalidRequest,
     NotReady,
     ServerError,
@@ -65,7 +66,11 @@ def test_answers_streams_and_facts(fake: FakeTriton) -> None:
         assert await client.live()
         assert await client.ready()
         assert (await client.model_info()).id == "youtu-demo"
-        fake.ready = False
+        fake.stalled = True
+        with pytest.raises(EngineStalled):
+            await client.probe()
+        assert not await client.ready()
+        fake.stalled, fake.ready = False, False
         assert not await client.ready()
 
     play(fake.address, scene)

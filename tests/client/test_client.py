@@ -20,6 +20,7 @@ from youtu_client import (
     Client,
     ConnectionFailed,
     DeadlineExceeded,
+    EngineStalled,
     InvalidRequest,
     NotReady,
     ServerError,
@@ -219,6 +220,19 @@ def test_model_info(client: Client) -> None:
     assert (info.id, info.demo, info.context, info.slots, info.queue) == ("youtu-demo", True, 2048, 4, 64)
     assert info.description.startswith("A fake")
     assert info.defaults == {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
+
+
+def test_a_probe_tells_what_keeps_text_from_coming(client: Client, fake: FakeTriton) -> None:
+    client.probe()
+    fake.stalled = True
+    with pytest.raises(EngineStalled, match=r"no progress for 16\.0 s"):
+        client.probe()
+    assert not client.ready()
+    fake.stalled, fake.ready = False, False
+    with pytest.raises(NotReady) as refused:
+        client.probe()
+    assert not isinstance(refused.value, EngineStalled)
+    assert fake.calls == []
 
 
 def test_ready_follows_the_server(client: Client, fake: FakeTriton) -> None:

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,10 +161,8 @@ def test_a_start_ends_what_a_dead_launcher_left(running: RunningServer) -> None:
         os.kill(pid, signal.SIGSTOP)
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
-    ports = {
-        name: str(getattr(running.settings, name))
-        for name in ("port", "http_port", "grpc_port", "metrics_port")
-    }
+    names = ("port", "http_port", "grpc_port", "metrics_port")
+    ports: Any = {name: str(getattr(running.settings, name)) for name in names}
     again = RunningServer(running.data_dir, **ports)
     try:
         again.wait_until_up()

@@ -21,7 +21,7 @@ SOURCES = ("build", "client", "frontend", "model_repository", "serve", "tests")
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_it_serves_from_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
-    """The fault: Triton starts its models through a shell, without quoting, and with a Python that reads ASCII."""
+    """The fault: Triton starts its models through a shell, unquoted, with a Python that reads only ASCII."""
     checkout = tmp_path / name / "checkout"
     for source in SOURCES:
         shutil.copytree(ROOT / source, checkout / source, ignore=shutil.ignore_patterns("__pycache__"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -100,6 +101,32 @@ def test_health_while_the_model_loads(frontend: Frontend, fake: FakeTriton) -> N
     fake.ready = True
     assert frontend.get("/health").status == 200
     assert frontend.post({"prompt": "q"}).status == 200
+
+
+def test_health_while_the_engine_hangs(frontend: Frontend, fake: FakeTriton) -> None:
+    """The fault: ready said 200 for as long as Triton itself answered."""
+    fake.stalled = True
+    for path in ("/health", "/health/ready"):
+        reply = frontend.get(path)
+        assert reply.status == 503
+        assert reply.json["status"] == "unhealthy"
+    assert frontend.get("/health/live").status == 200
+    fake.stalled = False
+    assert frontend.get("/health/ready").status == 200
+
+
+def test_many_who_ask_for_the_state_share_the_question(frontend: Frontend, fake: FakeTriton) -> None:
+    """The fault: while Triton hung each probe held a thread of its own for as long as it waited."""
+    fake.probed = 0
+    with fake.holding_probes():
+        askers = [threading.Thread(target=frontend.get, args=("/health/ready",)) for _ in range(20)]
+        for asker in askers:
+            asker.start()
+        fake.wait_probes(1)
+        time.sleep(0.5)
+    for asker in askers:
+        asker.join(60)
+    assert fake.probed < 10
 
 
 def test_another_model_in_its_place(
