@@ -27,7 +27,7 @@ from serve.settings import Settings, reachable
 from serve.supervisor import AFTER_GRACE, Program, Supervisor
 from serve.watch import Stalled, Watch
 
-RESTARTS, RESTARTS_WITHIN = 5, 600.0  # more of one program in so many seconds, and we give up
+RESTARTS, RESTARTS_WITHIN = 20, 600.0  # more of one program in so many seconds, and we give up
 FAILED_STARTS = 2  # ends in a row of a program that had not become ready
 LOOK_EVERY = 0.25  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting

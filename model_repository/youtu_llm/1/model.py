@@ -1,13 +1,15 @@
 """Triton's door to the text contract: text in, text out, streamed.
 
-One thread per request walks its tokens from the engine to the reader; one more asks Triton which
-readers have left and tells the engine. Knows the text contract and the token contract, neither
+One thread per request walks its tokens from the engine to the reader; they are there before requests
+come, for a machine without memory starts none. One more asks Triton which readers have left and tells
+the engine. Knows the text contract and the token contract, neither
 HTTP nor which engine answers.
 """
 
 from __future__ import annotations
 
 import json
+import queue
 import threading
 import time
 from pathlib import Path
@@ -55,9 +57,12 @@ class TritonPythonModel:
         )
         self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
         self._tokens_per_block = int(parameters["tokens_per_block"])
-        self._places = threading.BoundedSemaphore(
-            int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
-        )
+        places = int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
+        self._places = threading.BoundedSemaphore(places)
+        self._work: queue.SimpleQueue[tuple[Call, contract.TextRequest] | None] = queue.SimpleQueue()
+        self._workers = [threading.Thread(target=self._run, name="serve", daemon=True) for _ in range(places)]
+        for worker in self._workers:
+            worker.start()
         self._calls: set[Call] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -73,12 +78,12 @@ class TritonPythonModel:
                 self._accept(call, _reader(request))
             except contract.InvalidInput as error:
                 refuse(call, str(error), "INVALID_ARG")
-            except Exception as error:  # no thread, no memory: the caller must hear of it
+            except Exception as error:  # out of memory, say: the caller must hear of it
                 pb_utils.Logger.log_error(f"{call.engine_id}: not started: {type(error).__name__}: {error}")
                 refuse(call, f"not ready: the request could not be started ({error})", "UNAVAILABLE")
 
     def _accept(self, call: Call, read: contract.Read) -> None:
-        """Start the request's own thread. Whatever is raised here, its place has been given back."""
+        """Hand the request to a thread. Whatever is raised here, its place has been given back."""
         if contract.is_probe(read):
             self._prober.ask(call)
             return
@@ -89,7 +94,7 @@ class TritonPythonModel:
             wanted = contract.read_request(read, self._defaults)
             with self._lock:
                 self._calls.add(call)
-            threading.Thread(target=self._serve, args=(call, wanted), name="serve", daemon=True).start()
+            self._work.put((call, wanted))
         except BaseException:
             self._leave(call)
             raise
@@ -101,9 +106,15 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._closing.set()
+        for _ in self._workers:
+            self._work.put(None)
         self._watcher.join()
         self._prober.close()
         self._engine.close()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._serve(*work)
 
     def _serve(self, call: Call, wanted: contract.TextRequest) -> None:
         try:
