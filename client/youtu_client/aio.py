@@ -80,9 +80,12 @@ class AsyncClient:
         failure: YoutuError | None = None
         for server in self._rota.order():
             try:
-                async for response in server.infer(wire.probe_request(self.model), timeout=timeout):
-                    if response.error_message:
-                        raise from_message(response.error_message, server.address)
+                messages = [
+                    response.error_message
+                    async for response in server.infer(wire.probe_request(self.model), timeout=timeout)
+                ]
+                if any(messages):
+                    raise from_message(max(messages), server.address)
                 server.answered()
                 return
             except grpc.aio.AioRpcError as error:

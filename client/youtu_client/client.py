@@ -90,9 +90,13 @@ class Client:
         failure: YoutuError | None = None
         for server in self._rota.order():
             try:
-                for response in server.infer(wire.probe_request(self.model), timeout=timeout):
-                    if response.error_message:
-                        raise from_message(response.error_message, server.address)
+                # Read to the end, for Triton does not take it well when calls are cancelled.
+                messages = [
+                    response.error_message
+                    for response in server.infer(wire.probe_request(self.model), timeout=timeout)
+                ]
+                if any(messages):
+                    raise from_message(max(messages), server.address)
                 server.answered()
                 return
             except grpc.RpcError as error:

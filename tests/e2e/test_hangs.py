@@ -178,7 +178,8 @@ def test_a_model_without_memory_answers_or_is_replaced(
     pid = running.pid_of(*texts)
     status = Path(f"/proc/{pid}/status").read_text()
     size = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize:")) * 1024
-    resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    resource.prlimit(pid, resource.RLIMIT_AS, (size, before[1]))
     statuses = []
     for _ in range(24):
         connection = send(running, {"prompt": "你好" * 200, "max_tokens": 4})
@@ -187,7 +188,7 @@ def test_a_model_without_memory_answers_or_is_replaced(
     # What answers is a matter of luck; that each caller is answered is not.
     assert set(statuses) <= {200, 502, 503}, statuses
     if pid in running.processes():
-        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.prlimit(pid, resource.RLIMIT_AS, before)
     wait_until_ready(running)
     with send(running, {"prompt": "你好"}).getresponse() as response:
         assert response.status == 200

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+import grpc.experimental  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb  # type: ignore[import-untyped]
@@ -28,6 +29,9 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     # Triton is this very process's parent: when it cannot be reached now, it will be at once or never.
     ("grpc.max_reconnect_backoff_ms", 200),
+    # The thread that reads a call takes its events itself. Otherwise gRPC starts a thread for them; when that
+    # fails (no memory), it raises once, and every later call on the channel waits for ever.
+    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
 ]
 STOP_TIMEOUT = 2.0  # s
 _DATATYPES = {
@@ -101,11 +105,12 @@ class EngineClient:
 
         Raises EngineError when it does not say so within `timeout` seconds.
         """
-        call = EngineCall(self, "", self._infer(self._flagged("probe"), timeout=timeout))
-        for response in call:
-            if "stalled_ms" in response:
-                return float(response["stalled_ms"][0]) / 1000
-        raise EngineError("the engine does not answer a probe", unavailable=True)
+        stalled_ms = None
+        for response in EngineCall(self, "", self._infer(self._flagged("probe"), timeout=timeout)):
+            stalled_ms = response.get("stalled_ms", stalled_ms)
+        if stalled_ms is None:
+            raise EngineError("the engine does not answer a probe", unavailable=True)
+        return float(stalled_ms[0]) / 1000
 
     def _flagged(self, flag: str, request_id: str = "") -> Any:
         """A request that consists of one flag."""
