@@ -18,7 +18,7 @@ from pathlib import Path
 from serve import processes, triton
 from serve.guard import STOP
 from serve.logs import Followed
-from serve.repository import Engine, models, render
+from serve.repository import Engine, render
 from serve.settings import Settings, reachable
 from serve.supervisor import AFTER_GRACE, Program, Supervisor
 
@@ -47,7 +47,7 @@ def programs(settings: Settings, engine: Engine) -> list[Program]:
     return [
         Program(
             "triton",
-            triton.command(found, settings, repository, backends, models(settings)),
+            triton.command(found, settings, repository, backends),
             grace=settings.drain_timeout + 5,  # its own exit timeout, and unloading the models
             environment=triton.environment(found),
             guard_options=["--models", "--shared-memory", prefix],

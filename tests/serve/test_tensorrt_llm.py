@@ -16,7 +16,7 @@ from build.catalogue import resolve
 from build.tensorrt_llm.engine import plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import preflight, triton
-from serve.repository import COMMITTED, models, render
+from serve.repository import COMMITTED, render
 from serve.settings import Settings
 from tests.tensorrt_llm.machines import StandIn, an_engine
 
@@ -115,15 +115,17 @@ def test_tritons_command_in_the_container(stand_in: StandIn, tmp_path: Path) -> 
     backends = triton.lay_out_backend(found, tmp_path / "laid-out")
     assert backends == stand_in.bin.parent / "backends"
     assert not (tmp_path / "laid-out").exists()
-    command = triton.command(found, GPU, tmp_path / "models", backends, models(GPU))
-    assert command[-2:] == ["--load-model=tensorrt_llm", "--load-model=youtu_llm"]
+    command = triton.command(found, GPU, tmp_path / "models", backends)
+    assert command[0] == str(found.server)
+    assert "--model-control-mode=none" in command
+    assert not [option for option in command if option.startswith("--load-model")]
     assert not [option for option in command if "cuda-memory" in option or "gpu-metrics" in option]
     assert set(triton.environment(found)) == {"PATH"}  # the container's libraries stay as they are
 
 
 def test_outside_the_container_serving_says_how_to_get_in(stand_in: StandIn) -> None:
     settings = Settings(engine="tensorrt_llm", model="tencent/Youtu-LLM-2B", profile="24gb")
-    (fault,) = (f for f in preflight.before_build(settings) if "port" not in f)
+    (fault,) = (f for f in preflight.before_build(settings) if not f.startswith("port "))
     assert fault.startswith("the engine tensorrt_llm is served inside NVIDIA's container")
     assert fault.endswith("; make serve ENGINE=tensorrt_llm MODEL=tencent/Youtu-LLM-2B PROFILE=24gb'")
     assert "\n" not in fault
