@@ -122,7 +122,7 @@ def test_after_a_crash_of_the_engine_all_is_started_again_and_callers_get_errors
     assert all(errors)
     if "not healthy" in errors[0]:
         deadline = time.monotonic() + START_TIMEOUT
-        while own.pid_of("tritonserver") == before:
+        while before in own.processes():
             assert time.monotonic() < deadline, own.log
             time.sleep(0.2)
     assert answers_again(own)
