@@ -18,6 +18,7 @@ from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import preflight, run_folder, terminal
+from serve.addresses import authority
 from serve.launch import Server, programs, say, watches
 from serve.repository import Engine, RepositoryError
 from serve.run_folder import RunFolder
@@ -100,16 +101,17 @@ def _refuse(faults: list[str]) -> None:
 
 
 def _announce(settings: Settings, engine: Engine, begun: float) -> None:
-    web = f"http://{reachable(settings.host)}:{settings.port}"
-    inside = f"{reachable(settings.triton_host)}"
+    web = f"http://{authority(reachable(settings.host), settings.port)}"
+    inside = reachable(settings.triton_host)
+    http = f"HTTP {authority(inside, settings.http_port)}, " if settings.triton_http == "on" else ""
     key = " -H 'Authorization: Bearer YOUR-KEY'" if settings.api_key else ""
     say(f"""
 Up after {time.monotonic() - begun:.1f} s.
 
   page      {web}/
   shell     curl{key} -d '{{"prompt": "你好"}}' {web}/chat
-  Triton    HTTP {inside}:{settings.http_port}, gRPC {inside}:{settings.grpc_port}, \
-metrics {inside}:{settings.metrics_port}/metrics
+  Triton    {http}gRPC {authority(inside, settings.grpc_port)}, \
+metrics {authority(inside, settings.metrics_port)}/metrics
   model     {engine.model_id}: {engine.description}
 
 Ctrl-C ends it.

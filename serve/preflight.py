@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -25,7 +26,8 @@ from build.tensorrt_llm import machine as gpu_machine
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import gguf_header, triton
-from serve.settings import PREFIX, Settings
+from serve.setting_sources import PREFIX
+from serve.settings import Settings
 
 SPARE_DISK = 50 << 20  # beside a new engine: its tokenizer, logs
 ENGINE_SHARE = 0.6  # of a bf16 checkpoint's size; int8 is a little more than half
@@ -33,6 +35,9 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend has its
 SHARED_MEMORY_NEEDED = 16 << 20  # two models: 1 MiB each to begin with, more while many answers run
 # All processes together hold 0.23 GB (PSS) with the demonstration; a 2B model's buffers need about as much.
 PROGRAMS = 500 << 20
+# Open files of the frontend: a thread and a connection for each request, and what the program itself holds.
+SPARE_REQUESTS = 64  # probes and refusals while all slots and places of the queue are taken
+PROGRAM_FILES = 200
 KV_BYTES = {"f16": 2.0, "f32": 4.0, "q8_0": 34 / 32}  # per number
 GB = 1e9
 
@@ -49,9 +54,14 @@ class Machine:
     def free_memory(self) -> int:
         return memory.free_memory()
 
+    def open_files(self) -> int:
+        """How many files one process may open when it raises its own limit as far as it may."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return 1 << 30 if hard == resource.RLIM_INFINITY else hard
+
 
 def before_build(settings: Settings, machine: Machine | None = None) -> list[str]:
-    """Platform, libpython, ports, shared memory, and the disk's room for what MODEL needs."""
+    """Platform, libpython, ports, open files, shared memory, and the disk's room for what MODEL needs."""
     machine = machine or Machine()
     faults = []
     try:
@@ -59,6 +69,7 @@ def before_build(settings: Settings, machine: Machine | None = None) -> list[str
     except triton.TritonMissing as error:
         faults.append(str(error))
     faults += ports_in_use(settings)
+    faults += _open_files(settings, machine)
     faults += _shared_memory(machine)
     faults += _disk(settings, machine)
     return faults
@@ -133,13 +144,14 @@ def kv_cache_bytes(settings: Settings, gguf: Path) -> int:
 def ports_in_use(settings: Settings) -> list[str]:
     """A line for every port that cannot be bound, with who holds it if that can be seen."""
     faults = []
-    for name, host in (
-        ("port", settings.host),
-        ("http_port", settings.triton_host),
-        ("grpc_port", settings.triton_host),
-        ("metrics_port", settings.triton_host),
-    ):
-        port, variable = getattr(settings, name), f"{PREFIX}{name.upper()}"
+    of_triton = ["http_port"] if settings.triton_http == "on" else []
+    of_triton += ["grpc_port", "metrics_port"]
+    unusable = set()  # hosts whose fault has been reported with an earlier port
+    for name in ("port", *of_triton):
+        setting = "host" if name == "port" else "triton_host"
+        host, port, variable = getattr(settings, setting), getattr(settings, name), f"{PREFIX}{name.upper()}"
+        if setting in unusable:
+            continue
         reason = _cannot_bind(host, port)
         if reason == errno.EADDRINUSE:
             owner = _listener(port)
@@ -150,11 +162,9 @@ def ports_in_use(settings: Settings) -> list[str]:
                 f"port {port} may not be opened by this user: choose one from 1024 up, {variable}=..."
             )
         elif reason is not None:
-            address = f"{PREFIX}{'HOST' if name == 'port' else 'TRITON_HOST'}"
+            unusable.add(setting)
             why = os.strerror(reason) if reason > 0 else "not an address"
-            faults.append(f"{address}={host}: {why}; it must be an address of this machine")
-            if name == "http_port":
-                break  # the next two would only say it again
+            faults.append(f"{PREFIX}{setting.upper()}={host}: {why}; it must be an address of this machine")
     return faults
 
 
@@ -192,6 +202,19 @@ def _listener(port: int) -> str | None:
                         program = (descriptors.parent / "comm").read_text().strip()
                         return f"{program} (process {descriptors.parent.name})"
     return None
+
+
+def _open_files(settings: Settings, machine: Machine) -> list[str]:
+    requests = settings.slots + settings.queue + SPARE_REQUESTS
+    needed, allowed = 2 * requests + PROGRAM_FILES, machine.open_files()
+    if allowed >= needed:
+        return []
+    return [
+        f"too few open files: the frontend needs {needed} (two for each of {settings.slots} slots, "
+        f"{settings.queue} places in the queue and {SPARE_REQUESTS} more requests, and {PROGRAM_FILES}), and "
+        f"the hard limit is {allowed}: raise it (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of "
+        f"docker), or set {PREFIX}SLOTS or {PREFIX}QUEUE lower"
+    ]
 
 
 def _shared_memory(machine: Machine) -> list[str]:

@@ -1,20 +1,17 @@
 """The one settings object: read and checked once at the start, frozen, handed down.
 
-Every setting is an environment variable (`YOUTU_` and its name in capitals) or a key of a TOML file:
-`youtu.toml` in the working directory, or the file that `YOUTU_CONFIG` names. The environment wins. A name
-that does not exist and a value that does not fit stop the start, all of them reported at once. This module
-knows the limits of each setting on its own; what fits machine and model is asked in `serve.preflight`.
+Every setting is an environment variable or a key of a TOML file (serve.setting_sources). A name that does not
+exist and a value that does not fit stop the start, all of them reported at once. This module knows the limits
+of each setting on its own; what fits machine and model is asked in `serve.preflight`.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import os
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,17 +30,10 @@ from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from build.catalogue import profiles
+from serve import setting_sources
+from serve.addresses import numeric
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PREFIX = "YOUTU_"
-CONFIG_VARIABLE = "YOUTU_CONFIG"
-CONFIG_FILE = "youtu.toml"
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
-OF_THE_CLIENT = {"YOUTU_SERVER"}  # read by client/, which runs in the same shells
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1)]
@@ -86,7 +76,18 @@ class Settings(BaseModel):
     port: Port = Field(default=8080, description="Port of the web frontend.")
     triton_host: Name = Field(
         default="127.0.0.1",
-        description="Address Triton listens on and the frontend finds it at. Triton itself asks for no key.",
+        description="Address Triton listens on and the frontend finds it at; a name is resolved once, at the "
+        "start. Triton itself asks for no key (docs/ports.md).",
+    )
+    triton_http: Literal["on", "off"] = Field(
+        default="on",
+        description="`off` closes Triton's HTTP port; gRPC and metrics stay. Most of Triton's published bugs "
+        "are reached over HTTP (docs/ports.md).",
+    )
+    triton_shared_memory: Literal["off", "on"] = Field(
+        default="off",
+        description="`on` lets Triton clients register shared memory; whoever reaches Triton's ports can "
+        "then read and write the memory of its models (docs/ports.md).",
     )
     http_port: Port = Field(default=8000, description="Triton's HTTP port.")
     grpc_port: Port = Field(default=8001, description="Triton's gRPC port.")
@@ -213,6 +214,11 @@ class Settings(BaseModel):
             raise ValueError(f"should be one of {', '.join(profiles())}")
         return profile
 
+    @field_validator("triton_host")
+    @classmethod
+    def _is_one_address(cls, host: str) -> str:
+        return numeric(host)
+
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
@@ -258,6 +264,8 @@ class Settings(BaseModel):
     def _ports_differ(self) -> Self:
         seen: dict[int, str] = {}
         for name in ("port", "http_port", "grpc_port", "metrics_port"):
+            if name == "http_port" and self.triton_http == "off":
+                continue
             port = getattr(self, name)
             if port in seen:
                 raise ValueError(f"{seen[port]} and {name} are both {port}; each needs a port of its own")
@@ -270,20 +278,8 @@ class Settings(BaseModel):
 
         Raises SettingsError with one line per unknown name, unreadable file or unfit value.
         """
-        environ = os.environ if environ is None else environ
-        given: dict[str, tuple[str, Any]] = {}  # name of a setting -> (where it was set, its value)
         faults: list[str] = []
-        for origin, name, value in (*_from_file(environ, faults), *_from_environment(environ)):
-            if name not in cls.model_fields:
-                known = [
-                    PREFIX + field.upper() if origin.startswith(PREFIX) else field
-                    for field in cls.model_fields
-                ]
-                faults.append(f"{origin}: there is no such setting{_nearest(origin.split(' ')[0], known)}")
-            elif isinstance(value, bool | list | dict):
-                faults.append(f"{origin}: should be a number or a string")
-            else:
-                given[name] = (origin, value)
+        given = setting_sources.read(os.environ if environ is None else environ, cls.model_fields, faults)
         settings = None
         try:
             settings = cls(**{name: value for name, (_, value) in given.items()})
@@ -312,35 +308,10 @@ class Settings(BaseModel):
         return cls.model_validate_json(path.read_bytes())
 
 
-def _from_file(environ: Mapping[str, str], faults: list[str]) -> Iterable[tuple[str, str, Any]]:
-    named = environ.get(CONFIG_VARIABLE)
-    path = Path(named or CONFIG_FILE)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if named:
-            faults.append(f"{CONFIG_VARIABLE}: there is no file {path}")
-        return []
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        faults.append(f"{path}: cannot be read as TOML: {error}")
-        return []
-    return [(f"{key} in {path}", key, value) for key, value in values.items()]
-
-
-def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, str, Any]]:
-    for variable, value in sorted(environ.items()):
-        if variable.startswith(PREFIX) and value and variable not in {CONFIG_VARIABLE, *OF_THE_CLIENT}:
-            name = variable.removeprefix(PREFIX)
-            yield variable, name.lower() if name.isupper() else name, value
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else " (docs/settings.md lists them all)"
-
-
 def _sentence(fault: ErrorDetails, given: Mapping[str, tuple[str, Any]]) -> str:
     message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    if fault["type"] == "path_type":  # names a Python class otherwise
+        message = "should be a path"
     if not fault["loc"]:
         return message
     origin, value = given[str(fault["loc"][0])]

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from serve.settings import CONFIG_FILE, CONFIG_VARIABLE, PREFIX, Settings
+from serve.setting_sources import CONFIG_FILE, CONFIG_VARIABLE, PREFIX
+from serve.settings import Settings
 
 HEAD = f"""\
 # Settings

@@ -12,6 +12,8 @@ import ctypes
 import os
 import platform
 import re
+import resource
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -34,6 +36,17 @@ WITHOUT_GPU = {
     "pinned-memory-pool-byte-size": 0,
     "cuda-memory-pool-byte-size": "0:0",
 }
+
+# What manages the server rather than uses a model, in Triton's words. A setting opens the last one.
+MANAGEMENT = ("model-repository", "logging", "trace")
+SHARED_MEMORY = "shared-memory"
+# The header that would open these. It cannot be sent: in HTTP a name ends at the first colon, and gRPC resets
+# a call whose metadata has a colon, a space or a capital letter in a name. Triton's refusal quotes the name.
+CLOSED = "None: closed by this deployment"
+# Triton 2.51 puts 16 bytes on the stack for every chunk of an HTTP request (CVE-2025-23310, CVE-2025-23311)
+# and about 73 for every nesting level of its JSON. In KiB; only what is used takes memory.
+STACK = 256 << 10
+WITH_STACK = ("sh", "-c", f'ulimit -Ss {STACK} 2>/dev/null; exec "$0" "$@"')
 
 
 class TritonMissing(Exception):
@@ -159,19 +172,31 @@ def lay_out_backend(triton: Triton, folder: Path) -> Path:
 def command(
     triton: Triton, settings: Settings, run: RunFolder, repository: Path, backends: Path
 ) -> list[str]:
-    """tritonserver's command line, which loads all of `repository`."""
+    """tritonserver's command line, which loads all of `repository` and nothing else, ever.
+
+    Strict readiness: all models are ready. A different key in each: nobody knows it, and nobody could use it.
+    """
+    host = settings.triton_host
+    over_http = f"ipv6:{host}" if ":" in host else host  # libevhtp's notation, and gRPC's
+    closed = [*MANAGEMENT, *([] if settings.triton_shared_memory == "on" else [SHARED_MEMORY])]
+    restriction = f"{','.join(closed)}:{CLOSED}={secrets.token_hex(32)}"
     options = {
         "model-repository": repository,
         "backend-directory": backends,
         "model-control-mode": "none",
+        "http-restricted-api": restriction,
+        "grpc-restricted-protocol": restriction,
+        "allow-sagemaker": "false",
+        "allow-vertex-ai": "false",  # by default opened by a variable of the environment
         "strict-readiness": "true",
         "exit-timeout-secs": round(settings.drain_timeout),
         "backend-config": f"python,shm-region-prefix-name={run.shared_memory_prefix}",
-        "http-address": settings.triton_host,
+        "allow-http": str(settings.triton_http == "on").lower(),
+        "http-address": over_http,
         "http-port": settings.http_port,
-        "grpc-address": settings.triton_host,
+        "grpc-address": f"[{host}]" if ":" in host else host,
         "grpc-port": settings.grpc_port,
-        "metrics-address": settings.triton_host,
+        "metrics-address": over_http,
         "metrics-port": settings.metrics_port,
         **({} if settings.engine == "tensorrt_llm" else WITHOUT_GPU),
         "log-format": "ISO8601",
@@ -184,11 +209,19 @@ def command(
         url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         traces = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=1", f"opentelemetry,url={url}"]
     return [
+        *(WITH_STACK if triton.libpython is not None and _stack_is_free() else ()),  # the wheel's 2.51
         str(run.inside_python(triton.server)),
         "--disable-auto-complete-config",  # the configurations are whole; saves a start of every stub
         *(f"--{name}={value}" for name, value in options.items()),
         *(f"--trace-config={trace}" for trace in traces),
     ]
+
+
+def _stack_is_free() -> bool:
+    """Whether a thread's unused stack costs nothing; else many large ones could keep Triton from starting."""
+    overcommit = Path("/proc/sys/vm/overcommit_memory")
+    strict = overcommit.exists() and overcommit.read_text().strip() == "2"
+    return not strict and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 
 def environment(triton: Triton, run: RunFolder) -> dict[str, str]:

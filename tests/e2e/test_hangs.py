@@ -200,7 +200,7 @@ def test_a_plain_triton_client_is_told_as_well(running: RunningServer) -> None:
     errors: list[object] = []
     ended = threading.Event()
 
-    def callback(_result: object, error: object) -> None:
+    def callback(result: object, error: object) -> None:
         if error is not None:
             errors.append(error)
             ended.set()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +29,16 @@ class Poor(Machine):
 
     disk: int = 1 << 40
     memory: int = 1 << 40
+    files: int = 1 << 20
 
     def free_disk(self, folder: Path) -> int:
         return self.disk
 
     def free_memory(self) -> int:
         return self.memory
+
+    def open_files(self) -> int:
+        return self.files
 
 
 @pytest.fixture
@@ -64,6 +70,33 @@ def test_a_taken_port_is_named_with_setting_and_owner(settings: Settings, taken_
     assert fault.startswith(f"port {taken_port} is in use by python")
     assert f"(process {os.getpid()})" in fault
     assert f"YOUTU_{name.upper()}=" in fault
+
+
+def test_the_http_port_does_not_matter_when_http_is_off(settings: Settings, taken_port: int) -> None:
+    off = settings.model_copy(update={"http_port": taken_port, "triton_http": "off"})
+    assert preflight.ports_in_use(off) == []
+
+
+def test_a_low_hard_limit_on_open_files_is_told_with_the_sum(settings: Settings) -> None:
+    """The frontend ended with a traceback, and the start with "frontend does not start"."""
+    chosen = settings.model_copy(update={"slots": 4, "queue": 64})
+    (fault,) = preflight.before_build(chosen, Poor(files=463))
+    assert fault.startswith("too few open files: the frontend needs 464 (two for each of 4 slots, 64 places")
+    assert "the hard limit is 463" in fault
+    assert "ulimit -Hn" in fault
+    assert "YOUTU_QUEUE" in fault
+    assert preflight.before_build(chosen, Poor(files=464)) == []
+
+
+def test_the_machine_tells_its_hard_limit() -> None:
+    command = ["sh", "-c", 'ulimit -n 321; exec "$0" "$@"', sys.executable, "-c"]
+    shown = subprocess.run(
+        [*command, "from serve.preflight import Machine; print(Machine().open_files())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.strip() == "321"
 
 
 def test_a_port_that_was_used_a_moment_ago_is_free(settings: Settings) -> None:

@@ -62,6 +62,99 @@ def test_an_unknown_variable_is_named_with_the_nearest(variable: str, nearest: s
     assert faults_of({variable: "1"}) == [f"{variable}: there is no such setting; did you mean {nearest}?"]
 
 
+@pytest.mark.parametrize("variable", ["youtu_port", "Youtu_Port", "YOUTU-PORT"])
+def test_a_variable_in_another_spelling_is_not_ignored(variable: str) -> None:
+    assert faults_of({variable: "1"}) == [f"{variable}: there is no such setting; did you mean YOUTU_PORT?"]
+
+
+def test_variables_of_other_programs_are_let_pass() -> None:
+    Settings.load({"youtu_other": "1", "youtube_port": "1", "port": "1", "PORT": "1"})
+
+
+@pytest.mark.parametrize("key", ["YOUTU_HTTP_PORT", "youtu_http_port", "HTTP_PORT", "Http_Port", "http-port"])
+def test_a_key_in_another_spelling_is_refused_with_the_right_one(tmp_path: Path, key: str) -> None:
+    """`YOUTU_PORT = 9000` was answered with a far-fetched name or none."""
+    (tmp_path / "youtu.toml").write_text(f"{key} = 9000")
+    assert faults_of({}) == [f"{key} in youtu.toml: there is no such setting; in a file the key is http_port"]
+
+
+@pytest.mark.parametrize("text", ["[youtu]\nport = 9000", "[port]\nx = 1", "youtu.port = 9000"])
+def test_a_table_in_the_file_is_refused_as_such(tmp_path: Path, text: str) -> None:
+    (tmp_path / "youtu.toml").write_text(text)
+    (fault,) = faults_of({})
+    assert fault.endswith("in youtu.toml: is a table; write the settings as plain keys, outside of any table")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("triton_http = false", 'should be a number or a text in quotes such as "on", not false'),
+        ("port = [9000]", 'should be a number or a text in quotes such as "on", not a list'),
+        ('port = "http"', "should be a valid integer"),
+        ("port = 9000.5", "should be a valid integer"),
+        ("port = 2024-01-01", "should be a valid integer"),
+        ("model = 5", "should be a valid string"),
+        ("data_dir = 5", "should be a path"),
+        ("log_level = 1", "should be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_is_wanted(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "youtu.toml").write_text(line)
+    (fault,) = faults_of({})
+    assert fault.startswith(f"{line.split(' ')[0]} in youtu.toml: {says}")
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "youtu.toml").write_bytes(b"\xef\xbb\xbfport = 9000\r\n")
+    assert Settings.load({}).port == 9000
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_told(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "youtu.toml").write_bytes('model = "modèle"'.encode(encoding))
+    (fault,) = faults_of({})
+    assert fault.startswith("youtu.toml: byte ")
+    assert fault.endswith("is not UTF-8; save the file as UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("localhost", "127.0.0.1"), ("127.1", "127.0.0.1"), ("::1", "::1"), ("::ffff:127.0.0.1", "127.0.0.1")],
+)
+def test_tritons_host_is_resolved(host: str, address: str) -> None:
+    assert Settings.load({"YOUTU_TRITON_HOST": host}).triton_host == address
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("nowhere.invalid", "should be an address, or a name that resolves to one ("),
+        ("no such", "should be an address, or a name that resolves to one ("),
+        ("[::1]", "should be an address, or a name that resolves to one ("),
+        ("255.255.255.255", "should be an address that a server can listen on"),
+        ("224.0.0.1", "should be an address that a server can listen on"),
+        ("ff02::1", "should be an address that a server can listen on"),
+        ("fe80::1%1", "should be an address without a zone (%)"),
+    ],
+)
+def test_what_triton_cannot_listen_on_is_refused_by_name(host: str, says: str) -> None:
+    """Triton waited on 255.255.255.255, for ever."""
+    (fault,) = faults_of({"YOUTU_TRITON_HOST": host})
+    assert fault.startswith(f"YOUTU_TRITON_HOST: {says}")
+    assert fault.endswith(f", not {host!r}")
+
+
+def test_a_name_with_several_addresses_is_refused_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(2, 1, 6, "", ("192.0.2.1", 0)), (10, 1, 6, "", ("2001:db8::1", 0, 0, 0))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+    assert Settings.load({"YOUTU_TRITON_HOST": "one.example"}).triton_host == "192.0.2.1"
+    found.append((2, 1, 6, "", ("192.0.2.2", 0)))
+    (fault,) = faults_of({"YOUTU_TRITON_HOST": "two.example"})
+    assert fault == (
+        "YOUTU_TRITON_HOST: should have a single address (192.0.2.1, 192.0.2.2 were found), not 'two.example'"
+    )
+
+
 def test_an_unknown_key_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "youtu.toml").write_text("prot = 1\nzzz = 2\n")
     first, second = faults_of({})
@@ -110,6 +203,10 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "youtu.toml").write_text("context = 1\nprot = 1")
     faults = faults_of({"YOUTU_SLOTS": "0", "YOUTU_NEW": "1"})
     assert len(faults) == 4
+
+
+def test_http_that_is_off_needs_no_port_of_its_own() -> None:
+    assert Settings.load({"YOUTU_HTTP_PORT": "8080", "YOUTU_TRITON_HTTP": "off"}).port == 8080
 
 
 def test_two_settings_cannot_have_one_port() -> None:

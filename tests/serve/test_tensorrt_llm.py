@@ -121,6 +121,7 @@ def test_tritons_command_in_the_container(stand_in: StandIn, tmp_path: Path) -> 
     command = triton.command(found, GPU, run, tmp_path / "models", backends)
     assert command[0] == str(found.server)
     assert "--model-control-mode=none" in command
+    assert not [option for option in command if option.startswith("--load-model")]
     assert not [option for option in command if "cuda-memory" in option or "gpu-metrics" in option]
     assert set(triton.environment(found, run)) == {"PATH"}  # the container's libraries stay as they are
     run.close()
@@ -128,7 +129,7 @@ def test_tritons_command_in_the_container(stand_in: StandIn, tmp_path: Path) -> 
 
 def test_outside_the_container_serving_says_how_to_get_in(stand_in: StandIn) -> None:
     settings = Settings(engine="tensorrt_llm", model="tencent/Youtu-LLM-2B", profile="24gb")
-    (fault,) = (f for f in preflight.before_build(settings) if "port" not in f)
+    (fault,) = (f for f in preflight.before_build(settings) if not f.startswith("port "))
     assert fault.startswith("the engine tensorrt_llm is served inside NVIDIA's container")
     assert fault.endswith("; make serve ENGINE=tensorrt_llm MODEL=tencent/Youtu-LLM-2B PROFILE=24gb'")
     assert "\n" not in fault

@@ -28,6 +28,7 @@ from reply import Outputs, Reply, Vocabulary, asked_of_the_engine
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
+STACK_BYTES = 8 << 20  # of a thread, the usual size
 
 
 class TritonPythonModel:
@@ -60,6 +61,8 @@ class TritonPythonModel:
         places = int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
         self._places = threading.BoundedSemaphore(places)
         self._work: queue.SimpleQueue[tuple[Call, contract.TextRequest] | None] = queue.SimpleQueue()
+        # Triton's own stack size, which is their default, is much larger than they need (serve/triton.py).
+        threading.stack_size(STACK_BYTES)
         self._workers = [threading.Thread(target=self._run, name="serve", daemon=True) for _ in range(places)]
         for worker in self._workers:
             worker.start()
