@@ -29,6 +29,10 @@ from serve import processes
 
 HOME = Path("/dev/shm")  # noqa: S108
 PREFIX = "youtu-run-"
+REGIONS = "triton_python_backend_shm_region_youtu-"
+"""Begins the names of all our shared-memory regions. Its first part is Triton's own: later Tritons than 2.51 let
+no client register a region whose name begins so (docs/ports.md)."""
+
 VARIABLE = "YOUTU_RUN"
 """In the environment of every process of a run: the path of its folder."""
 
@@ -56,7 +60,7 @@ class RunFolder:
     @property
     def shared_memory_prefix(self) -> str:
         """Begins the names of Triton's shared-memory regions; another for every run."""
-        return f"youtu-shm-{self.name}-"
+        return f"{REGIONS}{self.name}-"
 
     @property
     def python_path(self) -> str:
@@ -154,7 +158,7 @@ def end_leftovers(home: Path = HOME) -> list[int]:
             continue
         try:
             ended += _end_processes(folder)
-            for region in home.glob(f"youtu-shm-{folder.name.removeprefix(PREFIX)}-*"):
+            for region in home.glob(f"{REGIONS}{folder.name.removeprefix(PREFIX)}-*"):
                 region.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
         finally:

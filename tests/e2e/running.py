@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve.run_folder import HOME, PREFIX
+from serve.run_folder import HOME, PREFIX, REGIONS
 from serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -148,7 +148,7 @@ class RunningServer:
         deadline = time.monotonic() + within
         while True:
             names = [folder.name.removeprefix(PREFIX) for folder in self.run_folders]
-            files = [file for name in names for file in HOME.glob(f"youtu-shm-{name}-*")]
+            files = [file for name in names for file in HOME.glob(f"{REGIONS}{name}-*")]
             left = [*self.processes().values(), *map(str, files)]
             if not left or time.monotonic() > deadline:
                 return left

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from serve.run_folder import HOME, REGIONS
 from tests.e2e.running import RunningServer
 
 TRITON = "bin/tritonserver"
@@ -197,7 +198,7 @@ def test_secrets_reach_only_the_frontend_and_files_only_their_owner(data_dir: Pa
         closed = [running.run_folder, running.data_dir / "log"]
         open_files = [path for path in closed if path.stat().st_mode & 0o077]
         name = running.run_folder.name.removeprefix("youtu-run-")
-        regions = list(Path("/dev/shm").glob(f"youtu-shm-{name}-*"))
+        regions = list(HOME.glob(f"{REGIONS}{name}-*"))
         assert regions
         logs = [path for path in (data_dir / "log" / name).iterdir()]
         open_files += [path for path in [*regions, *logs] if path.stat().st_mode & 0o077]

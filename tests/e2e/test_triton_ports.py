@@ -14,6 +14,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
 
+from serve.run_folder import HOME, REGIONS
 from serve.triton import CLOSED
 from tests.e2e import http2
 from tests.e2e.running import RunningServer
@@ -119,7 +120,7 @@ def a_model_of_the_senders(marker: Path) -> dict[str, Any]:
 
 def bodies(server: RunningServer, marker: Path) -> dict[str, Any]:
     """gRPC method -> a request that did something before it was closed."""
-    region = next(Path("/dev/shm").glob("youtu-*"), Path("/dev/shm/none")).name
+    region = next(HOME.glob(f"{REGIONS}*"), Path("/dev/shm/none")).name
     load = service_pb2.RepositoryModelLoadRequest(model_name="new")
     for name, text in a_model_of_the_senders(marker).items():
         if name == "config":

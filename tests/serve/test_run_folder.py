@@ -110,7 +110,7 @@ def test_what_a_dead_run_left_is_ended(home: Path, tmp_path: Path) -> None:
     left = abandoned(home, tmp_path)
     assert left.is_dir()
     process = process_of(left)
-    region = home / f"youtu-shm-{left.name.removeprefix(run_folder.PREFIX)}-abc"
+    region = home / f"{run_folder.REGIONS}{left.name.removeprefix(run_folder.PREFIX)}-abc"
     region.touch()
     assert end_leftovers(home) == [process.pid]
     process.wait()
