@@ -30,8 +30,8 @@ from serve import processes
 HOME = Path("/dev/shm")  # noqa: S108
 PREFIX = "youtu-run-"
 REGIONS = "triton_python_backend_shm_region_youtu-"
-"""Begins the names of all our shared-memory regions. Its first part is Triton's own: later Tritons than 2.51 let
-no client register a region whose name begins so (docs/ports.md)."""
+"""Begins the names of all our shared-memory regions. Its first part is Triton's own: Tritons later than 2.51
+let no client register a region whose name begins so (docs/ports.md)."""
 
 VARIABLE = "YOUTU_RUN"
 """In the environment of every process of a run: the path of its folder."""
