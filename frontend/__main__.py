@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from serve.settings import Settings, SettingsError
-
-from . import logs
-from .keys import Keys, KeysError
-from .server import CannotListen, Server, listen
-
 
 def main() -> int:
-    """Load the settings, bind the port, serve until told to end. Returns only when it could not start."""
+    """Load the settings, bind the port, serve until told to end."""
+    # Here, not above: a child process that is spawned imports this module, and needs none of them.
+    from serve.settings import Settings, SettingsError
+
+    from . import logs
+    from .keys import Keys, KeysError
+    from .server import CannotListen, listen, serve
+
     try:
         settings = Settings.load()
         Keys.of(settings)
@@ -21,7 +22,7 @@ def main() -> int:
         sys.stderr.write(f"frontend: {error}\n")
         return 1
     logs.configure(settings.log_level)
-    Server(settings, listener).run()
+    serve(settings, listener)
     return 0
 
 

@@ -73,7 +73,7 @@ class Answering:
         self._service = service
         self._opens = opens
         self._names = names
-        self._caller = Caller(request.environ)
+        self._caller = Caller.of(request.environ)
         self._line = entry()
         self._deadline = self._line.started + service.settings.request_timeout
         self._streams: list[Stream] = []
@@ -117,7 +117,7 @@ class Answering:
         except BaseException:
             self.close()
             raise
-        # Not direct_passthrough: gunicorn sends each event as it is yielded.
+        # Each event is sent as it is yielded.
         body = self._body(form, itertools.chain([first], events))
         response = Response(body, content_type="text/event-stream; charset=utf-8")
         response.headers.update(EVENT_HEADERS)

@@ -178,6 +178,13 @@ class Settings(BaseModel):
         le=3600,
         description="Seconds that running answers get to finish when the server is told to end.",
     )
+    keep_alive: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="Seconds the frontend keeps an idle connection open. Longer than a load balancer in front of it "
+        "does, which is 60 s in most.",
+    )
     max_body: ByteSize = Field(
         default=ByteSize(1024 * 1024),
         ge=1024,

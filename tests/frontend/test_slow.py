@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from frontend.server import READ_S, SEND_S
+from frontend.connection import READ_S, SEND_S
 from tests.client.fake_triton import FakeTriton
 
 from .conftest import Frontend, Reply, script
