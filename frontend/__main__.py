@@ -12,7 +12,7 @@ def main() -> int:
 
     from . import logs
     from .keys import Keys, KeysError
-    from .server import CannotListen, listen, serve
+    from .server import CannotListen, CannotStart, listen, serve
 
     try:
         settings = Settings.load()
@@ -22,7 +22,11 @@ def main() -> int:
         sys.stderr.write(f"frontend: {error}\n")
         return 1
     logs.configure(settings.log_level)
-    serve(settings, listener)
+    try:
+        serve(settings, listener)
+    except CannotStart as error:
+        sys.stderr.write(f"frontend: {error}\n")
+        return 1
     return 0
 
 

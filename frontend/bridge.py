@@ -21,12 +21,14 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from .caller import ENVIRON_KEY, Caller
 from .connection import Connection
-from .errors import RETRY_AFTER_S, ApiError
+from .errors import ApiError, too_busy
 
 log = structlog.get_logger()
 
 BODIES_BYTES = 64 * 2**20
-"""How much all incomplete bodies may have together, or twice the largest body if that is more."""
+"""How much all bodies that no thread has taken may have together; or twice the largest, if that is more."""
+
+SMALL_BYTES = 16 * 2**10
 
 AHEAD_BYTES = 64 * 2**10
 """How far a thread that streams may be ahead of what its caller takes."""
@@ -36,14 +38,17 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 class Bridge:
     """The ASGI app. `threads`: how many requests are handled at once. `max_body`: of all routes, in bytes.
-    `closing`: whether the server ends, so that connections are not kept."""
+
+    `closing`: whether the server ends, so that connections are not kept. Raises RuntimeError when the system
+    does not give it as many threads.
+    """
 
     def __init__(self, app: Wsgi, *, threads: int, max_body: int, closing: Callable[[], bool]) -> None:
         self._app = app
         self._max_body = max_body
         self._closing = closing
         self.running: set[Future[None]] = set()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._pool = _started(threads)
         self._bodies = Bodies(max(BODIES_BYTES, 2 * max_body))
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -62,26 +67,32 @@ class Bridge:
                     self._bodies.hold(connection, len(body))
                 if len(body) > self._max_body:
                     more = complete = False
-            answer = Answer(environ(scope, bytes(body)), asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            answer = Answer(environ(scope, bytes(body)), loop)
             connection.work(answer.caller, complete=complete)
+            if len(body) > SMALL_BYTES:
+                # It counts until a thread takes it.
+                self._bodies.hold(connection, len(body))
+                answer.taken = lambda: loop.call_soon_threadsafe(self._bodies.release, connection)
+            else:
+                self._bodies.release(connection)
+            del body
+            making = self._pool.submit(answer.make, self._app)
+            self.running.add(making)
+            making.add_done_callback(self.running.discard)
+            await self._send(answer, connection, send)
+        except RuntimeError as error:  # the interpreter ends
+            log.error("no_thread", error=str(error))
+            connection.refuse(too_busy())
         finally:
             self._bodies.release(connection)
-        try:
-            making = self._pool.submit(answer.make, self._app)
-        except RuntimeError as error:  # no thread could be started
-            log.error("no_thread", error=str(error))
-            answer.drop()
-            connection.refuse(too_busy())
-            return
-        self.running.add(making)
-        making.add_done_callback(self.running.discard)
-        await self._send(answer, connection, send)
 
     async def _send(self, answer: Answer, connection: Connection, send: ASGISendCallable) -> None:
         started = False
         try:
             while True:
                 head, data, over = await answer.take()
+                connection.output.hold()
                 if not started and head is not None:
                     started = True
                     headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in head[1]]
@@ -96,6 +107,7 @@ class Bridge:
                     return
                 if data or over:
                     await send({"type": "http.response.body", "body": data, "more_body": not over})
+                connection.output.flush()
                 if over or (connection.closing and answer.caller.gone()):
                     return
         except asyncio.CancelledError:  # the server ends
@@ -107,8 +119,18 @@ class Bridge:
             answer.drop()
 
 
+def _started(threads: int) -> ThreadPoolExecutor:
+    """A pool whose threads run already: a thread that cannot be started may block the one that starts it."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+    begin = threading.Event()
+    for _ in range(threads):
+        pool.submit(begin.wait)
+    begin.set()
+    return pool
+
+
 class Bodies:
-    """How much of incomplete bodies is held in memory, in all; over `limit` the oldest is given up."""
+    """How much of bodies is held for threads, in all; over `limit` the oldest is given up."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -134,6 +156,7 @@ class Answer:
     def __init__(self, environ: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         self.caller = Caller()
         self.failed = False
+        self.taken: Callable[[], object] = bool
         self._environ = {**environ, ENVIRON_KEY: self.caller}
         self._loop = loop
         self._came = asyncio.Event()
@@ -151,6 +174,7 @@ class Answer:
 
     def make(self, app: Wsgi) -> None:
         """Run the app. Never raises."""
+        self.taken()
         if self._dropped:
             return
         pieces: Iterable[bytes] = ()
@@ -224,14 +248,6 @@ class Answer:
             self._dropped = True
             self._pieces.clear()
             self._changed.notify()
-
-
-def too_busy() -> ApiError:
-    """No thread or no memory for one more request."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError(
-        503, "too_busy", "The server has no room for the request. Try again shortly.", headers=headers
-    )
 
 
 def broken() -> ApiError:

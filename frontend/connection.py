@@ -62,15 +62,29 @@ class _Output:
     def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
         self._connection = connection
         self._transport = transport
+        self._held: list[bytes] | None = None
         self.written = 0
 
+    def hold(self) -> None:
+        """Keep what is written until `flush`: uvicorn writes a head, its body and its end one by one."""
+        self._held = []
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        held, self._held = self._held, None
+        if held:
+            self.write(b"".join(held))
+
     def write(self, data: bytes) -> None:
-        if data and not self._connection.closing:
+        if self._held is not None:
+            self._held.append(data)
+        elif data and not self._connection.closing:
             self.written += len(data)
             self._transport.write(data)
             self._connection.watch_sending()
 
     def close(self) -> None:
+        self.flush()
         self._connection.finish()
 
     def is_closing(self) -> bool:
@@ -90,6 +104,7 @@ class Connection(H11Protocol):
         self._waiting = waiting
         self._caller: Caller | None = None
         self._socket: asyncio.Transport
+        self.output: _Output
         self._limit: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
         self._discarded: int | None = None  # bytes, once what comes is thrown away
@@ -128,7 +143,8 @@ class Connection(H11Protocol):
         for name, value in refusal.headers.items():
             head += f"{name}: {value}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.transport.write(head.encode() + body)
+        self.output.flush()
+        self.output.write(head.encode() + body)
         self.finish()
 
     def cut(self) -> None:
@@ -143,7 +159,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._socket = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        super().connection_made(_Output(self, transport))  # type: ignore[arg-type]
+        self.output = _Output(self, transport)
+        super().connection_made(self.output)  # type: ignore[arg-type]
         self._waiting.add(self)
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -304,5 +321,4 @@ class Connection(H11Protocol):
         return self._socket.get_write_buffer_size()
 
     def _taken(self) -> int:
-        written: int = self.transport.written  # type: ignore[attr-defined]
-        return written - self._unsent()
+        return self.output.written - self._unsent()

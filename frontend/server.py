@@ -38,6 +38,10 @@ class CannotListen(Exception):
     """The address cannot be bound; the message says what to do."""
 
 
+class CannotStart(Exception):
+    """The system does not give what the settings need; the message says what to do."""
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket bound to the address, not yet listening. Raises CannotListen."""
     try:
@@ -54,7 +58,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Answer on `listener` until SIGTERM, then up to `drain_timeout` seconds for what still runs."""
+    """Answer on `listener` until SIGTERM, then up to `drain_timeout` seconds for what still runs.
+
+    Raises CannotStart.
+    """
     server = Server(settings, listener)
     server.run(sockets=[])
     if server.bridge.running:  # a thread that does not end would keep the process
@@ -74,7 +81,13 @@ class Server(uvicorn.Server):
         self._most = max(50, min(2 * threads + 4000, _descriptors() - 200))
         self._full = False
         max_body = max(settings.max_body, MAX_BODY)
-        self.bridge = Bridge(app, threads=threads, max_body=max_body, closing=lambda: self._drain.begun)
+        try:
+            self.bridge = Bridge(app, threads=threads, max_body=max_body, closing=lambda: self._drain.begun)
+        except RuntimeError as error:
+            raise CannotStart(
+                f"cannot start {threads} threads ({error}); raise the limit on processes and threads, "
+                "or lower YOUTU_QUEUE"
+            ) from error
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # callers' faults, which are told to the callers
         super().__init__(
             uvicorn.Config(

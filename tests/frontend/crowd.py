@@ -23,10 +23,10 @@ class _Sender:
 
 
 class Crowd:
-    """`count` connections, each of which sends one of `texts`: `start` at once, then a byte of `rest` a second.
+    """`count` connections that each send one of `texts`: `start` at once, then a byte of `rest` a second.
 
-    They come from the addresses `sources` in turn. One that is closed is replaced, so that there are always as
-    many; what they were answered is in `answers`.
+    They come from the addresses `sources` in turn. One that is closed is replaced, so that there are always
+    as many; what they were answered is in `answers`.
     """
 
     def __init__(

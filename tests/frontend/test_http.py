@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import time
@@ -28,6 +29,14 @@ def parts(answer: bytes) -> tuple[int, bytes, bytes]:
     return int(head.split()[1]), head, body
 
 
+def live(connection: socket.socket) -> None:
+    """Ask on a connection that is kept."""
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    assert (response.status, response.read()) == (200, b'{"status":"live"}\n')
+
+
 def refusal(answer: bytes, status: int) -> dict[str, Any]:
     """The error of an answer that is nothing else, and says that the connection is closed."""
     got, head, body = parts(answer)
@@ -39,8 +48,7 @@ def refusal(answer: bytes, status: int) -> dict[str, Any]:
 def test_two_requests_on_a_connection(frontend: Frontend) -> None:
     with socket.create_connection(("127.0.0.1", frontend.port), timeout=60) as connection:
         for _ in range(2):
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            live(connection)
 
 
 def test_pipelined_requests_are_answered_in_their_order(frontend: Frontend) -> None:
@@ -52,21 +60,19 @@ def test_pipelined_requests_are_answered_in_their_order(frontend: Frontend) -> N
 def test_an_idle_connection_is_closed_after_keep_alive(another: Any) -> None:
     frontend: Frontend = another(keep_alive=1)
     with socket.create_connection(("127.0.0.1", frontend.port), timeout=60) as used:
-        used.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert used.recv(65536)
+        live(used)
         with socket.create_connection(("127.0.0.1", frontend.port), timeout=60) as unused:
             assert rest(unused) == b""
         assert rest(used) == b""
 
 
+@pytest.mark.slow
 def test_an_idle_connection_outlives_a_load_balancers(frontend: Frontend) -> None:
     """The fault: 20 s, when most load balancers keep theirs for 60 and meet the end of ours."""
     with socket.create_connection(("127.0.0.1", frontend.port), timeout=60) as connection:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(65536)
-        connection.settimeout(25)
-        with pytest.raises(TimeoutError):
-            connection.recv(1)
+        live(connection)
+        time.sleep(22)
+        live(connection)
 
 
 def test_head_and_options(frontend: Frontend) -> None:
@@ -116,7 +122,6 @@ def test_a_body_that_waits_to_be_asked_for(frontend: Frontend, fake: FakeTriton)
         (b"Transfer-Encoding: gzip\r\n", 400),
         (b"Transfer-Encoding: chunked, chunked\r\n", 400),
         (b"Content-Length : 5\r\n", 400),
-        (b" Content-Length: 5\r\n", 400),
     ],
 )
 def test_a_length_that_makes_no_sense(frontend: Frontend, lines: bytes, status: int) -> None:
@@ -131,7 +136,7 @@ def test_transfer_encoding_in_http_1_0(frontend: Frontend) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_one_who_goes_on_sending_reads_why_it_was_refused(frontend: Frontend, chunked: bool) -> None:
-    """The fault to avoid: closed while the caller still sends, the connection is reset and the answer lost."""
+    """The fault to avoid: closed while the caller still sends, the connection is reset, answer and all."""
     size = 8 * 2**20
     if chunked:
         sent = (
@@ -160,7 +165,7 @@ def test_a_body_of_crumbs(frontend: Frontend) -> None:
     few = CHAT + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     few += b"".join(b"1\r\n%c\r\n" % byte for byte in GOOD) + b"0\r\n\r\n"
     assert parts(exchange(frontend.port, few))[0] == 200
-    many = CHAT + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * (FREE_CHUNKS + 9)
+    many = CHAT + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * (FREE_CHUNKS + 99)
     assert refusal(exchange(frontend.port, many), 400)["code"] == "chunks_too_small"
 
 
@@ -259,6 +264,7 @@ def test_the_environ() -> None:
             (b"content-type", b"text/plain"), (b"script_name", b"/y"), (b"content-length", b"2"),
         ],
     }  # fmt: skip
+    proxied: Any = scope | {"raw_path": b"http://x/health?q"}
     found = environ(scope, b"hi")
     assert found["PATH_INFO"] == "/a/b/Ã¼"
     assert (found["QUERY_STRING"], found["SCRIPT_NAME"]) == ("c=%20d", "")
@@ -267,7 +273,7 @@ def test_the_environ() -> None:
     assert (found["REMOTE_ADDR"], found["SERVER_PORT"]) == ("192.0.2.1", "8080")
     assert found["wsgi.input"].read() == b"hi"
     assert "HTTP_SCRIPT_NAME" not in found
-    assert environ({**scope, "raw_path": b"http://x/health?q"}, b"")["PATH_INFO"] == "/health"
+    assert environ(proxied, b"")["PATH_INFO"] == "/health"
 
 
 def test_the_name_of_the_library_is_not_told(frontend: Frontend) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.client.fake_triton import FakeTriton
 
-from .conftest import ROOT, Frontend, Reply, events, script, start_in_vain
+from .conftest import ROOT, Frontend, Reply, events, free_port, script, start_in_vain
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -42,6 +42,19 @@ def test_a_host_that_is_not_ours(frontend: Frontend) -> None:
     assert "192.0.2.1" in start_in_vain(frontend, YOUTU_HOST="192.0.2.1", YOUTU_KEYS="off")
 
 
+def test_too_few_threads_are_one_clear_line(frontend: Frontend) -> None:
+    """The fault to avoid: they are missed only when many callers have come."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**30,) * 2); "
+    limited += "from frontend.__main__ import main; sys.exit(main())"
+    environ = {**frontend.environ, "YOUTU_PORT": str(free_port()), "YOUTU_QUEUE": "1024"}
+    done = subprocess.run(
+        [sys.executable, "-c", limited], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("frontend: cannot start 1092 threads")
+    assert "YOUTU_QUEUE" in done.stderr
+
+
 def test_loopback_of_the_other_protocol(another: Any) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
@@ -56,7 +69,7 @@ def test_loopback_of_the_other_protocol(another: Any) -> None:
         [sys.executable, "-m", "frontend"], cwd=ROOT, env=environ, stderr=subprocess.DEVNULL
     )
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("::1", frontend.port), timeout=5).close()
@@ -66,7 +79,7 @@ def test_loopback_of_the_other_protocol(another: Any) -> None:
                 time.sleep(0.05)
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

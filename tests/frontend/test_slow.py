@@ -116,36 +116,6 @@ def test_more_connections_than_descriptors(another: Any) -> None:
     assert len(frontend.lines()) < 50
 
 
-def test_threads_that_cannot_be_started(another: Any, fake: FakeTriton) -> None:
-    """Whoever gets none is told so, and the server goes on."""
-    frontend: Frontend = another(slots=64)
-    process = psutil.Process(frontend.process.pid)
-    assert frontend.post({"prompt": "q"}).status == 200
-    unlimited = resource.prlimit(process.pid, resource.RLIMIT_AS)
-    resource.prlimit(process.pid, resource.RLIMIT_AS, (process.memory_info().vms, unlimited[1]))
-    held = [frontend.connect({"prompt": script(prefill=600)}) for _ in range(60)]
-    try:
-        until = time.monotonic() + 60
-        refused = 0
-        while not refused:
-            assert time.monotonic() < until
-            for connection in held:
-                connection.setblocking(False)
-                try:
-                    answer = connection.recv(65536)
-                except BlockingIOError:
-                    continue
-                assert answer.startswith(b"HTTP/1.1 503 "), answer
-                refused += 1
-            time.sleep(0.1)
-    finally:
-        resource.prlimit(process.pid, resource.RLIMIT_AS, unlimited)
-    for connection in held:
-        connection.close()
-    frontend.wait_gauges(running=0, waiting=0, timeout=60)
-    assert frontend.post({"prompt": "q"}).status == 200
-
-
 @pytest.mark.slow
 def test_one_who_does_not_read(another: Any, fake: FakeTriton) -> None:
     """Its slot is free again once the buffers are full and nothing is taken, and nothing hangs."""
@@ -169,12 +139,15 @@ def test_one_who_does_not_read(another: Any, fake: FakeTriton) -> None:
 
 def test_one_who_reads_slowly_gets_all(frontend: Frontend, fake: FakeTriton) -> None:
     """More than the buffers hold, taken bit by bit for longer than nothing may be taken."""
-    body = {"prompt": script(pieces=["q" * 3000] * 1500), "stream": True}
-    with frontend.connect(body, "Connection: close") as connection:
+    message = {"role": "user", "content": script(pieces=["q" * 3000] * 250)}
+    data = json.dumps({"messages": [message], "n": 16, "stream": True}).encode()
+    head = HEAD.replace(b"/chat", b"/v1/chat/completions") + b"Connection: close\r\n"
+    with dial(frontend) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(data) + data)
         got = bytearray()
         for _ in range(14):
             time.sleep(0.5)
             got += connection.recv(65536)
         got += rest(connection)
-    assert got.count(b"q" * 3000) == 1500 + 1  # and the whole in its last event
-    assert b"event: done" in got
+    assert got.count(b"q" * 3000) == 250 * 16
+    assert b"data: [DONE]" in got
