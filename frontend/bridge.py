@@ -123,9 +123,11 @@ def _started(threads: int) -> ThreadPoolExecutor:
     """A pool whose threads run already: a thread that cannot be started may block the one that starts it."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
     begin = threading.Event()
-    for _ in range(threads):
-        pool.submit(begin.wait)
-    begin.set()
+    try:
+        for _ in range(threads):
+            pool.submit(begin.wait)
+    finally:
+        begin.set()
     return pool
 
 

@@ -11,7 +11,6 @@ import asyncio
 import http
 import json
 import sys
-from typing import Any
 
 import h11
 from uvicorn.config import Config
@@ -21,18 +20,14 @@ from uvicorn.server import ServerState
 from .caller import Caller
 from .errors import ApiError, too_slow
 from .framing import HEAD_BYTES, Http, Refused, headers_too_large, line_too_long, not_http
+from .output import Output
 
 READ_S = 15.0
 """Seconds for a complete head from its first byte on, and again for the body behind it."""
 
-SEND_S = 5.0
-"""Seconds in which a caller must take some of what is sent, else the connection is closed."""
-
 LINGER_S = 2.0
 DRAIN_BYTES = 256 * 2**20
 """How much is taken and thrown away of a body that nobody reads."""
-
-WRITE_BUFFER_BYTES = 64 * 2**10
 
 
 class Waiting:
@@ -56,44 +51,6 @@ class Waiting:
         return oldest is not None
 
 
-class _Output:
-    """The transport as uvicorn sees it: counts what is written, and closes in two steps."""
-
-    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
-        self._connection = connection
-        self._transport = transport
-        self._held: list[bytes] | None = None
-        self.written = 0
-
-    def hold(self) -> None:
-        """Keep what is written until `flush`: uvicorn writes a head, its body and its end one by one."""
-        self._held = []
-
-    def flush(self) -> None:
-        """Send what was kept."""
-        held, self._held = self._held, None
-        if held:
-            self.write(b"".join(held))
-
-    def write(self, data: bytes) -> None:
-        if self._held is not None:
-            self._held.append(data)
-        elif data and not self._connection.closing:
-            self.written += len(data)
-            self._transport.write(data)
-            self._connection.watch_sending()
-
-    def close(self) -> None:
-        self.flush()
-        self._connection.finish()
-
-    def is_closing(self) -> bool:
-        return self._connection.closing or self._transport.is_closing()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class Connection(H11Protocol):
     """`waiting`: where it stands while it has no complete request."""
 
@@ -104,12 +61,10 @@ class Connection(H11Protocol):
         self._waiting = waiting
         self._caller: Caller | None = None
         self._socket: asyncio.Transport
-        self.output: _Output
+        self.output: Output
         self._limit: asyncio.TimerHandle | None = None
-        self._sending: asyncio.TimerHandle | None = None
         self._discarded: int | None = None  # bytes, once what comes is thrown away
         self._half_closed = False
-        self.closing = False
 
     # For the bridge
 
@@ -124,6 +79,10 @@ class Connection(H11Protocol):
             caller.leave()
 
     @property
+    def closing(self) -> bool:
+        return self.output.closing
+
+    @property
     def keeps(self) -> bool:
         """Whether another request can follow."""
         return self._discarded is None and not self.closing
@@ -131,7 +90,7 @@ class Connection(H11Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is being answered, or an answer not yet sent."""
-        return self._caller is not None or (not self._socket.is_closing() and self._unsent() > 0)
+        return self._caller is not None or (not self._socket.is_closing() and self.output.unsent() > 0)
 
     def refuse(self, refusal: ApiError) -> None:
         """Answer a request that has not come to the app, and close."""
@@ -151,15 +110,14 @@ class Connection(H11Protocol):
         """Close at once, whatever is under way."""
         self._abandon()
         self._waiting.remove(self)
-        self.closing = True
+        self.output.closing = True
         self._socket.abort()
 
     # For asyncio and uvicorn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._socket = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self.output = _Output(self, transport)
+        self.output = Output(transport, self.finish, self.cut)
         super().connection_made(self.output)  # type: ignore[arg-type]
         self._waiting.add(self)
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -167,12 +125,10 @@ class Connection(H11Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closing = True
+        self.output.lost()
         self._waiting.remove(self)
         self._stop_limit()
         self._unset_keepalive_if_required()
-        if self._sending is not None:
-            self._sending.cancel()
         if self._caller is not None:
             self._caller.leave()
             self._caller = None
@@ -235,11 +191,11 @@ class Connection(H11Protocol):
         """The server ends: only what is being answered or sent stays."""
         if self._caller is not None:
             self.cycle.keep_alive = False
-        elif self._unsent():
+        elif self.output.unsent():
             self.finish()
         else:
             self._abandon()
-            self.closing = True
+            self.output.closing = True
             self._socket.close()
 
     def _should_upgrade(self) -> bool:
@@ -251,7 +207,7 @@ class Connection(H11Protocol):
         """Send what is written, then say that no more comes, and throw away what the caller still sends."""
         if self.closing:
             return
-        self.closing = True
+        self.output.closing = True
         self._waiting.remove(self)
         self._stop_limit()
         self._unset_keepalive_if_required()
@@ -269,7 +225,7 @@ class Connection(H11Protocol):
         self._limit = self.loop.call_later(LINGER_S, self._end_linger)
 
     def _end_linger(self) -> None:
-        if self._unsent():  # it is being read; who reads nothing is found by watch_sending
+        if self.output.unsent():  # it is being read; who reads nothing is found by Output
             self._linger()
         else:
             self._socket.abort()
@@ -301,24 +257,3 @@ class Connection(H11Protocol):
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
-
-    def watch_sending(self) -> None:
-        """From now on some of what is written must be taken every SEND_S seconds."""
-        if self._sending is None and self._unsent():
-            self._sending = self.loop.call_later(SEND_S, self._look_at_sending, self._taken())
-
-    def _look_at_sending(self, taken: int) -> None:
-        self._sending = None
-        if not self._unsent():
-            return
-        if self._taken() == taken:
-            self.logger.debug("a caller took nothing for %s seconds", SEND_S)
-            self.cut()
-        else:
-            self.watch_sending()
-
-    def _unsent(self) -> int:
-        return self._socket.get_write_buffer_size()
-
-    def _taken(self) -> int:
-        return self.output.written - self._unsent()
