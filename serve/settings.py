@@ -182,8 +182,8 @@ class Settings(BaseModel):
         default=75,
         ge=1,
         le=3600,
-        description="Seconds the frontend keeps an idle connection open. Longer than a load balancer in front of it "
-        "does, which is 60 s in most.",
+        description="Seconds the frontend keeps an idle connection open. It should be longer than a load "
+        "balancer in front keeps one: most keep it 60 s.",
     )
     max_body: ByteSize = Field(
         default=ByteSize(1024 * 1024),
