@@ -31,7 +31,7 @@ DRAIN_BYTES = 256 * 2**20
 
 
 class Waiting:
-    """The connections on which no complete request stands, in the order in which they became so."""
+    """The connections without a complete request or an answer, in the order in which they became so."""
 
     def __init__(self) -> None:
         self._all: dict[Connection, None] = {}
@@ -137,14 +137,15 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._discarded is None and self._caller is None and self._limit is None:
             self._start_limit()  # the first byte of a head
-        if self._discarded is not None:
-            self._discarded += len(data)
-            if self._discarded > DRAIN_BYTES:
-                self.cut()
-            return
-        super().data_received(data)
-        if self._caller is not None and len(self.conn.trailing_data[0]) > HEAD_BYTES:
-            self._discard()  # too much is pipelined; the answer under way is the last
+        for start in range(0, len(data), HEAD_BYTES):  # or a head of any size that comes at once is parsed
+            if self._discarded is not None:
+                self._discarded += len(data) - start
+                if self._discarded > DRAIN_BYTES:
+                    self.cut()
+                return
+            super().data_received(data[start : start + HEAD_BYTES])
+            if self._caller is not None and len(self.conn.trailing_data[0]) > HEAD_BYTES:
+                self._discard()  # too much is pipelined; the answer under way is the last
 
     def handle_events(self) -> None:
         before = self.cycle
@@ -222,6 +223,8 @@ class Connection(H11Protocol):
         self._linger()
 
     def _linger(self) -> None:
+        if not self.output.unsent():
+            self._waiting.add(self)
         self._limit = self.loop.call_later(LINGER_S, self._end_linger)
 
     def _end_linger(self) -> None:

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.client.fake_triton import FakeTriton
@@ -146,7 +145,6 @@ def test_an_idle_server_ends_at_once(another: Any) -> None:
 def test_a_killed_server_leaves_its_port(another: Any, fake: FakeTriton) -> None:
     """The fault: a worker process outlived the one that was killed, and held the port."""
     frontend: Frontend = another()
-    assert psutil.Process(frontend.process.pid).children() == []
     with frontend.connect({"prompt": script(unending=True, delay=0.05)}):
         fake.wait_calls(1)
         frontend.stop(signal.SIGKILL)
