@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("xllamacpp", "nvidia-pytriton", "gguf", "tritonclient", "gunicorn", "locust", "numpy")
+PACKAGES = ("xllamacpp", "nvidia-pytriton", "gguf", "tritonclient", "uvicorn", "locust", "numpy")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import structlog
 from flask import Response, current_app, jsonify, request
 from pydantic import BaseModel
 from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, YoutuError
@@ -23,8 +24,10 @@ from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, Yout
 from .access import entry
 from .admission import Full, Ticket
 from .caller import LOOK_EVERY_S, Caller
-from .errors import ApiError, ending, from_client, out_of_time, queue_full
+from .errors import ApiError, ending, from_client, out_of_time, queue_full, too_busy
 from .service import Service
+
+log = structlog.get_logger()
 
 HEAD_S = 2.0
 PING_S = 5.0
@@ -73,7 +76,7 @@ class Answering:
         self._service = service
         self._opens = opens
         self._names = names
-        self._caller = Caller(request.environ)
+        self._caller = Caller.of(request.environ)
         self._line = entry()
         self._deadline = self._line.started + service.settings.request_timeout
         self._streams: list[Stream] = []
@@ -117,7 +120,7 @@ class Answering:
         except BaseException:
             self.close()
             raise
-        # Not direct_passthrough: gunicorn sends each event as it is yielded.
+        # Each event is sent as it is yielded.
         body = self._body(form, itertools.chain([first], events))
         response = Response(body, content_type="text/event-stream; charset=utf-8")
         response.headers.update(EVENT_HEADERS)
@@ -175,7 +178,11 @@ class Answering:
             silent = True
             for index, stream in list(running.items()):
                 self._look()
-                piece = stream.poll(patience)
+                try:
+                    piece = stream.poll(patience)
+                except RuntimeError as error:  # no thread could be started to read the call
+                    log.error("no_thread", error=str(error))
+                    raise too_busy() from error
                 if piece is not None:
                     silent = False
                     self._measure(came, index)

@@ -9,11 +9,9 @@ import json
 from typing import Any, TypeVar
 
 from flask import Request
-from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 
-from .errors import ApiError, shown, too_slow
-from .patience import reading
+from .errors import ApiError, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,7 +23,7 @@ _TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>", "<ids>")
 
 
 def read(request: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes. Raises ApiError 413, 415, 400 if it is cut off, 408 if slow."""
+    """At most `limit` bytes. Raises ApiError 413, 415. The server has checked that the body is whole."""
     kind = request.mimetype
     # A page of another site can send what claims to be a form (or nothing) without asking; JSON it cannot.
     allowed = JSON_TYPES[:1] if "Origin" in request.headers else JSON_TYPES
@@ -33,33 +31,14 @@ def read(request: Request, limit: int) -> bytes:
         raise ApiError(
             415, "unsupported_media_type", f"Content-Type must be application/json, not {shown(kind)}"
         )
-    try:
-        return _read(request, limit)
-    finally:
-        if (under_way := reading()) is not None:
-            under_way.done = True
-
-
-def _read(request: Request, limit: int) -> bytes:
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit, f"{length}")
-    try:
-        # Not request.get_data(): it refuses a chunked body as it refuses an absent one.
-        body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
-    except (ParseException, NoMoreData, OSError) as error:
-        raise _cut_off("the body could not be read to its end") from error
+    # Not request.get_data(): it refuses a chunked body as it refuses an absent one.
+    body: bytes = request.environ["wsgi.input"].read(limit + 1 if length is None else length)
     if len(body) > limit:
         raise _too_large(limit, "more")
-    if length is not None and len(body) < length:
-        message = f"the body ended after {len(body)} of the {length} bytes that Content-Length announced"
-        raise _cut_off(message)
     return body
-
-
-def _cut_off(message: str) -> ApiError:
-    under_way = reading()
-    return too_slow() if under_way is not None and under_way.over else ApiError(400, "body_cut_off", message)
 
 
 def _too_large(limit: int, sent: str) -> ApiError:

@@ -24,4 +24,8 @@ class Drain:
     @property
     def over(self) -> bool:
         """Whether the time of running answers is up."""
-        return self._ends is not None and time.monotonic() >= self._ends
+        return self.over_for(0)
+
+    def over_for(self, seconds: float) -> bool:
+        """Whether it has been up for `seconds`."""
+        return self._ends is not None and time.monotonic() >= self._ends + seconds

@@ -115,6 +115,14 @@ def too_slow() -> ApiError:
     return ApiError(408, "request_timeout", "The request was not sent within the time limit for sending it.")
 
 
+def too_busy() -> ApiError:
+    """No thread or no memory for one more request."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return ApiError(
+        503, "too_busy", "The server has no room for the request. Try again shortly.", headers=headers
+    )
+
+
 def out_of_time() -> ApiError:
     """The deadline of a request is over before the model was asked, or between its pieces."""
     return from_client(DeadlineExceeded("the deadline of the request is over"))

@@ -1,4 +1,4 @@
-"""One log for us and for gunicorn: lines for people on a terminal, JSON everywhere else. To stderr."""
+"""One log for us and for uvicorn: lines for people on a terminal, JSON everywhere else. To stderr."""
 
 from __future__ import annotations
 

@@ -187,6 +187,13 @@ class Settings(BaseModel):
         description="Seconds without progress after which a process counts as hung and is replaced. "
         "Computing is progress, however long a step takes. 0: never.",
     )
+    keep_alive: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="Seconds the frontend keeps an idle connection open. It should be longer than a load "
+        "balancer in front keeps one: most keep it 60 s.",
+    )
     max_body: ByteSize = Field(
         default=ByteSize(1024 * 1024),
         ge=1024,

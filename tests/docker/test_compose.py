@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from frontend.server import SPARE_THREADS
 from serve.settings import Settings, SettingsError
 from serve.supervisor import AFTER_GRACE
 
@@ -81,6 +82,21 @@ def test_it_may_do_little(service: dict[str, Any]) -> None:
     assert not {"privileged", "cap_add", "devices", "pid", "ipc", "entrypoint"} & set(service)
     volumes = dict(volume.split(":") for volume in service["volumes"])
     assert volumes == {"state": "/data", "weights": "/data/downloads", "engines": "/data/engines"}
+
+
+def largest(name: str) -> int:
+    """The most that a setting may be."""
+    bounds = [bound.le for bound in Settings.model_fields[name].metadata if hasattr(bound, "le")]
+    return int(bounds[0])
+
+
+def test_the_largest_queue_has_its_threads(service: dict[str, Any]) -> None:
+    """The fault: 1024, which a queue of 1024 alone exceeds."""
+    requests = largest("slots") + largest("queue")
+    frontend = requests + SPARE_THREADS + largest("slots")  # a thread reads each running answer
+    youtu_llm = requests + 64  # its SPARE_PLACES
+    others = 512  # Triton, gRPC, the libraries
+    assert frontend + youtu_llm + largest("threads") + others <= service["pids_limit"]
 
 
 def test_the_images_health_check_counts(service: dict[str, Any]) -> None:

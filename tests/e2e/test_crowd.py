@@ -53,7 +53,7 @@ class Background(threading.Thread):
 
 def worker(server: RunningServer) -> psutil.Process:
     """The frontend's process that answers."""
-    return psutil.Process(server.pid_of("-m", "frontend")).children()[0]
+    return psutil.Process(server.pid_of("-m", "frontend"))
 
 
 def gauges(server: RunningServer) -> tuple[float, float]:

@@ -127,7 +127,7 @@ def test_leaving_the_queue(another: Any, fake: FakeTriton) -> None:
 @pytest.mark.slow
 def test_five_hundred_who_vanish_leave_nothing_behind(frontend: Frontend, fake: FakeTriton) -> None:
     """No slot, no thread, no descriptor, no memory; whether they ran, waited or were refused."""
-    worker = psutil.Process(frontend.process.pid).children()[0]
+    worker = psutil.Process(frontend.process.pid)
 
     def crowd(count: int) -> None:
         connections = [frontend.connect({"prompt": SILENT, "stream": at % 2 == 0}) for at in range(count)]
