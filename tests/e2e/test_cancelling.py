@@ -21,7 +21,7 @@ from tests.e2e.running import RunningServer
 from tests.limits import WAIT_S
 
 SLOTS = 4
-GOOD, TRIES = 3, 12
+GOOD, TRIES = 2, 12
 LONG = 1900
 
 

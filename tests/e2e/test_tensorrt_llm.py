@@ -186,13 +186,7 @@ def test_readers_who_leave_free_their_slots(client: Client) -> None:
     """All slots taken by answers of hours, whose readers go: the next request is answered."""
     with ExitStack() as readers:
         for _ in range(8):
-            next(
-                iter(
-                    readers.enter_context(
-                        client.stream_complete("a b c d", seed=HOURS)
-                    )
-                )
-            )
+            next(iter(readers.enter_context(client.stream_complete("a b c d", seed=HOURS))))
     assert client.complete("a b", timeout=WAIT_S, **GREEDY).text == "a b"
 
 

@@ -17,7 +17,7 @@ from frontend.keys import add
 from tests.client.fake_triton import FakeTriton
 from tests.limits import NEVER_S, WAIT_S
 
-from .conftest import Frontend, script
+from .conftest import Frontend, events, script
 
 
 def granted(tickets: list[Ticket]) -> list[int]:
@@ -180,6 +180,10 @@ def test_the_deadline_counts_in_the_queue(another: Any, fake: FakeTriton, stream
     with frontend.connect({"prompt": script(prefill=NEVER_S)}):
         fake.wait_calls(1)
         reply = frontend.post({"prompt": script(prefill=NEVER_S), "stream": stream})
+    if stream:  # the limit is longer than HEAD_S, after which the status has been sent
+        name, said = events(reply.body.decode())[-1]
+        assert (name, said["error"]["code"]) == ("error", "deadline_exceeded")
+    else:
         assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
     for call in fake.calls[1:]:
         assert call.time_left is not None
