@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from serve.settings import Settings
 from tests.limits import START_S, WAIT_S
@@ -151,7 +152,7 @@ class KeptServer:
     A start that fails, or a server that has died, fails one test: the next one gets a new server.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self._folder = folder
         self._settings = settings
         self._server: RunningServer | None = None
