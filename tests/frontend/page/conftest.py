@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -146,18 +147,30 @@ def tool(page: Page, name: str, turn: int = -1, role: str = "assistant") -> Any:
     return page.locator(f".turn.{role}").nth(turn).get_by_role("button", name=name, exact=True)
 
 
+def wait_until(page: Page, there: Callable[[], bool], what: str) -> None:
+    """Until it is so; the page goes on meanwhile."""
+    until = time.monotonic() + WAIT_S
+    while not there():
+        assert time.monotonic() < until, f"waited {WAIT_S} s for {what}"
+        page.wait_for_timeout(50)
+
+
 def wait_kept(page: Page, store: str, *texts: str) -> None:
     """Until the browser keeps exactly these drafts, or messages that contain these texts, in any order."""
-    page.wait_for_function(
-        """async ([name, texts]) => {
-            const store = await import("/static/store.js");
-            const kept = (await store.all(name)).map(({ text, content }) => text ?? content ?? "");
-            if (name === "drafts" && kept.length !== texts.length) return false;
-            return texts.every((text) => kept.some((one) => one.includes(text)));
-        }""",
-        arg=[store, list(texts)],
-        polling=50,
-    )
+
+    def there() -> bool:
+        kept = page.evaluate(
+            """async (name) => {
+                const store = await import("/static/store.js");
+                return (await store.all(name)).map(({ text, content }) => text ?? content ?? "");
+            }""",
+            store,
+        )
+        if store == "drafts":
+            return sorted(kept) == sorted(texts)
+        return all(any(text in one for one in kept) for text in texts)
+
+    wait_until(page, there, f"{store} to be kept: {texts}")
 
 
 def busy_disk(page: Page) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Error, Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import script
 
-from .conftest import Visits, answers, ask, facts, questions, ready, reload, tool, wait_kept
+from .conftest import Visits, answers, ask, facts, questions, ready, reload, tool, wait_kept, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -180,8 +180,11 @@ def test_a_duplicated_tab_is_another_one(visit: Visits) -> None:
     )
     two.goto(one.url)
     ready(two)
-    ids = [page.evaluate("sessionStorage.getItem('youtu.tab')") for page in (one, two)]
-    assert ids[0] != ids[1]
+
+    def tab_id(page: Page) -> Any:
+        return page.evaluate("sessionStorage.getItem('youtu.tab')")
+
+    wait_until(two, lambda: bool(tab_id(one) != tab_id(two)), "an id of its own")
     one.fill("#draft", "draft in one")
     two.fill("#draft", "draft in two")
     wait_kept(two, "drafts", "draft in one", "draft in two")
