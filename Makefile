@@ -129,6 +129,10 @@ layers: .venv/.stamp .venv-bench/.stamp  ## what Triton, youtu_llm and the front
 peers: .venv/.stamp .venv-peers/.stamp  ## beside llama.cpp's own server, transformers and OpenVINO GenAI [ARGS=...]
 	@exec .venv-peers/bin/python -m benchmarks.peers $(ARGS)
 
+.PHONY: promises
+promises: .venv/.stamp .venv-bench/.stamp  ## milliseconds: slots of callers who left, probes beside full slots, starts [ARGS]
+	@exec .venv-bench/bin/python -m benchmarks.promises $(ARGS)
+
 .PHONY: quality
 quality: .venv/.stamp .venv-bench/.stamp  ## Chinese, code and maths through the served API, marked [MODEL=... or ARGS="--url ..."]
 	@exec .venv-bench/bin/python -m benchmarks.quality.run $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)

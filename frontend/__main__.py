@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Load the settings, bind the port, serve until told to end."""
     # Here, not above: a child process that is spawned imports this module, and needs none of them.
-    from serve.settings import Settings, SettingsError
+    from serve.settings import SettingsError
 
     from . import logs
     from .keys import Keys, KeysError

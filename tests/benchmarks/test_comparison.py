@@ -12,6 +12,7 @@ from benchmarks.comparison import Contender
 from benchmarks.measuring import NotApplicable, NotMeasured
 from benchmarks.samples import Sample
 from tests.benchmarks.conftest import ran
+from tests.limits import START_S
 
 FACTS = {"kind": "test", "title": "A test", "command": "none"}
 
@@ -89,7 +90,7 @@ def test_the_layers_of_the_demonstration(tmp_path: Path) -> None:
         "benchmarks.layers", "--users", "4", "--requests", "8", "--requests-each", "1",
         "--rounds", "1", "--output-tokens", "12", "--data-dir", str(tmp_path / "server"),
         "--out", str(tmp_path / "layers"),
-        timeout=170,
+        timeout=2 * START_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

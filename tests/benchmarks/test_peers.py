@@ -17,6 +17,7 @@ from benchmarks.peers import BatchPeer
 from build.random_gguf import SHAPES, parameters, write_random_gguf
 from tests.benchmarks.conftest import ENVIRONMENT
 from tests.e2e.running import ROOT
+from tests.limits import START_S
 
 Load = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -48,7 +49,7 @@ def test_transformers_is_one_batch(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.batch_peer", "transformers", "--shape", "tiny-youtu"]
     command += ["--users", "3", "--requests", "3", "--output-tokens", "5", "--out", str(tmp_path / "run")]
     alone = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}  # two threads of a tiny model wait for each other
-    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=START_S)
     assert done.returncode == 0, done.stderr
     assert 1e8 < int(done.stdout.splitlines()[-1]) < 4e9  # its peak memory
     report = (tmp_path / "run" / "report.md").read_text()

@@ -13,6 +13,7 @@ from benchmarks.table import Row
 from build.random_gguf import SHAPES, parameters
 from tests.benchmarks.conftest import ran
 from tests.e2e.running import RunningServer
+from tests.limits import START_S
 
 
 def test_the_rows_are_the_article_s() -> None:
@@ -42,7 +43,7 @@ def test_one_model_after_the_other(tmp_path: Path) -> None:
         "--models", "ChatGLM3-6B-Int4,Baichuan-13B-Int8", "--data-dir", str(tmp_path / "server"),
         "--slots", "2",
         "--load", "--users 1,2 --requests 3 --requests-each 2 --input-tokens 32 --output-tokens 8",
-        timeout=170,
+        timeout=2 * START_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -24,6 +24,8 @@ from types import TracebackType
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from tests.limits import WAIT_S
+
 ALWAYS = 1 << 30
 
 
@@ -111,7 +113,7 @@ def _sum(path: Path) -> tuple[bool, str]:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
-    timeout = 20
+    timeout = WAIT_S
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

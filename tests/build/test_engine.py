@@ -23,6 +23,7 @@ from build.engine_info import FORMAT
 from build.errors import BuildError
 from build.random_checkpoint import TINY, write_random_checkpoint
 from tests.build.hub import FakeHub
+from tests.limits import START_S, WAIT_S
 
 REPO = "tencent/Youtu-LLM-2B"
 SHAPE = replace(TINY, vocab_size=640, num_hidden_layers=2)
@@ -111,10 +112,9 @@ def test_the_second_call_changes_nothing(checkpoint: Path, tmp_path: Path) -> No
     assert first.gguf.stat() == before
 
 
-def test_a_finished_engine_is_found_in_half_a_second_without_heavy_imports(
-    checkpoint: Path, tmp_path: Path
-) -> None:
-    """The import of gguf, numpy and huggingface_hub alone takes longer than `make serve` may spend here."""
+def test_a_finished_engine_is_found_without_heavy_imports(checkpoint: Path, tmp_path: Path) -> None:
+    """The import of gguf, numpy and huggingface_hub alone takes longer than `make serve` may spend here
+    (half a second; `make promises` measures it)."""
     make_engine(str(checkpoint), tmp_path)
     code = (
         "import sys; from pathlib import Path; from build.engine import make_engine; "
@@ -122,15 +122,10 @@ def test_a_finished_engine_is_found_in_half_a_second_without_heavy_imports(
         "print([m for m in ('numpy', 'gguf', 'huggingface_hub', 'torch', 'transformers', 'tokenizers') "
         "if m in sys.modules])"
     )
-    took = []
-    for _ in range(3):
-        begin = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        )
-        took.append(time.monotonic() - begin)
-        assert done.stdout == "[]\n"
-    assert min(took) < 0.5
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "weights"])
@@ -264,7 +259,7 @@ def test_a_killed_build_is_swept_by_the_next(checkpoint: Path, tmp_path: Path) -
 
 def test_two_builds_at_once_convert_once(checkpoint: Path, tmp_path: Path) -> None:
     both = [command(checkpoint, "--data-dir", tmp_path) for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in both]
+    outputs = [process.communicate(timeout=START_S) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert len({out for out, _ in outputs}) == 1
     assert sum("Converting" in err for _, err in outputs) == 1
@@ -317,7 +312,7 @@ def test_a_missing_file_is_named_and_the_engine_built_again(
 
 def test_the_command_says_where_the_engine_is(checkpoint: Path, tmp_path: Path) -> None:
     process = command(checkpoint, "--data-dir", tmp_path, "--weights", "f16")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=START_S)
     assert process.returncode == 0, err
     assert EngineInfo.load(Path(out.splitlines()[-1])).weights == "F16"
     assert "Converting shop-model to f16: 100% of" in err
@@ -325,7 +320,7 @@ def test_the_command_says_where_the_engine_is(checkpoint: Path, tmp_path: Path) 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     process = command("/no/such/model", "--data-dir", tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=START_S)
     assert (process.returncode, out) == (1, "")
     assert err == "error: MODEL=/no/such/model: there is no such file or folder (/no/such/model)\n"
 
@@ -335,12 +330,12 @@ def test_an_interrupted_download_says_that_it_is_kept(hub: FakeHub, tmp_path: Pa
     hub.faults.break_at[weights.name] = [1000]
     hub.faults.statuses = [200] * 9 + [503] * 9
     process = command(REPO, "--data-dir", tmp_path, HF_ENDPOINT=hub.url)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_S
     while not hub.bodies(weights.name) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130
     assert err.endswith("interrupted; what was fetched is kept, and the next start goes on from there\n")
     assert "Traceback" not in err

@@ -25,6 +25,7 @@ from build.fetch import fetch
 from build.hub_calls import Retry
 from build.random_checkpoint import TINY, write_random_checkpoint
 from tests.build.hub import ALWAYS, FakeHub
+from tests.limits import START_S, WAIT_S
 
 REPO = "tencent/Youtu-LLM-2B"
 QUICK = Retry(attempts=3, first_wait=0.01)
@@ -402,7 +403,7 @@ def test_two_at_once_fetch_once(hub: FakeHub, tmp_path: Path, weights: str) -> N
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
     both = [subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=environment) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert [process.wait(timeout=START_S) for process in both] == [0, 0]
     assert len(hub.bodies(weights)) == 1
 
 
@@ -411,7 +412,7 @@ def test_two_threads_at_once_fetch_once(hub: FakeHub, tmp_path: Path, weights: s
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(WAIT_S)
     assert len(hub.bodies(weights)) == 1
     assert fetched(REPO, tmp_path) is not None
 

@@ -8,6 +8,7 @@ import pytest
 from youtu_client import Client
 
 from tests.client.fake_triton import FakeTriton
+from tests.limits import WAIT_S
 
 
 @pytest.fixture
@@ -18,5 +19,5 @@ def fake() -> Iterator[FakeTriton]:
 
 @pytest.fixture
 def client(fake: FakeTriton) -> Iterator[Client]:
-    with Client(fake.address, timeout=20) as made:
+    with Client(fake.address, timeout=WAIT_S) as made:
         yield made

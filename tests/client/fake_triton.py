@@ -12,7 +12,9 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
 
     pieces       the pieces of the answer, one token each (default: the echo)
     tokens       make N pieces "t0 ", "t1 ", ... instead
-    unending     true: pieces without end, until the client leaves or its deadline passes
+    unending     true: pieces without end, until the client leaves or its deadline passes; those of `pieces`
+                 over and over, where they are given
+    stepped      true: each piece waits until the test calls `call.step()`
     delay        seconds before every piece but the first (default 0)
     prefill      seconds of silence before the first piece (default 0)
     fail_at      end the stream with an error in place of piece k (0: before anything is sent)
@@ -32,7 +34,7 @@ such a token too.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.stalled` (booleans),
 `fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of
-arrival; a probe is not one.
+arrival; a probe is not one. Those from number `fake.silent_from` on send nothing until it is None again.
 
 `python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
 """
@@ -41,6 +43,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import math
 import struct
@@ -54,6 +57,8 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+
+from tests.limits import WAIT_S
 
 MODEL = "youtu_llm"
 PARAMETERS = {
@@ -103,18 +108,33 @@ FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
 
 @dataclass
 class Call:
-    """What the server saw of one stream. Times are `time.monotonic()`."""
+    """What the server saw of one stream. Times are `time.monotonic()`; `time_left`: seconds until the
+    client's deadline when the call arrived."""
 
     id: str
     inputs: dict[str, Any]
     metadata: dict[str, str]
     started: float
+    number: int = 0
+    time_left: float | None = None
     cancelled: float | None = None
     ended: float | None = None
     sent: int = 0
     over: threading.Event = field(default_factory=threading.Event, repr=False)
+    _steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0), repr=False)
 
-    def wait_cancelled(self, timeout: float = 5.0) -> float:
+    def step(self, pieces: int = 1) -> None:
+        """Let the call send its next pieces, if its script is `stepped`."""
+        self._steps.release(pieces)
+
+    def wait_step(self, gone: threading.Event) -> bool:
+        """Wait for `step()`; False when the client has left."""
+        while not self._steps.acquire(timeout=0.02):
+            if gone.is_set():
+                return False
+        return True
+
+    def wait_cancelled(self, timeout: float = WAIT_S) -> float:
         """The moment the server learnt that the client left; fails the test when it never does."""
         assert self.over.wait(timeout), f"call {self.id} still runs after {timeout} s"
         assert self.cancelled is not None, f"call {self.id} ran to its end"
@@ -143,11 +163,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.probed = 0
         self._answer_probes = threading.Event()
         self._answer_probes.set()
+        self.silent_from: int | None = None
         self.calls: list[Call] = []
         self._workers = workers
         self._failures: collections.Counter[str] = collections.Counter()
         self._server: Any = None
         self._stopping = threading.Event()
+        self._arriving = threading.Lock()
 
     @property
     def address(self) -> str:
@@ -176,7 +198,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def wait_calls(self, count: int, timeout: float = 5.0) -> list[Call]:
+    def wait_calls(self, count: int, timeout: float = WAIT_S) -> list[Call]:
         """The first `count` calls, once that many have arrived."""
         until = time.monotonic() + timeout
         while len(self.calls) < count:
@@ -277,7 +299,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             context.abort(grpc.StatusCode.NOT_FOUND, text)
 
     def _answer(self, request: Any, metadata: dict[str, str], context: Any) -> Iterator[Any]:
-        call = Call(request.id, {}, metadata, time.monotonic())
+        call = Call(request.id, {}, metadata, time.monotonic(), time_left=context.time_remaining())
         gone = threading.Event()
 
         def leave() -> None:
@@ -288,7 +310,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
         if not context.add_callback(leave):
             leave()
-        self.calls.append(call)
+        with self._arriving:
+            call.number = len(self.calls)
+            self.calls.append(call)
         try:
             yield from self._pieces(request, call, gone)
         except GeneratorExit:
@@ -325,6 +349,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         limit = inputs.get("max_tokens", 2048)
         if script.get("unending"):
             limit = sys.maxsize
+        while self.silent_from is not None and call.number >= self.silent_from:
+            if gone.wait(0.02):
+                return
         if gone.wait(script.get("prefill", 0)):
             return
         made: list[str] = []
@@ -337,6 +364,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 finish = "length"
                 break
             if index and script.get("delay") and gone.wait(script["delay"]):
+                return
+            if script.get("stepped") and not call.wait_step(gone):
                 return
             if gone.is_set():
                 return
@@ -493,10 +522,8 @@ def read_script(text: str) -> dict[str, Any]:
 
 def script_pieces(script: dict[str, Any], text: str) -> Iterator[str]:
     if script.get("unending"):
-        index = 0
-        while True:
-            yield f"t{index} "
-            index += 1
+        given = script.get("pieces")
+        yield from itertools.cycle(given) if given else (f"t{index} " for index in itertools.count())
     elif "tokens" in script:
         yield from (f"t{index} " for index in range(script["tokens"]))
     elif "pieces" in script:

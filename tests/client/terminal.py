@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pyte
 from pyte.screens import Char
 
+from tests.limits import WAIT_S
+
 # Makes the terminal it is given the controlling one, so that ^C typed there is a signal here.
 ON_TERMINAL = """
 import fcntl, os, sys, termios
@@ -109,13 +111,15 @@ class Terminal:
                 return
             self.raw += data
             self.screen.feed(data)
+            if time.monotonic() >= until:  # a program that never pauses would be read for ever
+                return
 
     @property
     def new(self) -> str:
         """What stands in the line where the last keys were typed, and below it."""
         return "\n".join(self.screen.lines[self._typed_at :])
 
-    def wait_until(self, there: Callable[[], bool], what: str, timeout: float = 15) -> None:
+    def wait_until(self, there: Callable[[], bool], what: str, timeout: float = WAIT_S) -> None:
         until = time.monotonic() + timeout
         while not there():
             assert time.monotonic() < until, f"waited {timeout} s for {what}, saw\n{self.screen.text}"
@@ -124,11 +128,11 @@ class Terminal:
             )
             self.read(0.02)
 
-    def wait(self, text: str, timeout: float = 15) -> None:
+    def wait(self, text: str, timeout: float = WAIT_S) -> None:
         """Until `text` stands in the line where the last keys were typed, or below."""
         self.wait_until(lambda: text in self.new, repr(text), timeout)
 
-    def prompt(self, timeout: float = 15) -> None:
+    def prompt(self, timeout: float = WAIT_S) -> None:
         """Until an empty prompt is below what was typed last, and takes keys."""
 
         def there() -> bool:
@@ -148,7 +152,7 @@ class Terminal:
 
     def end(self) -> int:
         """The exit status of the program, which must be about to end."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + WAIT_S
         while self.process.poll() is None and time.monotonic() < until:
             self.read(0.02)
         code = self.process.wait(0.1)

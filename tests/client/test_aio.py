@@ -25,6 +25,7 @@ from youtu_client import (
 
 from tests.client.fake_triton import Call, FakeTriton
 from tests.client.test_client import SILENT, UNENDING, free_port
+from tests.limits import START_S, WAIT_S
 
 Scene = Callable[[AsyncClient], Coroutine[Any, Any, None]]
 
@@ -39,12 +40,12 @@ def play(address: str | list[str], scene: Scene, **settings: Any) -> None:
             await scene(client)
         gc.collect()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), START_S))
     assert not complaints
 
 
-async def cancelled(call: Call) -> float:
-    return await asyncio.to_thread(call.wait_cancelled)
+async def cancelled(call: Call) -> None:
+    await asyncio.to_thread(call.wait_cancelled)
 
 
 def test_answers_streams_and_facts(fake: FakeTriton) -> None:
@@ -123,7 +124,6 @@ def test_leaving_cancels_the_call(fake: FakeTriton, prompt: str, way: str) -> No
         else:
             assert await stream.poll(0.1) is None
         (call,) = await asyncio.to_thread(fake.wait_calls, 1)
-        left = time.monotonic()
         if way == "close":
             stream.close()
             with pytest.raises(Cancelled):
@@ -137,7 +137,6 @@ def test_leaving_cancels_the_call(fake: FakeTriton, prompt: str, way: str) -> No
         elif way == "drop while polling":
             while await stream.poll(0) is not None:
                 pass
-            left = time.monotonic()
             del stream
         elif way == "task":
 
@@ -147,15 +146,13 @@ def test_leaving_cancels_the_call(fake: FakeTriton, prompt: str, way: str) -> No
 
             task = asyncio.create_task(read())
             await asyncio.sleep(0.05)
-            left = time.monotonic()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
         else:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(_exhaust(stream), 0.05)
-            left = time.monotonic()
-        assert await cancelled(call) - left < 1.0
+        await cancelled(call)
 
     play(fake.address, scene)
 
@@ -197,16 +194,20 @@ def test_closing_the_client_ends_its_streams_with_an_error_and_not_with_a_cancel
 
 def test_poll_waits_a_bounded_time_and_loses_nothing(fake: FakeTriton) -> None:
     async def scene(client: AsyncClient) -> None:
-        stream = client.stream('fake:{"tokens": 3, "delay": 0.1}')
-        texts, empty = [], 0
-        while not stream.done:
-            piece = await stream.poll(0.02)
-            if piece is None:
-                empty += 1
-            else:
-                texts.append(piece.text)
-        assert texts == ["t0 ", "t1 ", "t2 "]
-        assert empty > 4
+        stream = client.stream('fake:{"tokens": 3, "stepped": true}')
+        assert await stream.poll(0.02) is None
+        (call,) = await asyncio.to_thread(fake.wait_calls, 1)
+        for at in range(3):
+            began = time.monotonic()
+            assert await stream.poll(0.02) is None
+            assert 0.01 < time.monotonic() - began < WAIT_S
+            assert await stream.poll(0) is None
+            call.step()
+            piece = await stream.poll(WAIT_S)
+            assert piece is not None
+            assert piece.text == f"t{at} "
+        await _poll_out(stream)
+        assert stream.answer.text == "t0 t1 t2 "
 
     play(fake.address, scene)
 
@@ -230,7 +231,7 @@ def test_deadline(fake: FakeTriton) -> None:
             began = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 await client.chat(prompt, timeout=0.3)
-            assert 0.25 < time.monotonic() - began < 0.8
+            assert 0.25 < time.monotonic() - began < WAIT_S
             await cancelled(fake.calls[-1])
 
     play(fake.address, scene)

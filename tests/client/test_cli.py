@@ -9,13 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.client.fake_triton import FakeTriton
 from tests.client.test_client import SILENT, UNENDING, free_port
+from tests.limits import START_S, WAIT_S
 
 YOUTU = [sys.executable, "-m", "youtu_client"]
 CLIENT = Path(__file__).parents[2] / "client"
@@ -36,7 +36,7 @@ def youtu(
         input=stdin or "",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=START_S,
         check=False,
     )
 
@@ -52,15 +52,15 @@ def test_ask_adds_no_second_line_end(fake: FakeTriton) -> None:
 
 def test_ask_streams(fake: FakeTriton) -> None:
     process = subprocess.Popen(
-        [*YOUTU, "ask", 'fake:{"tokens": 4, "delay": 0.4}'], env=environment(fake), stdout=subprocess.PIPE
+        [*YOUTU, "ask", 'fake:{"tokens": 4, "stepped": true}'], env=environment(fake), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    first = os.read(process.stdout.fileno(), 100)
-    assert first == b"t0 "
-    began = time.monotonic()
-    assert process.stdout.read() == b"t1 t2 t3 \n"
-    assert time.monotonic() - began > 0.8
-    assert process.wait(5) == 0
+    (call,) = fake.wait_calls(1)
+    for at in range(4):  # each is there before the next one is made
+        call.step()
+        assert os.read(process.stdout.fileno(), 3) == f"t{at} ".encode()
+    assert process.stdout.read() == b"\n"
+    assert process.wait(WAIT_S) == 0
 
 
 @pytest.mark.parametrize("args", [["ask"], ["ask", "-"]])
@@ -78,7 +78,7 @@ def test_ask_puts_a_file_behind_its_question(fake: FakeTriton, tmp_path: Path) -
     (tmp_path / "notes.txt").write_text("a file")
     with (tmp_path / "notes.txt").open() as notes:
         subprocess.run(
-            [*YOUTU, "ask", "summarise"], env=environment(fake), stdin=notes, timeout=30, check=True
+            [*YOUTU, "ask", "summarise"], env=environment(fake), stdin=notes, timeout=START_S, check=True
         )
     assert fake.calls[0].inputs["messages"][-1]["content"] == "summarise\n\na file"
 
@@ -88,7 +88,7 @@ def test_ask_does_not_wait_for_a_standard_input_that_is_no_pipe(fake: FakeTriton
     with ours, theirs:
         command = [*YOUTU, "ask", "hi"]
         done = subprocess.run(
-            command, env=environment(fake), stdin=theirs.fileno(), capture_output=True, timeout=20
+            command, env=environment(fake), stdin=theirs.fileno(), capture_output=True, timeout=START_S
         )
     assert done.stdout == b"You said: hi\n"
 
@@ -96,7 +96,7 @@ def test_ask_does_not_wait_for_a_standard_input_that_is_no_pipe(fake: FakeTriton
 def test_ask_says_that_a_pipe_is_no_text(fake: FakeTriton) -> None:
     command = [*YOUTU, "ask", "summarise"]
     gbk = "退货".encode("gbk")
-    done = subprocess.run(command, env=environment(fake), input=gbk, capture_output=True, timeout=20)
+    done = subprocess.run(command, env=environment(fake), input=gbk, capture_output=True, timeout=START_S)
     assert done.returncode == 2
     assert done.stderr == b"youtu: standard input is not UTF-8 (at byte 0); iconv can convert it\n"
 
@@ -128,7 +128,12 @@ def test_a_standard_input_that_is_closed(fake: FakeTriton, tmp_path: Path) -> No
     for args, says in ((["ask", "hi"], "You said: hi\n"), (["chat"], "youtu-demo. ")):
         command = shlex.join([*YOUTU, *args]) + " <&-"
         done = subprocess.run(
-            command, shell=True, env=environment(fake, **home), capture_output=True, text=True, timeout=30
+            command,
+            shell=True,
+            env=environment(fake, **home),
+            capture_output=True,
+            text=True,
+            timeout=START_S,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(says)
@@ -237,10 +242,10 @@ def test_a_server_that_dies_mid_answer_is_one_line_too(fake: FakeTriton) -> None
     process = subprocess.Popen(
         command, env=environment(fake), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    fake.wait_calls(1, 10)
-    time.sleep(0.2)
+    assert process.stdout is not None
+    assert process.stdout.read(3) == "t0 "
     fake.stop()
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
     assert said.startswith("youtu: no connection to 127")
     assert said.count("\n") == 1
@@ -248,9 +253,9 @@ def test_a_server_that_dies_mid_answer_is_one_line_too(fake: FakeTriton) -> None
 
 def test_ctrl_c_ends_ask_and_the_call(fake: FakeTriton) -> None:
     process = subprocess.Popen([*YOUTU, "ask", SILENT], env=environment(fake), stderr=subprocess.PIPE)
-    (call,) = fake.wait_calls(1, 10)
+    (call,) = fake.wait_calls(1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 130
+    assert process.wait(WAIT_S) == 130
     assert process.stderr is not None
     assert process.stderr.read() == b""
     call.wait_cancelled()
@@ -263,7 +268,7 @@ def test_a_reader_that_leaves_ends_ask_quietly(fake: FakeTriton) -> None:
     assert process.stdout is not None
     os.read(process.stdout.fileno(), 3)
     process.stdout.close()
-    assert process.wait(5) == 1
+    assert process.wait(WAIT_S) == 1
     assert process.stderr is not None
     assert process.stderr.read() == b""
     fake.calls[0].wait_cancelled()

@@ -30,9 +30,10 @@ from youtu_client import (
 from youtu_client.servers import OPTIONS
 
 from tests.client.fake_triton import PARAMETERS, FakeTriton
+from tests.limits import NEVER_S, START_S, WAIT_S
 
 UNENDING = 'fake:{"unending": true, "delay": 0.01}'
-SILENT = 'fake:{"prefill": 30}'
+SILENT = f'fake:{{"prefill": {NEVER_S}}}'
 
 
 def free_port() -> int:
@@ -41,30 +42,30 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_pieces_come_in_order_and_one_by_one(client: Client) -> None:
-    began = time.monotonic()
-    arrivals = []
-    pieces = []
-    with client.stream('fake:{"tokens": 5, "delay": 0.05}') as stream:
-        for piece in stream:
-            pieces.append(piece.text)
-            arrivals.append(time.monotonic() - began)
-    assert pieces == ["t0 ", "t1 ", "t2 ", "t3 ", "t4 "]
-    assert arrivals[0] < 0.05 < arrivals[-1]
+def test_pieces_come_in_order_and_one_by_one(client: Client, fake: FakeTriton) -> None:
+    """Each is there before the next one is made."""
+    with client.stream('fake:{"tokens": 5, "stepped": true}') as stream:
+        (call,) = fake.wait_calls(1)
+        for at in range(5):
+            call.step()
+            assert next(stream).text == f"t{at} "
+        assert list(stream) == []
     assert stream.done
     assert stream.answer.text == "t0 t1 t2 t3 t4 "
 
 
 def test_usage_timings_and_finish_reason(client: Client) -> None:
+    began = time.monotonic()
     answer = client.chat('fake:{"tokens": 11, "delay": 0.01, "prefill": 0.05, "cached": 3}', request_id="r1")
+    elapsed = time.monotonic() - began
     assert answer.finish_reason == "stop"
     assert (answer.usage.completion_tokens, answer.usage.cached_tokens) == (11, 3)
     assert answer.usage.prompt_tokens > 0
     assert answer.request_id == "r1"
     assert answer.log_probs is None
     timings = answer.timings
-    assert 0.05 <= timings.ttft < 0.5
-    assert timings.total >= timings.ttft + 0.1
+    assert timings.ttft >= 0.05
+    assert timings.ttft + 0.1 <= timings.total <= elapsed
     span = (timings.last_token_ns - timings.first_token_ns) / 1e9
     assert timings.tokens_per_second == pytest.approx(10 / span)
     assert client.chat('fake:{"tokens": 9}', max_tokens=4).finish_reason == "length"
@@ -171,7 +172,7 @@ def test_a_server_that_nobody_runs(fake: FakeTriton) -> None:
     assert not client.ready()
     with pytest.raises(ConnectionFailed):
         client.model_info()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < WAIT_S
 
 
 def test_a_server_that_dies_mid_stream(client: Client, fake: FakeTriton) -> None:
@@ -182,7 +183,7 @@ def test_a_server_that_dies_mid_stream(client: Client, fake: FakeTriton) -> None
         list(stream)
 
 
-def test_a_server_that_comes_back_is_found_within_seconds(client: Client, fake: FakeTriton) -> None:
+def test_a_server_that_comes_back_is_found(client: Client, fake: FakeTriton) -> None:
     client.chat("x")
     fake.stop()
     until = time.monotonic() + 3
@@ -197,7 +198,7 @@ def test_a_server_that_comes_back_is_found_within_seconds(client: Client, fake: 
             client.chat("x")
             break
         except ConnectionFailed:
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < WAIT_S
             time.sleep(0.05)
 
 
@@ -244,7 +245,7 @@ def test_ready_follows_the_server(client: Client, fake: FakeTriton) -> None:
     assert not client.live()
 
 
-# Leaving. What counts is that the server learns of it, soon.
+# Leaving. What counts is that the server learns of it; `make promises` measures how soon.
 
 
 @pytest.mark.parametrize("prompt", [UNENDING, SILENT], ids=["mid-stream", "silent prefill"])
@@ -254,7 +255,6 @@ def test_leaving_cancels_the_call(client: Client, fake: FakeTriton, prompt: str,
     (call,) = fake.wait_calls(1)
     if prompt == UNENDING:
         next(stream)
-    left = time.monotonic()
     if way == "close":
         stream.close()
     elif way == "with":
@@ -277,26 +277,22 @@ def test_leaving_cancels_the_call(client: Client, fake: FakeTriton, prompt: str,
         generator = pieces()
         next(generator)
         call = fake.wait_calls(2)[1]
-        left = time.monotonic()
         generator.close()
-    assert call.wait_cancelled() - left < 1.0
+    call.wait_cancelled()
 
 
 def test_break_out_of_a_bare_loop_cancels(client: Client, fake: FakeTriton) -> None:
     for _ in client.stream(UNENDING):
         break
-    left = time.monotonic()
-    assert fake.calls[0].wait_cancelled() - left < 1.0
+    fake.calls[0].wait_cancelled()
 
 
 def test_close_from_another_thread_wakes_the_reader(client: Client, fake: FakeTriton) -> None:
     stream = client.stream(SILENT)
     fake.wait_calls(1)
     threading.Timer(0.1, stream.close).start()
-    began = time.monotonic()
     with pytest.raises(Cancelled, match="closed before its end"):
         next(stream)
-    assert time.monotonic() - began < 0.5
     with pytest.raises(Cancelled):
         next(stream)
     with pytest.raises(Cancelled):
@@ -308,7 +304,7 @@ def test_a_whole_answer_is_not_cancelled_after_its_end(client: Client, fake: Fak
     with client.stream("x") as stream:
         list(stream)
     stream.close()
-    assert fake.calls[0].over.wait(5)
+    assert fake.calls[0].over.wait(WAIT_S)
     assert fake.calls[0].cancelled is None
     assert stream.answer.text == "You said: x"
 
@@ -327,7 +323,7 @@ def test_deadline(client: Client, fake: FakeTriton, prompt: str) -> None:
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="timeout"):
         list(client.stream(prompt, timeout=0.3))
-    assert 0.25 < time.monotonic() - began < 0.8
+    assert 0.25 < time.monotonic() - began < WAIT_S
     fake.calls[0].wait_cancelled()
 
 
@@ -339,12 +335,13 @@ def test_the_client_s_own_timeout_is_the_default(fake: FakeTriton) -> None:
 # Polling.
 
 
-def test_poll_waits_a_bounded_time(client: Client) -> None:
-    stream = client.stream('fake:{"tokens": 3, "delay": 0.1, "prefill": 0.2}')
+def test_poll_waits_a_bounded_time(client: Client, fake: FakeTriton) -> None:
+    stream = client.stream('fake:{"tokens": 3, "stepped": true}')
     began = time.monotonic()
     assert stream.poll(0.05) is None
-    assert 0.04 < time.monotonic() - began < 1.0
+    assert 0.04 < time.monotonic() - began < WAIT_S
     assert stream.poll(0) is None
+    fake.wait_calls(1)[0].step(3)
     texts = []
     while not stream.done:
         piece = stream.poll(0.03)
@@ -358,7 +355,7 @@ def test_poll_waits_a_bounded_time(client: Client) -> None:
 def test_poll_and_iteration_may_be_mixed(client: Client) -> None:
     stream = client.stream('fake:{"tokens": 4}')
     first = next(stream)
-    second = stream.poll(5)
+    second = stream.poll(WAIT_S)
     assert [first.text, second and second.text, *(piece.text for piece in stream)] == [
         "t0 ",
         "t1 ",
@@ -370,7 +367,7 @@ def test_poll_and_iteration_may_be_mixed(client: Client) -> None:
 def test_poll_raises_what_went_wrong(client: Client) -> None:
     stream = client.stream('fake:{"queue_full": true}')
     with pytest.raises(Busy):
-        stream.poll(5)
+        stream.poll(WAIT_S)
     assert stream.done
 
 
@@ -384,13 +381,12 @@ def test_the_reading_thread_ends_with_the_stream(client: Client, fake: FakeTrito
     assert closed.poll(0.01) is None
     assert dropped.poll(0.01) is None
     assert readers() == 2
-    fake.wait_calls(2)
-    left = time.monotonic()
+    fake.wait_calls(3)
     closed.close()
     del dropped
     for call in fake.calls[-2:]:
-        assert call.wait_cancelled() - left < 1.0
-    until = time.monotonic() + 2
+        call.wait_cancelled()
+    until = time.monotonic() + WAIT_S
     while readers():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -409,7 +405,10 @@ def test_requests_take_turns(fake: FakeTriton) -> None:
 
 @pytest.mark.parametrize("way", ["iterate", "poll"])
 @pytest.mark.parametrize("fault", ["nobody", "not ready"])
-def test_a_server_that_is_away_is_passed_over(fake: FakeTriton, fault: str, way: str) -> None:
+def test_a_server_that_is_away_is_passed_over(
+    fake: FakeTriton, fault: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("youtu_client.servers.DOWN_SECONDS", NEVER_S)
     with FakeTriton() as other:
         other.ready = False
         away = f"127.0.0.1:{free_port()}" if fault == "nobody" else other.address
@@ -423,7 +422,7 @@ def test_a_server_that_is_away_is_passed_over(fake: FakeTriton, fault: str, way:
         assert client.ready()
         assert client.live()
         assert client.model_info().id == "youtu-demo"
-        # It was asked once, and then left in peace for a while.
+        # It was asked once, and then not again until DOWN_SECONDS are over.
         assert len(other.calls) == (1 if fault == "not ready" else 0)
     assert len(fake.calls) == 6
 
@@ -479,7 +478,7 @@ def test_sixty_four_streams_at_once(client: Client, fake: FakeTriton) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(WAIT_S)
     assert results == {n: "".join(f"{n}-{at} " for at in range(20)) for n in range(64)}
     assert len({call.id for call in fake.calls}) == 64
 
@@ -509,7 +508,7 @@ def test_a_client_and_a_fork(fake: FakeTriton, used: str, says: str) -> None:
         env={**os.environ, "PYTHONPATH": "client", "GRPC_VERBOSITY": "NONE"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=START_S,
     )
     assert says in done.stdout, done.stderr
 

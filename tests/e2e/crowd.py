@@ -17,12 +17,13 @@ import random
 import statistics
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2 as httpx
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 QUESTIONS = ("怎么退货？", "What are your opening hours?", "Write a function that adds two numbers.", "你好")
 
 
@@ -52,16 +53,27 @@ class Tally:
 
 
 class Crowd:
-    """`callers` at once for `seconds`. `broken`: connections may break, for somebody kills the frontend."""
+    """`callers` at once for `seconds`, and for as long as fewer than `least` of an outcome were counted.
+
+    `broken`: connections may break, for somebody kills the frontend.
+    """
 
     def __init__(
-        self, url: str, callers: int, seconds: float, *, broken: bool = False, seed: int = 1
+        self,
+        url: str,
+        callers: int,
+        seconds: float,
+        *,
+        broken: bool = False,
+        least: Mapping[str, int] | None = None,
+        seed: int = 1,
     ) -> None:
         self._url = url
         self._callers = callers
         self._seconds = seconds
         self._broken = broken
         self._until = 0.0
+        self._least = least or {}
         self.tally = Tally()
 
     async def run(self) -> Tally:
@@ -79,8 +91,14 @@ class Crowd:
             await asyncio.gather(self._prober(clients[0]), *callers)
         return self.tally
 
+    @property
+    def _goes_on(self) -> bool:
+        missing = any(self.tally.outcomes[outcome] < count for outcome, count in self._least.items())
+        now = time.monotonic()
+        return now < self._until or (missing and now < self._until + PATIENCE_S)
+
     async def _prober(self, client: httpx.AsyncClient) -> None:
-        while time.monotonic() < self._until:
+        while self._goes_on:
             for path in ("/health/live", "/metrics"):
                 started = time.monotonic()
                 try:
@@ -91,7 +109,7 @@ class Crowd:
             await asyncio.sleep(0.2)
 
     async def _caller(self, client: httpx.AsyncClient, chance: random.Random) -> None:
-        while time.monotonic() < self._until:
+        while self._goes_on:
             kind = chance.choice(("plain", "stream", "openai", "leaves", "leaves"))
             pause = 0.05
             started = time.monotonic()

@@ -12,13 +12,14 @@ import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from serve.run_folder import HOME, PREFIX, REGIONS
 from serve.settings import Settings
+from tests.limits import START_S, WAIT_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
-START_TIMEOUT, END_TIMEOUT = 120.0, 60.0
 
 
 def free_ports(count: int) -> list[int]:
@@ -82,7 +83,7 @@ class RunningServer:
         """What it has written to its terminal so far."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_line(self, text: str, times: int = 1, timeout: float = START_TIMEOUT) -> None:
+    def wait_for_line(self, text: str, times: int = 1, timeout: float = START_S) -> None:
         """Wait until `text` stands in the output `times` times; fails when it does not come or all ends."""
         deadline = time.monotonic() + timeout
         while self.log.count(text) < times:
@@ -106,9 +107,9 @@ class RunningServer:
 
     def wait(self) -> int:
         try:
-            return self.process.wait(END_TIMEOUT)
+            return self.process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it did not end in {END_TIMEOUT} s:\n{self.log}") from None
+            raise AssertionError(f"it did not end in {WAIT_S} s:\n{self.log}") from None
 
     def processes(self) -> dict[int, str]:
         """Pid -> command line of every living process of this server, told by its environment."""
@@ -161,3 +162,40 @@ class RunningServer:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class KeptServer:
+    """A server for many tests, started when the first of them asks for it and ended with the context.
+
+    A start that fails, or a server that has died, fails one test: the next one gets a new server.
+    """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._server: RunningServer | None = None
+
+    def running(self) -> RunningServer:
+        if self._server is not None and self._server.process.poll() is not None:
+            self._server.kill()
+            self._server = None
+        if self._server is None:
+            server = RunningServer(self._folder, **self._settings)
+            try:
+                self._server = server.wait_until_up()
+            finally:
+                if self._server is None:
+                    server.kill()
+        return self._server
+
+    def __enter__(self) -> KeptServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._server is None:
+            return
+        try:
+            assert self._server.end() == 0, self._server.log
+            assert self._server.left_behind(within=WAIT_S) == []
+        finally:
+            self._server.kill()

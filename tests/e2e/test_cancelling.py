@@ -1,8 +1,9 @@
-"""A call that is left frees its slot within one engine step: in decode, in prefill, in the queue.
+"""A call that is left frees its slot: in decode, in prefill, in the queue. `make promises` measures how soon.
 
-The promise is 100 ms on the demo engine; the median of the tries is held to it, one try to ten times as
-much, because the tests share their cores. Measured as the caller next in line sees it: from leaving to its
-first token.
+That it takes no more than one engine step is held by tests/model_repository/test_engine.py. Here the order of
+things is: the next in line gets its first token while all others in the slots still make theirs, so that no
+slot but the left one can have come free. On a busy machine these may end before the call is left; such a try
+shows nothing and is made again.
 """
 
 from __future__ import annotations
@@ -10,111 +11,125 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
-import pytest
 from youtu_client import Client, Stream
 
 from tests.e2e.running import RunningServer
+from tests.limits import WAIT_S
 
-SLOTS, TRIES = 4, 7
-PROMISE = 0.1  # s
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.grpc_url) as client:
-        yield client
+SLOTS = 4
+GOOD, TRIES = 2, 12
+LONG = 1900
 
 
-def busy(client: Client, slots: int) -> list[Stream]:
-    streams = [client.stream("你好", min_tokens=1900, max_tokens=1900, temperature=1.0) for _ in range(slots)]
-    for stream in streams:
-        next(stream)
-    return streams
+class Try:
+    """One attempt: the streams it opens are closed after it."""
+
+    def __init__(self, client: Client, opened: ExitStack) -> None:
+        self._client = client
+        self._opened = opened
+
+    def stream(self, prompt: str = "你好", tokens: int = LONG) -> Stream:
+        options = {"min_tokens": tokens, "max_tokens": tokens, "temperature": 1.0}
+        return self._opened.enter_context(self._client.stream(prompt, **options))  # type: ignore[arg-type]
+
+    def busy(self, slots: int) -> list[Stream]:
+        """Answers of LONG tokens that have begun."""
+        streams = [self.stream() for _ in range(slots)]
+        for stream in streams:
+            next(stream)
+        return streams
+
+    def served_in_the_left_slot(
+        self, others: list[Stream], waiting: Stream, leave: Callable[[], object]
+    ) -> bool:
+        """Whether `waiting` waited until `leave`, and was served before any of the `others` ended."""
+        if waiting.poll(0.05) is not None:
+            return False
+        leave()
+        return served_first(waiting, others)
 
 
-def time_until_served(next_in_line: Stream, leave: Callable[[], object]) -> float:
-    assert next_in_line.poll(0.1) is None, "a slot was free before one was left"
-    began = time.monotonic()
-    leave()
-    next(next_in_line)
-    return time.monotonic() - began
+def served_first(waiting: Stream, others: list[Stream]) -> bool:
+    """Whether the first token of `waiting` was made before the last of any of the `others`."""
+    for stream in (waiting, *others):
+        list(stream)
+    last = min(stream.answer.timings.last_token_ns for stream in others)
+    return waiting.answer.timings.first_token_ns < last
 
 
-def held(times: list[float]) -> None:
-    assert statistics.median(times) < PROMISE, times
-    assert max(times) < 10 * PROMISE, times
+def tried(client: Client, once: Callable[[Try], bool]) -> None:
+    good = 0
+    for _ in range(TRIES):
+        with ExitStack() as opened:
+            good += once(Try(client, opened))
+        if good == GOOD:
+            return
+    raise AssertionError(f"in {good} of {TRIES} tries the left slot came free before another answer ended")
 
 
 def test_in_decode(client: Client) -> None:
-    times = []
-    for _ in range(TRIES):
-        streams = busy(client, SLOTS)
-        waiting = client.stream("你好", max_tokens=3)
-        times.append(time_until_served(waiting, streams[0].close))
-        for stream in (*streams, waiting):
-            stream.close()
-    held(times)
+    def once(attempt: Try) -> bool:
+        left, *others = attempt.busy(SLOTS)
+        return attempt.served_in_the_left_slot(others, attempt.stream(tokens=3), left.close)
+
+    tried(client, once)
 
 
 def test_in_prefill(client: Client) -> None:
-    times = []
-    for _ in range(TRIES):
-        streams = busy(client, SLOTS - 1)
+    def once(attempt: Try) -> bool:
+        others = attempt.busy(SLOTS - 1)
         prompt = "".join(chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(600))  # about 1,800 tokens
-        reading = client.stream(prompt, max_tokens=2)
-        assert reading.poll(0.01) is None
-        waiting = client.stream("你好", max_tokens=3)
-        began = time.monotonic()
-        reading.close()
-        next(waiting)
-        times.append(time.monotonic() - began)
-        for stream in (*streams, waiting):
-            stream.close()
-    held(times)
+        left = attempt.stream(prompt, tokens=100)
+        left.poll(0.01)  # sends it
+        waiting = attempt.stream(tokens=3)
+        if waiting.poll(0) is not None or left.poll(0) is not None:
+            return False
+        left.close()
+        return served_first(waiting, others)
+
+    tried(client, once)
 
 
 def test_in_the_queue(client: Client) -> None:
     """A place in the queue that was left is not served: the one behind it is next."""
-    times = []
-    for _ in range(TRIES):
-        streams = busy(client, SLOTS)
-        first, second = (client.stream("你好", max_tokens=1900, min_tokens=1900) for _ in range(2))
-        assert first.poll(0.05) is None
+
+    def once(attempt: Try) -> bool:
+        left, *others = attempt.busy(SLOTS)
+        first, second = attempt.stream(), attempt.stream(tokens=3)
+        waited = first.poll(0.05) is None
         first.close()
-        times.append(time_until_served(second, streams[0].close))
-        for stream in (*streams, second):
-            stream.close()
-    held(times)
+        return waited and attempt.served_in_the_left_slot(others, second, left.close)
+
+    tried(client, once)
 
 
 def test_by_hanging_up_on_tritons_http_stream(client: Client, server: RunningServer) -> None:
     body = {
         "messages": json.dumps([{"role": "user", "content": "你好"}]),
-        "min_tokens": 1900, "max_tokens": 1900, "stream": True, "temperature": 1.0,
+        "min_tokens": LONG, "max_tokens": LONG, "stream": True, "temperature": 1.0,
     }  # fmt: skip
-    calls = []
-    for _ in range(SLOTS):
-        connection = http.client.HTTPConnection(urlsplit(server.triton_http_url).netloc, timeout=30)
+
+    def once(attempt: Try) -> bool:
+        others = attempt.busy(SLOTS - 1)
+        connection = http.client.HTTPConnection(urlsplit(server.triton_http_url).netloc, timeout=WAIT_S)
         connection.request("POST", "/v2/models/youtu_llm/generate_stream", json.dumps(body))
         response = connection.getresponse()
         response.read(10)
-        calls.append((connection, response))
-    waiting = client.stream("你好", max_tokens=3)
 
-    def hang_up() -> None:
-        for connection, response in calls[:1]:
+        def hang_up() -> None:
             response.close()
             connection.close()
 
-    assert time_until_served(waiting, hang_up) < 10 * PROMISE
-    for connection, response in calls[1:]:
-        response.close()
-        connection.close()
+        try:
+            return attempt.served_in_the_left_slot(others, attempt.stream(tokens=3), hang_up)
+        finally:
+            hang_up()
+
+    tried(client, once)
 
 
 def test_sixteen_streams_go_on_whole_while_one_is_left(client: Client) -> None:

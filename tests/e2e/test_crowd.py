@@ -12,41 +12,55 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 
-from tests.e2e.crowd import Crowd, Tally
-from tests.e2e.running import RunningServer
+from tests.e2e.crowd import PATIENCE_S, Crowd, Tally
+from tests.e2e.running import KeptServer, RunningServer
+from tests.limits import START_S, WAIT_S
 
 CALLERS, SECONDS = 200, 10.0
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    own = RunningServer(tmp_path_factory.mktemp("crowd") / "data")
-    try:
-        yield own.wait_until_up()
-    finally:
-        own.end()
-        own.kill()
+def kept_crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer]:
+    with KeptServer(tmp_path_factory.mktemp("crowd") / "data") as kept:
+        yield kept
+
+
+@pytest.fixture
+def busy(kept_crowded: KeptServer) -> RunningServer:
+    return kept_crowded.running()
+
+
+def wait_until(there: Callable[[], bool], what: str, within: float = WAIT_S) -> None:
+    until = time.monotonic() + within
+    while not there():
+        assert time.monotonic() < until, f"waited {within} s for {what}"
+        time.sleep(0.1)
 
 
 class Background(threading.Thread):
     """A crowd that comes while the test does something else."""
 
-    def __init__(self, server: RunningServer, seconds: float, *, broken: bool) -> None:
+    def __init__(self, server: RunningServer, seconds: float, *, broken: bool = False, **least: int) -> None:
         super().__init__(daemon=True)
-        self._crowd = Crowd(server.http_url, CALLERS, seconds, broken=broken)
+        counts = {name.removeprefix("status_"): count for name, count in least.items()}
+        self._crowd = Crowd(server.http_url, CALLERS, seconds, broken=broken, least=counts)
         self.start()
+
+    def answered(self, count: int) -> None:
+        """Wait until so many have an answer."""
+        wait_until(lambda: self._crowd.tally.outcomes["answered"] >= count, "answers")
 
     def run(self) -> None:
         asyncio.run(self._crowd.run())
 
     def gone(self) -> Tally:
         """What became of it, once the last has left."""
-        self.join(200)
+        self.join(3 * PATIENCE_S)
         assert not self.is_alive()
         return self._crowd.tally
 
@@ -58,7 +72,7 @@ def worker(server: RunningServer) -> psutil.Process:
 
 def gauges(server: RunningServer) -> tuple[float, float]:
     """Slots taken, requests waiting."""
-    with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=WAIT_S) as reply:
         lines = reply.read().decode().splitlines()
     found = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return float(found["youtu_num_requests_running"]), float(found["youtu_num_requests_waiting"])
@@ -67,7 +81,7 @@ def gauges(server: RunningServer) -> tuple[float, float]:
 def answers(server: RunningServer) -> bool:
     request = urllib.request.Request(f"{server.http_url}/chat", b'{"prompt": "hi"}', method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
             return bool(reply.status == 200)
     except (urllib.error.HTTPError, OSError):
         return False
@@ -75,7 +89,7 @@ def answers(server: RunningServer) -> bool:
 
 def ready(server: RunningServer) -> bool:
     try:
-        with urllib.request.urlopen(f"{server.http_url}/health/ready", timeout=10) as reply:
+        with urllib.request.urlopen(f"{server.http_url}/health/ready", timeout=WAIT_S) as reply:
             return bool(reply.status == 200)
     except (urllib.error.HTTPError, OSError):
         return False
@@ -83,23 +97,19 @@ def ready(server: RunningServer) -> bool:
 
 @pytest.mark.slow
 def test_two_hundred_on_four_slots(busy: RunningServer) -> None:
-    Background(busy, 4.0, broken=False).gone()  # Threads, arenas and buffers are made when first needed.
+    Background(busy, 4.0).gone()  # Threads, arenas and buffers are made when first needed.
     process = worker(busy)
     before = process.num_fds(), process.num_threads(), process.memory_info().rss
-    tally = Background(busy, SECONDS, broken=False).gone()
+    tally = Background(busy, SECONDS, answered=51, status_429=21, left=51).gone()
     print(tally.report())
     assert not tally.faults, tally.faults[:3]
     assert tally.outcomes["answered"] > 50
     assert tally.outcomes["429"] > 20
     assert tally.outcomes["left"] > 50
-    until = time.monotonic() + 10
-    while gauges(busy) != (0, 0):
-        assert time.monotonic() < until, gauges(busy)
-        time.sleep(0.1)
+    wait_until(lambda: gauges(busy) == (0, 0), "the last to leave")
     assert worker(busy).pid == process.pid
-    time.sleep(2)
-    assert process.num_fds() <= before[0] + 5
-    assert process.num_threads() <= before[1] + 40
+    wait_until(lambda: process.num_fds() <= before[0] + 5, "connections to be closed")
+    wait_until(lambda: process.num_threads() <= before[1] + 40, "threads to end")
     assert process.memory_info().rss <= before[2] + 40 * 2**20
     assert answers(busy)
 
@@ -116,16 +126,13 @@ def test_two_hundred_on_four_slots(busy: RunningServer) -> None:
     ids=["engine", "youtu_llm", "triton", "frontend"],
 )
 def test_killed_under_load(busy: RunningServer, victim: tuple[str, ...], broken: bool) -> None:
-    crowd = Background(busy, 8.0, broken=broken)
-    time.sleep(3)
+    crowd = Background(busy, 8.0, broken=broken, answered=40)
+    crowd.answered(20)
     os.kill(busy.pid_of(*victim), signal.SIGKILL)
     tally = crowd.gone()
     print(tally.report())
     assert not tally.faults, tally.faults[:3]
     assert tally.outcomes["answered"] > 10
-    until = time.monotonic() + 40
-    while not ready(busy):
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_until(lambda: ready(busy), "readiness", START_S)
     assert answers(busy), "ready, yet it does not answer"
-    assert gauges(busy) == (0, 0)
+    wait_until(lambda: gauges(busy) == (0, 0), "the last to leave")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.running import PYTHON, ROOT, RunningServer
+from tests.limits import START_S
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
@@ -36,7 +37,7 @@ def test_python(server: RunningServer, tmp_path: Path, number: int) -> None:
     script.write_text(for_this(server, python_blocks()[number]), encoding="utf-8")
     # OpenAI's SDK is the caller's to install; here it comes with the tests.
     python = sys.executable if "openai" in python_blocks()[number] else PYTHON
-    done = subprocess.run([python, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, script], capture_output=True, text=True, timeout=START_S)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 10
 
@@ -49,7 +50,7 @@ def test_curl(server: RunningServer, text: str) -> None:
     for line in lines:
         command = shlex.split(for_this(server, line))
         done = subprocess.run(
-            [command[0], "-sS", "--max-time", "60", "--fail", *command[1:]], capture_output=True
+            [command[0], "-sS", "--max-time", str(int(START_S)), "--fail", *command[1:]], capture_output=True
         )
         assert done.returncode == 0, (line, done.stderr, done.stdout)
         assert len(done.stdout) > 20

@@ -13,17 +13,17 @@ import queue
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
-from youtu_client import Client
+from youtu_client import Client, Stream
 from youtu_client.errors import Busy, InvalidRequest, YoutuError
 
-from tests.e2e.running import RunningServer
+from tests.e2e.running import KeptServer, RunningServer
+from tests.limits import NEVER_S, WAIT_S
 from tests.tensorrt_llm.machines import StandIn
 
 SCRIPTED = 10**12  # tests/tensorrt_llm/backend.py: + ms per step * 1000 + token at which the executor fails
@@ -35,26 +35,20 @@ def scripted(step_ms: int = 0, fail_at: int = 0) -> int:
     return SCRIPTED + step_ms * 1000 + fail_at
 
 
+HOURS = scripted(int(1000 * NEVER_S))
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer]:
     folder = tmp_path_factory.mktemp("tensorrt_llm")
     stand_in = StandIn(folder / "machine")
     stand_in.tritonserver()
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        KeptServer(folder / "data", engine="tensorrt_llm", queue="4") as kept,
+    ):
         stand_in.use(monkeypatch)
-        running = RunningServer(folder / "data", engine="tensorrt_llm", queue="4")
-    try:
-        yield running.wait_until_up()
-        assert running.end() == 0, running.log
-        assert running.left_behind() == []
-    finally:
-        running.kill()
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.grpc_url) as client:
-        yield client
+        yield kept
 
 
 def test_the_engine_was_built_on_the_way(server: RunningServer) -> None:
@@ -92,7 +86,7 @@ def test_what_ends_an_answer(client: Client) -> None:
 def test_chat_through_the_web(server: RunningServer) -> None:
     body = json.dumps({"prompt": "怎么退货？"}).encode()
     request = urllib.request.Request(f"{server.http_url}/chat", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=WAIT_S) as response:
         answer = json.loads(response.read())
     assert "怎么退货？" in answer["response"]
     assert answer["token_count"] == answer["usage"]["completion_tokens"] > 0
@@ -163,28 +157,37 @@ def test_a_failing_executor_is_told_in_one_line(client: Client) -> None:
 
 def test_a_full_queue_is_busy(client: Client) -> None:
     """8 run, 4 wait in the executor's own queue, which took its size from Triton's queue policy."""
-
-    def ask(_: int) -> str:
-        try:
-            return client.complete("a b c d e f", seed=scripted(500)).finish_reason
-        except Busy as error:
-            return error.message
-
-    with ThreadPoolExecutor(20) as callers:
-        ends = list(callers.map(ask, range(20)))
-    full = [end for end in ends if "Maximum queue size of 4 has been reached, please try again" in end]
-    assert len(full) == 20 - 8 - 4
-    assert ends.count("stop") == 8 + 4
+    with ExitStack() as readers:
+        streams = [readers.enter_context(client.stream_complete("a b c d", seed=HOURS)) for _ in range(20)]
+        answered: list[Stream] = []
+        full: list[str] = []
+        until = time.monotonic() + WAIT_S
+        while len(answered) + len(full) < 20 - 4:
+            assert time.monotonic() < until, (len(answered), full)
+            for stream in streams:
+                if stream in answered or stream.done:
+                    continue
+                try:
+                    if stream.poll(0.01) is not None:
+                        answered.append(stream)
+                except Busy as error:
+                    full.append(error.message)
+        assert len(answered) == 8
+        assert all("Maximum queue size of 4 has been reached, please try again" in said for said in full)
+        waiting = [stream for stream in streams if stream not in answered and not stream.done]
+        assert len(waiting) == 4
+        for stream in answered[:4]:
+            stream.close()
+        for stream in waiting:  # whoever waits is served when slots come free
+            assert next(stream).text
 
 
 def test_readers_who_leave_free_their_slots(client: Client) -> None:
-    """All slots taken by answers of a minute, whose readers go: the next request is answered at once."""
+    """All slots taken by answers of hours, whose readers go: the next request is answered."""
     with ExitStack() as readers:
         for _ in range(8):
-            next(iter(readers.enter_context(client.stream_complete("a b c d", seed=scripted(20_000)))))
-        begun = time.monotonic()
-    assert client.complete("a b", **GREEDY).text == "a b"
-    assert time.monotonic() - begun < 3
+            next(iter(readers.enter_context(client.stream_complete("a b c d", seed=HOURS))))
+    assert client.complete("a b", timeout=WAIT_S, **GREEDY).text == "a b"
 
 
 def test_a_stop_request_without_an_id_and_an_unknown_tensor(server: RunningServer) -> None:
@@ -201,7 +204,7 @@ def test_a_stop_request_without_an_id_and_an_unknown_tensor(server: RunningServe
 
 def test_the_model_tells_its_limits(server: RunningServer) -> None:
     url = f"{server.triton_http_url}/v2/models/youtu_llm/config"
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=WAIT_S) as response:
         parameters = json.loads(response.read())["parameters"]
     said = {
         name: parameters[name]["string_value"]
@@ -237,6 +240,6 @@ def one_call(url: str, model: str, inputs: list[Any]) -> tuple[Any, Any]:
     client = grpcclient.InferenceServerClient(url)
     client.start_stream(lambda result, error: answers.put((result, error)))
     client.async_stream_infer(model, inputs)
-    answer = answers.get(timeout=20)
+    answer = answers.get(timeout=WAIT_S)
     client.stop_stream()
     return answer

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from youtu_client import Client
 
 from tests.client.terminal import Terminal
 from tests.e2e.running import ROOT, RunningServer
+from tests.e2e.test_cancelling import LONG, SLOTS, Try, tried
+from tests.limits import START_S
 
 YOUTU = [sys.executable, "-m", "youtu_client"]
 RETURNS = "签收后七天内，商品未使用、包装完整，就可以退货。"
@@ -46,37 +47,41 @@ def test_a_conversation_on_a_terminal(server: RunningServer, tmp_path: Path) -> 
         terminal.kill()
 
 
-def test_ctrl_c_frees_the_slot(server: RunningServer, tmp_path: Path) -> None:
+def test_ctrl_c_frees_the_slot(client: Client, server: RunningServer, tmp_path: Path) -> None:
     """All slots are taken, one of them by an answer on a terminal: once that is stopped, one is free."""
-    options = ["--min-tokens", "1900", "--max-tokens", "1900", "--temperature", "1"]
-    terminal = Terminal([*YOUTU, "chat", *options], environment(server, tmp_path))
-    with Client(server.grpc_url) as client:
-        streams = []
+    options = ["--min-tokens", str(LONG), "--max-tokens", str(LONG), "--temperature", "1"]
+
+    def once(attempt: Try) -> bool:
+        terminal = Terminal([*YOUTU, "chat", *options], environment(server, tmp_path))
         try:
             terminal.prompt()
             terminal.type("你好\r")
-            for _ in range(3):
-                streams.append(client.stream("你好", min_tokens=1900, max_tokens=1900, temperature=1.0))
-                next(streams[-1])
+            others = attempt.busy(SLOTS - 1)
             terminal.wait_until(lambda: len(terminal.new.split()) > 5, "its answer")
-            waiting = client.stream("你好", max_tokens=3)
-            assert waiting.poll(0.1) is None, "a slot was free before the answer was stopped"
-            pressed = time.monotonic()
-            terminal.type("\x03")
-            next(waiting)
-            assert time.monotonic() - pressed < 1
-            terminal.wait("(stopped)")
-            terminal.prompt()
+            return attempt.served_in_the_left_slot(
+                others, attempt.stream(tokens=3), lambda: terminal.type("\x03")
+            ) and said_that_it_was_stopped(terminal)
         finally:
             terminal.kill()
-            for stream in streams:
-                stream.close()
+
+    tried(client, once)
+
+
+def said_that_it_was_stopped(terminal: Terminal) -> bool:
+    terminal.wait("(stopped)")
+    terminal.prompt()
+    return True
 
 
 def test_a_question_about_a_file(server: RunningServer, tmp_path: Path) -> None:
     command = [*YOUTU, "ask", "--temperature", "0", "--max-tokens", "20", "Summarise:"]
     done = subprocess.run(
-        command, env=environment(server, tmp_path), input="a\nb\n", capture_output=True, text=True, timeout=60
+        command,
+        env=environment(server, tmp_path),
+        input="a\nb\n",
+        capture_output=True,
+        text=True,
+        timeout=START_S,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()

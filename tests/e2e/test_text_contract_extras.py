@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,15 +13,10 @@ from tokenizers import Tokenizer
 from youtu_client import Client, InvalidRequest
 
 from tests.e2e.running import ROOT, RunningServer
+from tests.limits import WAIT_S
 
 QUESTION = "怎么退货？"
 CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.grpc_url) as client:
-        yield client
 
 
 def test_the_tokens_are_the_text_and_greedy_takes_the_likeliest(client: Client) -> None:
@@ -90,7 +84,7 @@ def test_given_texts_are_scored_as_harnesses_do_it(server: RunningServer, client
             "temperature": 0,
             "seed": 1234,
         }
-        answer = httpx.post(f"{server.http_url}/v1/completions", json=body, timeout=60)
+        answer = httpx.post(f"{server.http_url}/v1/completions", json=body, timeout=WAIT_S)
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = answer.json()["choices"]
         return found

@@ -16,6 +16,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.e2e.running import RunningServer, free_ports
+from tests.limits import WAIT_S
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -85,8 +86,8 @@ def test_one_tree(collector: Collector, tmp_path: Path) -> None:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "traced"}
         body = b'{"prompt": "hi", "max_tokens": 5}'
         request = urllib.request.Request(f"{server.http_url}/chat", body, headers, method="POST")
-        urllib.request.urlopen(request, timeout=60).read()
-        until = time.monotonic() + 30
+        urllib.request.urlopen(request, timeout=WAIT_S).read()
+        until = time.monotonic() + WAIT_S
         while not {"youtu-frontend", "triton-inference-server"} <= services(collector):
             assert time.monotonic() < until, collector.spans
             time.sleep(0.2)

@@ -24,6 +24,7 @@ from youtu_client import Client
 from frontend import create_app
 from serve.settings import Settings
 from tests.client.fake_triton import FakeTriton
+from tests.limits import START_S, WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +69,7 @@ class Frontend:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "frontend"], cwd=ROOT, env=self.environ, stderr=log
             )
-        until = time.monotonic() + 120
+        until = time.monotonic() + START_S
         while True:
             with contextlib.suppress(OSError):
                 if self.get("/health/live").status == 200:
@@ -81,13 +82,13 @@ class Frontend:
         """The exit code."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(120)
+        return self.process.wait(WAIT_S)
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def line(self, request_id: str, timeout: float = 60.0) -> dict[str, Any]:
+    def line(self, request_id: str, timeout: float = WAIT_S) -> dict[str, Any]:
         """The one log line of a request."""
         until = time.monotonic() + timeout
         while True:
@@ -103,7 +104,7 @@ class Frontend:
         lines = self.get("/metrics").body.decode().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"youtu_{name} "))
 
-    def wait_gauges(self, running: int, waiting: int, timeout: float = 60.0) -> None:
+    def wait_gauges(self, running: int, waiting: int, timeout: float = WAIT_S) -> None:
         """Until as many requests run and wait."""
         until = time.monotonic() + timeout
         while True:
@@ -124,7 +125,7 @@ class Frontend:
         url = f"http://127.0.0.1:{self.port}{path}"
         request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=WAIT_S) as response:
                 return Reply(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             return Reply(error.code, error.headers, error.read())
@@ -134,7 +135,7 @@ class Frontend:
         data = json.dumps(body).encode()
         lines = ["POST /chat HTTP/1.1", "Host: x", "Content-Type: application/json", *head]
         lines += [f"Content-Length: {len(data)}", "", ""]
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
         connection.sendall("\r\n".join(lines).encode("latin-1") + data)
         return connection
 
@@ -143,7 +144,12 @@ def start_in_vain(frontend: Frontend, **environ: str) -> str:
     """What a second start says on stderr, ending with exit code 1."""
     environ = {**frontend.environ, **environ}
     done = subprocess.run(
-        [sys.executable, "-m", "frontend"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "frontend"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -187,29 +193,45 @@ def fake(shared_fake: FakeTriton) -> FakeTriton:
     """The fake Triton, with no calls behind it."""
     shared_fake.calls.clear()
     shared_fake.ready = shared_fake.live = True
+    shared_fake.queue_full = False
+    shared_fake.silent_from = None
     return shared_fake
 
 
 @pytest.fixture(scope="session")
-def running(shared_fake: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
-    log = tmp_path_factory.mktemp("frontend") / "log"
-    frontend = Frontend(shared_fake.port, log).start()
-    yield frontend
-    frontend.stop(signal.SIGKILL)
+def running(shared_fake: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Frontend]]:
+    """The shared frontend, once a test has started it."""
+    frontends: list[Frontend] = []
+    yield frontends
+    for frontend in frontends:
+        frontend.stop(signal.SIGKILL)
 
 
 @pytest.fixture
-def frontend(running: Frontend, fake: FakeTriton) -> Frontend:
-    """A running frontend with the default settings, shared by the tests that do not end it."""
-    assert running.process.poll() is None, running.log.read_text()
-    return running
+def frontend(
+    running: list[Frontend], fake: FakeTriton, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Frontend]:
+    """A running frontend with the default settings, shared by the tests that do not end it.
+
+    A start that fails fails one test: the next test starts another one.
+    """
+    if not running:
+        started = Frontend(fake.port, tmp_path_factory.mktemp("frontend") / "log")
+        try:
+            running.append(started.start())
+        except BaseException:
+            started.stop(signal.SIGKILL)
+            raise
+    yield running[0]
+    if running[0].process.poll() is not None:
+        pytest.fail(f"the shared frontend has ended:\n{running.pop().log.read_text()}")
 
 
 @pytest.fixture(scope="session")
 def app(shared_fake: FakeTriton) -> FlaskClient:
     """The app in this process: for what needs no socket."""
     settings = Settings.load({"YOUTU_GRPC_PORT": str(shared_fake.port)})
-    return create_app(settings, Client(shared_fake.address, timeout=10)).test_client()
+    return create_app(settings, Client(shared_fake.address, timeout=WAIT_S)).test_client()
 
 
 @pytest.fixture
@@ -220,8 +242,8 @@ def another(fake: FakeTriton, tmp_path: Path) -> Iterator[Any]:
     def start(**settings: object) -> Frontend:
         port = settings.pop("grpc_port", fake.port)
         assert isinstance(port, int)
-        started.append(Frontend(port, tmp_path / f"log{len(started)}", **settings).start())
-        return started[-1]
+        started.append(Frontend(port, tmp_path / f"log{len(started)}", **settings))
+        return started[-1].start()
 
     yield start
     for frontend in started:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import time
@@ -32,7 +31,9 @@ def test_the_three_keys_come_first_and_in_their_forms(frontend: Frontend) -> Non
 
 def test_the_facts_are_those_of_the_model(frontend: Frontend) -> None:
     prompt = script(tokens=5, delay=0.05, cached=2, prefill=0.1)
+    started = time.monotonic()
     facts = frontend.post({"prompt": prompt, "max_tokens": 3}).json
+    waited = time.monotonic() - started + 0.001  # the facts are rounded
     assert facts["finish_reason"] == "length"
     prompt_tokens = len(prompt.split())
     assert facts["usage"] == {
@@ -41,14 +42,20 @@ def test_the_facts_are_those_of_the_model(frontend: Frontend) -> None:
         "total_tokens": prompt_tokens + 3,
         "cached_tokens": 2,
     }
-    assert 0.1 <= facts["timings"]["ttft_s"] < 0.2
-    assert 0.2 <= facts["timings"]["total_s"] < 0.4
-    assert 10 < facts["timings"]["tokens_per_second"] <= 21
+    timings = facts["timings"]
+    assert 0.1 <= timings["ttft_s"] <= timings["total_s"] - 0.099 < timings["total_s"] <= waited
+    assert timings["tokens_per_second"] == pytest.approx(
+        2 / (timings["total_s"] - timings["ttft_s"]), rel=0.2
+    )
     assert facts["model"] == "youtu-demo"
 
 
 def test_time_cost_is_what_the_caller_waited(frontend: Frontend) -> None:
-    assert frontend.post({"prompt": script(tokens=1, prefill=0.62)}).json["time_cost"] in ("0.6s", "0.7s")
+    started = time.monotonic()
+    cost = float(
+        frontend.post({"prompt": script(tokens=1, prefill=0.62)}).json["time_cost"].removesuffix("s")
+    )
+    assert 0.6 <= cost <= time.monotonic() - started + 0.05  # it is rounded to tenths
 
 
 def test_every_option_reaches_the_model(frontend: Frontend, fake: FakeTriton) -> None:
@@ -117,17 +124,23 @@ def test_streaming_brings_the_same_facts_in_pieces(frontend: Frontend) -> None:
     assert done["token_count"] == len(pieces)
 
 
-def test_pieces_arrive_when_they_are_made(frontend: Frontend) -> None:
-    """The fault: a buffer between model and caller, which hands everything over at the end."""
+def test_pieces_arrive_when_they_are_made(frontend: Frontend, fake: FakeTriton) -> None:
+    """The fault: a buffer between model and caller, which hands everything over at the end.
+
+    Here the model makes no piece before the caller has the one before it.
+    """
     with frontend.connect(
-        {"prompt": script(tokens=5, delay=0.2), "stream": True}, "Connection: close"
+        {"prompt": script(tokens=5, stepped=True), "stream": True}, "Connection: close"
     ) as open_:
-        moments = []
-        while data := open_.recv(65536):
-            moments += [time.monotonic()] * data.count(b"delta")
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    assert len(gaps) == 4
-    assert all(0.1 < gap < 0.35 for gap in gaps), gaps
+        (call,) = fake.wait_calls(1)
+        said = b""
+        for count in range(1, 6):
+            call.step()
+            while said.count(b"delta") < count:
+                data = open_.recv(65536)
+                assert data, said
+                said += data
+            assert said.count(b"delta") == count
 
 
 def test_an_answer_without_any_text(frontend: Frontend) -> None:
@@ -137,18 +150,23 @@ def test_an_answer_without_any_text(frontend: Frontend) -> None:
     assert done[1]["token_count"] == 0
 
 
-def test_a_long_silence_is_kept_alive(frontend: Frontend) -> None:
+def test_a_long_silence_is_kept_alive(frontend: Frontend, fake: FakeTriton) -> None:
     """The fault: a proxy takes a connection without a byte for dead while the model reads a prompt."""
     started = time.monotonic()
     with frontend.connect(
-        {"prompt": script(tokens=1, prefill=3), "stream": True}, "Connection: close"
+        {"prompt": script(tokens=1, stepped=True), "stream": True}, "Connection: close"
     ) as open_:
-        first = open_.recv(65536)
-        waited = time.monotonic() - started
+        said = open_.recv(65536)
+        assert b"200 OK" in said
+        # Until then the status could have become an error's.
+        assert time.monotonic() - started > 1.5
+        while b": ping" not in said:
+            data = open_.recv(65536)
+            assert data, said
+            said += data
+        assert b"delta" not in said
+        fake.wait_calls(1)[0].step()
         rest = b"".join(iter(lambda: open_.recv(65536), b""))
-    assert b"200 OK" in first
-    assert 1.5 < waited < 2.7
-    assert b": ping" in first + rest
     assert b"event: done" in rest
 
 
@@ -159,24 +177,24 @@ def test_the_request_id_goes_all_the_way(frontend: Frontend, fake: FakeTriton) -
     assert re.fullmatch(r"[0-9a-f]{32}", other.headers["X-Request-ID"])
 
 
-def test_many_at_once(frontend: Frontend) -> None:
+def test_many_at_once(frontend: Frontend, fake: FakeTriton) -> None:
     """64 callers, half of them streaming, each gets its own answer; a probe is answered meanwhile."""
 
     def ask(number: int) -> bool:
         pieces = [f"{number}-", "一", "🙂"]
-        prompt = script(pieces=pieces, delay=0.2, prefill=0.5)
+        prompt = script(pieces=pieces, delay=0.05)
         reply = frontend.post({"prompt": prompt, "stream": number % 2 == 0})
         if number % 2:
             return bool(reply.json["response"] == "".join(pieces))
         deltas = [data["delta"] for name, data in events(reply.body.decode()) if name == "message"]
         return deltas == pieces
 
+    fake.silent_from = 0
     with ThreadPoolExecutor(64) as pool:
         answers = pool.map(ask, range(64))
-        time.sleep(0.4)
-        started = time.monotonic()
+        frontend.wait_gauges(running=4, waiting=60)
         assert frontend.get("/health").status == 200
-        assert time.monotonic() - started < 1
+        fake.silent_from = None
         assert all(answers)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.client.fake_triton import PARAMETERS, FakeTriton
+from tests.limits import NEVER_S, WAIT_S
 
 from .conftest import Frontend, events, free_port, script
 
@@ -65,11 +66,11 @@ def test_a_stream_cut_off_by_the_server_is_no_answer(frontend: Frontend) -> None
 
 def test_the_time_limit(another: Any, fake: FakeTriton) -> None:
     frontend: Frontend = another(request_timeout=0.6)
-    for prompt in (script(prefill=20), script(unending=True, delay=0.1)):
+    for prompt in (script(prefill=NEVER_S), script(unending=True, delay=0.1)):
         started = time.monotonic()
         assert frontend.post({"prompt": prompt}).status == 504
-        assert 0.5 < time.monotonic() - started < 1.2
-    assert frontend.post({"prompt": script(prefill=20), "stream": True}).status == 504
+        assert 0.5 < time.monotonic() - started < WAIT_S
+    assert frontend.post({"prompt": script(prefill=NEVER_S), "stream": True}).status == 504
     last = events(frontend.post({"prompt": script(unending=True, delay=0.1), "stream": True}).body.decode())[
         -1
     ]
@@ -153,21 +154,17 @@ def test_triton_absent_and_back(another: Any) -> None:
 
     def without() -> None:
         for path in ("/health", "/health/ready"):
-            started = time.monotonic()
             reply = frontend.get(path)
-            assert time.monotonic() - started < 2.5
             assert reply.status == 503
             assert reply.json["status"] == "unhealthy"
         assert frontend.get("/health/live").status == 200
         assert frontend.get("/").status == 200
-        started = time.monotonic()
         reply = frontend.post({"prompt": "q"})
-        assert time.monotonic() - started < 2.5
         assert (reply.status, reply.error["code"]) == (503, "no_engine")
         assert "Retry-After" in reply.headers
 
     def returns() -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + WAIT_S
         while frontend.get("/health").status != 200:
             assert time.monotonic() < until
             time.sleep(0.1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.client.fake_triton import FakeTriton
+from tests.limits import NEVER_S
 
 from .conftest import ROOT, Frontend, script
 
@@ -43,8 +45,10 @@ def grown(frontend: Frontend) -> Any:
 
 def test_an_answer(frontend: Frontend, fake: FakeTriton, grown: Any) -> None:
     prompt = script(tokens=5, delay=0.02, prefill=0.3, cached=2)
+    started = time.monotonic()
     frontend.post({"prompt": prompt}, **{"X-Request-ID": "metered"})
     line = frontend.line("metered")
+    waited = time.monotonic() - started
     new = grown()
     assert new["requests_total", "POST", "ok", "/chat", "200"] == 1
     assert new["request_success_total", "stop"] == 1
@@ -61,12 +65,12 @@ def test_an_answer(frontend: Frontend, fake: FakeTriton, grown: Any) -> None:
         "request_generation_tokens": 1,
     }.items():
         assert new[f"{name}_count",] == count, name
-    assert 0.3 <= new["time_to_first_token_seconds_sum",] < 1
-    assert 0.08 <= new["inter_token_latency_seconds_sum",] < 1
-    assert 0.38 <= new["e2e_request_latency_seconds_sum",] < 1.5
+    assert 0.3 <= new["time_to_first_token_seconds_sum",] <= waited
+    assert 0.08 <= new["inter_token_latency_seconds_sum",] <= waited
+    assert 0.38 <= new["e2e_request_latency_seconds_sum",] <= waited
     assert (line["tokens"], line["cached_tokens"], line["finish_reason"]) == (5, 2, "stop")
-    assert 0.3 <= line["ttft_s"] < 1
-    assert line["queue_s"] < 0.3
+    assert 0.3 <= line["ttft_s"] <= waited
+    assert line["queue_s"] <= waited - 0.38  # what the model takes is not waiting
     assert line["status"] == 200
     assert fake.calls[-1].id == "metered"
 
@@ -96,7 +100,7 @@ def test_what_goes_wrong(frontend: Frontend, fake: FakeTriton, grown: Any) -> No
 def test_gauges(another: Any, fake: FakeTriton) -> None:
     frontend: Frontend = another(slots=2, queue=3)
     assert frontend.gauge("slots") == 2
-    held = [frontend.connect({"prompt": script(prefill=30)}) for _ in range(5)]
+    held = [frontend.connect({"prompt": script(prefill=NEVER_S)}) for _ in range(5)]
     frontend.wait_gauges(running=2, waiting=3)
     refused = frontend.post({"prompt": "q"})
     assert refused.status == 429

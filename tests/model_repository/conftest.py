@@ -26,7 +26,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def llama(gguf: Path) -> Iterator[Llama]:
-    model = Llama(gguf, context=CONTEXT, sequences=SLOTS, batch=BATCH, threads=2)
+    model = Llama(gguf, context=CONTEXT, sequences=SLOTS, batch=BATCH, threads=1)
     yield model
     model.close()
 

@@ -26,6 +26,7 @@ from build.tensorrt_llm.engine import engine_to_serve, make_engine, plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from tests.build.hub import FakeHub
 from tests.build.tensorrt_llm.conftest import SHAPE
+from tests.limits import START_S
 from tests.tensorrt_llm.machines import (
     KNOWN_SCALE,
     RTX_4090,
@@ -50,7 +51,7 @@ def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=START_S,
     )
 
 
@@ -392,7 +393,7 @@ def test_make_comes_to_the_same_command_and_fills_the_repository(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=START_S,
     )
     assert made.returncode == 0, made.stderr
     engine, repository = map(Path, made.stdout.split()[-2:])

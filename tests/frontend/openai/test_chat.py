@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -36,14 +37,16 @@ def test_an_answer(sdk: OpenAI, fake: FakeTriton) -> None:
 
 
 def test_usage_and_timings(sdk: OpenAI) -> None:
+    started = time.monotonic()
     answer = ask(sdk, script(tokens=5, delay=0.05, cached=2, prefill=0.1), max_tokens=3)
+    waited = time.monotonic() - started + 0.001  # the facts are rounded
     assert answer.choices[0].finish_reason == "length"
     usage = answer.usage
     assert (usage.completion_tokens, usage.prompt_tokens_details.cached_tokens) == (3, 2)
     assert usage.total_tokens == usage.prompt_tokens + 3
-    assert 0.1 <= answer.timings["ttft_s"] < 0.3
-    assert 0.2 <= answer.timings["total_s"] < 0.6
-    assert answer.timings["tokens_per_second"] > 5
+    assert 0.1 <= answer.timings["ttft_s"] <= answer.timings["total_s"] - 0.099
+    assert answer.timings["total_s"] <= waited
+    assert 0 < answer.timings["tokens_per_second"] <= 21
 
 
 def test_every_option_reaches_the_model(sdk: OpenAI, fake: FakeTriton) -> None:

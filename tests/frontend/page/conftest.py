@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.frontend.conftest import Frontend
+from tests.limits import START_S, WAIT_S
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -23,15 +25,29 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT_MS = 15_000
+WAIT_MS = 1000 * WAIT_S
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Callable[[], Browser]]:
+    """The running Chromium, started by the first call, and again once it has crashed or did not start."""
+    started: list[Browser] = []
+
+    def running() -> Browser:
+        if not started or not started[-1].is_connected():
+            launch = playwright.chromium.launch
+            started.append(launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * START_S))
+        return started[-1]
+
     # Not for the whole session: other tests run event loops of their own.
     with sync_playwright() as playwright:
         expect.set_options(timeout=WAIT_MS)
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+
+
+@pytest.fixture
+def browser(chromium: Callable[[], Browser]) -> Browser:
+    return chromium()
 
 
 @pytest.fixture
@@ -129,6 +145,32 @@ def facts(page: Page) -> Any:
 def tool(page: Page, name: str, turn: int = -1, role: str = "assistant") -> Any:
     """A button of a turn, by its name."""
     return page.locator(f".turn.{role}").nth(turn).get_by_role("button", name=name, exact=True)
+
+
+def wait_until(page: Page, there: Callable[[], bool], what: str) -> None:
+    """Until it is so; the page goes on meanwhile."""
+    until = time.monotonic() + WAIT_S
+    while not there():
+        assert time.monotonic() < until, f"waited {WAIT_S} s for {what}"
+        page.wait_for_timeout(50)
+
+
+def wait_kept(page: Page, store: str, *texts: str) -> None:
+    """Until the browser keeps exactly these drafts, or messages that contain these texts, in any order."""
+
+    def there() -> bool:
+        kept = page.evaluate(
+            """async (name) => {
+                const store = await import("/static/store.js");
+                return (await store.all(name)).map(({ text, content }) => text ?? content ?? "");
+            }""",
+            store,
+        )
+        if store == "drafts":
+            return sorted(kept) == sorted(texts)
+        return all(any(text in one for one in kept) for text in texts)
+
+    wait_until(page, there, f"{store} to be kept: {texts}")
 
 
 def busy_disk(page: Page) -> None:

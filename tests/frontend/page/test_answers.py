@@ -7,8 +7,9 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Page, Request, expect
 
+from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import script
 
 from .conftest import Visits, answers, ask, reload, tool
@@ -84,9 +85,11 @@ LONG = "".join(
 )
 
 
-def test_only_the_last_block_is_rendered_again(visit: Visits) -> None:
-    """The fault: rendering a growing answer from its start each time costs the server its square."""
-    page = visit()
+PIECES = [part for line in LONG.splitlines(keepends=True) for part in re.findall(r".{1,4}|\n", line, re.S)]
+
+
+def rendered(page: Page) -> list[int]:
+    """The lengths of the texts that the page sends to be rendered, from now on."""
     sizes: list[int] = []
 
     def note(request: Request) -> None:
@@ -94,40 +97,70 @@ def test_only_the_last_block_is_rendered_again(visit: Visits) -> None:
             sizes.append(len(json.loads(request.post_data or "")["text"]))
 
     page.on("request", note)
-    paragraph = "A sentence that says something. " * 4 + "\n\n"
+    return sizes
+
+
+def test_only_the_last_block_is_rendered_again(visit: Visits, fake: FakeTriton) -> None:
+    """The fault: rendering a growing answer from its start each time costs the server its square."""
+    page = visit()
+    sizes = rendered(page)
+    paragraph, count = "A sentence that says something. " * 4 + "\n\n", 20
+    ask(page, script(pieces=[paragraph] * count, stepped=True))
+    (call,) = fake.wait_calls(1)
+    for at in range(count):
+        call.step()
+        expect(answers(page).locator("p")).to_have_count(at + 1)
+    expect(page.locator("#stop")).to_be_hidden()
+    assert len(sizes) >= count
+    # From the start each time, it would be ten times the text.
+    assert sum(sizes) < 4 * count * len(paragraph)
+
+
+def test_rendering_has_a_pace_of_its_own(visit: Visits) -> None:
+    """At most each 120 ms, and at the start and the end; not for each of a hundred pieces a second."""
+    page = visit()
+    sizes = rendered(page)
     begun = time.monotonic()
-    ask(page, script(pieces=[paragraph] * 30, delay=0.1), wait=True)
-    expect(answers(page).locator("p")).to_have_count(30)
-    seconds = time.monotonic() - begun
-    assert len(sizes) > 8
-    assert sum(sizes) < 4 * 30 * len(
-        paragraph
-    )  # from the start each time, it would be fifteen times the text
-    assert len(sizes) <= seconds / 0.12 + 3  # at most one each 120 ms, and at the start and the end
+    ask(page, script(pieces=["word "] * 150, delay=0.01), wait=True)
+    expect(answers(page)).to_have_text(("word " * 150).strip())
+    assert len(sizes) <= (time.monotonic() - begun) / 0.12 + 3
 
 
 def test_a_weak_phone_keeps_up(visit: Visits) -> None:
-    """A processor slowed down sixfold is not busy most of the time with an answer of 40 tokens a second."""
+    """The page's work grows with the answer, not with its square: few nodes are made more than once, and few
+    styles and layouts are computed for a token. `python -m tests.frontend.page.phone` measures the load."""
     page = visit(width=360)
     ask(page, "warm", wait=True)
     session = page.context.new_cdp_session(page)
-    session.send("Emulation.setCPUThrottlingRate", {"rate": 6})
     session.send("Performance.enable")
 
-    def busy() -> float:
-        """Seconds of scripts, styles and layout so far; painting is left out: there is no graphics card."""
+    def counted() -> float:
         metrics = session.send("Performance.getMetrics")["metrics"]
-        kinds = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
-        return float(sum(metric["value"] for metric in metrics if metric["name"] in kinds))
+        return float(
+            sum(one["value"] for one in metrics if one["name"] in ("LayoutCount", "RecalcStyleCount"))
+        )
 
-    pieces = [
-        part for line in LONG.splitlines(keepends=True) for part in re.findall(r".{1,4}|\n", line, re.S)
-    ]
-    before, begun = busy(), time.monotonic()
-    ask(page, script(pieces=pieces, delay=0.025), wait=True)
-    share = (busy() - before) / (time.monotonic() - begun)
-    print(f"{len(pieces)} pieces, {100 * share:.0f} % of the slowed-down processor")
-    assert share < 0.3
+    page.evaluate(
+        """() => {
+            window.made = 0;
+            const count = (node) => 1 + [...node.childNodes].reduce((sum, one) => sum + count(one), 0);
+            const look = (changes) => changes.forEach(
+                (change) => change.addedNodes.forEach((node) => (window.made += count(node))));
+            new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+        }"""
+    )
+    before = counted()
+    ask(page, script(pieces=PIECES, delay=0.01), wait=True)
+    computed, made = counted() - before, page.evaluate("window.made")
+    there = page.evaluate(
+        """() => {
+            const count = (node) => 1 + [...node.childNodes].reduce((sum, one) => sum + count(one), 0);
+            return count([...document.querySelectorAll(".turn.assistant")].at(-1));
+        }"""
+    )
+    print(f"{len(PIECES)} pieces, {there} nodes: {made} made, {computed:.0f} layouts and styles computed")
+    assert made < 6 * there
+    assert computed < 3 * len(PIECES)
 
 
 def test_a_long_answer_is_shown_whole(visit: Visits) -> None:
@@ -152,7 +185,7 @@ def test_the_page_follows_the_answer_unless_the_reader_scrolls_up(visit: Visits)
     expect(page.locator(".tools .copy").last).to_be_in_viewport()
     assert page.evaluate(end) < 5
     expect(page.locator("#to-end")).to_be_hidden()
-    ask(page, script(pieces=[paragraph] * 40, delay=0.1))
+    ask(page, script(pieces=[paragraph], unending=True, delay=0.1))
     expect(answers(page).nth(1)).to_contain_text("A sentence")
     page.mouse.move(180, 300)
     page.mouse.wheel(0, -600)

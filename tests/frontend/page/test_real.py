@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.running import RunningServer
+from tests.e2e.running import KeptServer, RunningServer
+from tests.limits import WAIT_S
 
 from .conftest import Visits, answers, ask, facts, reload
 
@@ -20,13 +21,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path_factory.mktemp("page"), context="256")
-    try:
-        yield running.wait_until_up()
-        assert running.end() == 0, running.log
-    finally:
-        running.kill()
+def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer]:
+    with KeptServer(tmp_path_factory.mktemp("page"), context="256") as kept:
+        yield kept
+
+
+@pytest.fixture
+def server(kept_server: KeptServer) -> RunningServer:
+    return kept_server.running()
 
 
 @pytest.fixture
@@ -72,10 +74,11 @@ def test_the_context_fills_and_the_oldest_turns_are_left_out(visit_real: Visits)
     page = visit_real()
     expect(page.locator("#gauge-text")).to_have_text("0 / 256")
     offer = page.get_by_role("button", name="Leave the oldest turns out")
-    for _ in range(12):
+    finished = page.locator(".turn.assistant:not(.open) > .facts:not(:empty)")
+    for asked in range(12):
         ask(page, "How do I read a CSV file in Python?")
+        expect(offer.or_(finished.nth(asked)).first).to_be_visible()
         expect(page.locator("#stop")).to_be_hidden()
-        page.wait_for_timeout(300)
         if offer.is_visible():
             break
     expect(page.locator("#notice-text")).to_contain_text("no longer fits")
@@ -95,7 +98,7 @@ def test_the_context_fills_and_the_oldest_turns_are_left_out(visit_real: Visits)
 def engine_requests(server: RunningServer) -> int:
     """Requests that the engine has finished, by Triton's own count."""
     url = f"{server.triton_http_url}/v2/models/youtu_llm/stats"
-    with urllib.request.urlopen(url, timeout=5) as reply:
+    with urllib.request.urlopen(url, timeout=WAIT_S) as reply:
         stats: Any = json.load(reply)
     return int(stats["model_stats"][0]["inference_count"])
 

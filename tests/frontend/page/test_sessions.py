@@ -12,7 +12,7 @@ from playwright.sync_api import Error, Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import script
 
-from .conftest import Visits, answers, ask, facts, questions, ready, reload, tool
+from .conftest import Visits, answers, ask, facts, questions, ready, reload, tool, wait_kept, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -53,7 +53,8 @@ def test_a_crash_loses_nothing(visit: Visits, fake: FakeTriton) -> None:
     ask(page, script(unending=True, delay=0.05))
     expect(answers(page).nth(1)).to_contain_text("t20 ")
     page.fill("#draft", "half a quest")
-    page.wait_for_timeout(700)  # more than the page waits until it saves
+    wait_kept(page, "drafts", "half a quest")
+    wait_kept(page, "messages", "t0 t1 t2 ")
     context, url = page.context, page.url
     with pytest.raises(Error, match="crash"):
         page.goto("chrome://crash")
@@ -129,36 +130,37 @@ def test_each_conversation_has_its_own_draft(visit: Visits) -> None:
     expect(page.locator("#draft")).to_have_value("draft of none")
 
 
-def test_two_tabs_do_not_overwrite_each_other(visit: Visits) -> None:
+def test_two_tabs_do_not_overwrite_each_other(visit: Visits, fake: FakeTriton) -> None:
     one = visit()
     ask(one, "shared", wait=True)
     one.fill("#draft", "draft in one")
-    one.wait_for_timeout(500)
+    wait_kept(one, "drafts", "draft in one")
     two = visit.tab(one.context, one.url)
     expect(answers(two)).to_have_text("You said: shared")
     expect(two.locator("#draft")).to_have_value("")
     two.fill("#draft", "draft in two")
-    two.wait_for_timeout(500)
+    wait_kept(two, "drafts", "draft in one", "draft in two")
     # Both answer below the same turn at the same time.
-    ask(one, script(pieces=["from ", "one"], delay=1))
-    ask(two, script(pieces=["from ", "two"], delay=1))
+    ask(one, script(pieces=["from ", "one"], stepped=True))
+    ask(two, script(pieces=["from ", "two"], stepped=True))
+    for call in fake.wait_calls(3)[1:]:
+        call.step(2)
     expect(answers(one).nth(1)).to_have_text("from one")
     expect(answers(two).nth(1)).to_have_text("from two")
     for page in (one, two):
         expect(page.locator("#stop")).to_be_hidden()
         reload(page)
         expect(page.locator(".turn.user .versions")).to_contain_text("/2")
-    texts = set()
-    for _ in range(2):
-        texts.add((answers(one).nth(1).text_content() or "").strip())
-        other = one.locator(".turn.user .versions button:not([disabled])")
-        other.click()
-        one.wait_for_timeout(300)
-    assert texts == {"from one", "from two"}
+    texts = ["from one", "from two"]
+    if "two" in (answers(one).nth(1).text_content() or ""):
+        texts.reverse()
+    expect(answers(one).nth(1)).to_have_text(texts[0])
+    one.locator(".turn.user .versions button:not([disabled])").click()
+    expect(answers(one).nth(1)).to_have_text(texts[1])
     # Drafts, too, are each tab's own.
     one.fill("#draft", "draft in one")
     two.fill("#draft", "draft in two")
-    one.wait_for_timeout(500)
+    wait_kept(one, "drafts", "draft in one", "draft in two")
     reload(one)
     reload(two)
     expect(one.locator("#draft")).to_have_value("draft in one")
@@ -178,11 +180,14 @@ def test_a_duplicated_tab_is_another_one(visit: Visits) -> None:
     )
     two.goto(one.url)
     ready(two)
-    ids = [page.evaluate("sessionStorage.getItem('youtu.tab')") for page in (one, two)]
-    assert ids[0] != ids[1]
+
+    def tab_id(page: Page) -> Any:
+        return page.evaluate("sessionStorage.getItem('youtu.tab')")
+
+    wait_until(two, lambda: bool(tab_id(one) != tab_id(two)), "an id of its own")
     one.fill("#draft", "draft in one")
     two.fill("#draft", "draft in two")
-    two.wait_for_timeout(500)
+    wait_kept(two, "drafts", "draft in one", "draft in two")
     stored = one.evaluate(
         """async () => {
             const store = await import("/static/store.js");
@@ -192,16 +197,19 @@ def test_a_duplicated_tab_is_another_one(visit: Visits) -> None:
     assert stored == ["draft in one", "draft in two"]
 
 
-def test_another_tab_follows_an_answer_that_is_being_written(visit: Visits) -> None:
+def test_another_tab_follows_an_answer_that_is_being_written(visit: Visits, fake: FakeTriton) -> None:
     """The fault: a second tab takes an answer under way for one that broke off."""
     one = visit()
     ask(one, "shared", wait=True)
     two = visit.tab(one.context, one.url)
-    ask(one, script(pieces=["be", "ing ", "writ", "ten"], delay=1.3))
+    ask(one, script(pieces=["be", "ing ", "writ", "ten"], stepped=True))
+    call = fake.wait_calls(2)[1]
+    call.step()
     expect(answers(two).nth(1)).to_contain_text("be")
     expect(two.locator(".turn.assistant").nth(1)).to_have_class("turn assistant open")
     three = visit.tab(one.context, one.url)
     expect(three.locator(".turn.assistant").nth(1)).to_have_class("turn assistant open")
+    call.step(3)
     for page in (two, three):
         expect(answers(page).nth(1)).to_have_text("being written")
         expect(facts(page).nth(1)).to_contain_text("finished")
