@@ -44,8 +44,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     errors.init_app(app)
     limiter = access.init_app(app, settings, keys, metrics)
     for routes in (chat.blueprint(service), openai.blueprint(service)):
-        if settings.rate_limit:
-            limiter.limit(settings.rate_limit, methods=["POST"])(routes)
+        if settings.rate_limit:  # One budget over all routes that make the model work.
+            limiter.shared_limit(settings.rate_limit, scope="model", methods=["POST"])(routes)
         app.register_blueprint(routes)
     app.register_blueprint(health.blueprint(service.served, service.drain))
     app.register_blueprint(page.blueprint(service.served, service.drain, needs_key=bool(keys)))

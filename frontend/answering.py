@@ -153,7 +153,7 @@ class Answering:
         except YoutuError as error:
             yield form.error(self._failed(error))
         except ApiError as error:
-            self._line.error = error.code
+            self._line.failed(error)
             yield form.error(error)
         except CallerLeft:
             self._line.left = True
@@ -233,9 +233,8 @@ class Answering:
     def _failed(self, error: YoutuError) -> ApiError:
         if isinstance(error, (ConnectionFailed, NotReady)):
             self._service.served.forget()
-        # Only its kind: the words of an error may quote the text. Triton's log has them, under the same id.
-        self._line.error = type(error).__name__
         told = from_client(error, self._names, retry_after=self._service.admission.retry_after())
+        self._line.failed(told)
         if told.status == 429:
             self._service.metrics.refused(told.code)
         return told

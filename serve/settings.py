@@ -41,6 +41,7 @@ else:
 PREFIX = "YOUTU_"
 CONFIG_VARIABLE = "YOUTU_CONFIG"
 CONFIG_FILE = "youtu.toml"
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 OF_THE_CLIENT = {"YOUTU_SERVER"}  # read by client/, which runs in the same shells
 
@@ -102,6 +103,12 @@ class Settings(BaseModel):
         default="auto",
         description="`auto`: a `host` other than loopback must have an `api_key` or a `keys_file`. "
         "`off`: nobody is asked for a key, whoever can reach the address.",
+    )
+    hosts: str = Field(
+        default="",
+        description="Names of this server for use without keys, beside `localhost`, IP addresses and `host`: "
+        "`chat.example`, `*.example` for all below it, several with commas, `*` for any. A request whose "
+        "Host header has another name is refused, since any website can make its name lead here.",
     )
     cors_origins: str = Field(
         default="",
@@ -223,6 +230,17 @@ class Settings(BaseModel):
             except ValueError:
                 raise ValueError("should be written like `60/minute`") from None
         return rate
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: str) -> str:
+        for host in hosts.split(",") if hosts else []:
+            if not _HOST.fullmatch(host.strip()):
+                raise ValueError(
+                    "should be names like `chat.example` or `*.chat.example`, without scheme and port, "
+                    "with commas between them"
+                )
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod
