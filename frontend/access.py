@@ -189,7 +189,7 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
             response.headers["X-RateLimit-Remaining"] = str(limit.remaining)
             response.headers["X-RateLimit-Reset"] = str(limit.reset_at)
             if limit.breached:
-                response.headers["Retry-After"] = str(max(1, limit.reset_at - int(time.time())))
+                response.headers["Retry-After"] = str(max(1, math.ceil(limit.window[0] - time.time())))
 
         def over() -> None:
             outcome = line.outcome(status)

@@ -10,8 +10,8 @@
     Cancelled           503   + Retry-After: nobody here gave the call up, so the server did (it is stopping)
     ServerError, rest   502
 
-It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks stay in the log, without what they
-quote: that may be text of a caller.
+It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks stay in the log, without what
+they quote: that may be text of a caller.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A limit on wrong API keys per address, which leaves alone the callers there whose keys are known to be right.
+"""A limit on wrong API keys per address, which leaves alone the callers there whose keys are known.
 
 After ATTEMPTS wrong keys within WINDOW_S an address is locked until the window ends: a key that was accepted
 from there before goes on working; any other is refused, right or wrong, since the answer would tell which. At

@@ -1,8 +1,8 @@
 """Which names of this server a request may carry in its Host header where no keys are asked for.
 
-A page of any site can make its own name resolve to 127.0.0.1 (DNS rebinding). A browser then takes this server
-for the page's own site and lets the page read every answer; only the Host header still shows the page's name. An
-IP address cannot be rebound.
+A page of any site can make its own name resolve to 127.0.0.1 (DNS rebinding). A browser then takes this
+server for the page's own site and lets the page read every answer; only the Host header still shows the
+page's name. An IP address cannot be rebound.
 """
 
 from __future__ import annotations
