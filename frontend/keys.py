@@ -110,8 +110,8 @@ def _version(facts: os.stat_result) -> _Version:
     return (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"keys_file: {path} cannot be read: {error}"
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"keys_file: {path} cannot be read: {error.strerror}"
 
 
 def _read(path: Path) -> tuple[dict[str, bytes], _Version | None]:

@@ -1,0 +1,177 @@
+"""Every 5xx, and every stream that fails after its first byte, has its reason in the log, without the caller's text."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from structlog.testing import capture_logs
+from youtu_client import Client, ServerError
+
+from frontend import create_app, errors
+from frontend.errors import from_client, without_quotes
+from serve.settings import Settings
+from tests.client.fake_triton import FakeTriton
+
+from .conftest import Frontend, free_port, script
+
+FAILURES = [
+    ({"fail_code": "INTERNAL", "fail_message": "CUDA error 700"}, 502, "ServerError", "CUDA error 700"),
+    ({"fail_code": "UNKNOWN", "fail_message": "no memory left"}, 502, "ServerError", "no memory left"),
+    ({"fail_code": "UNAVAILABLE", "fail_message": "Socket closed"}, 503, "ConnectionFailed", "Socket closed"),
+    ({"fail_code": "CANCELLED", "fail_message": "stopping now"}, 503, "Cancelled", "stopping now"),
+    ({"fail_code": "DEADLINE_EXCEEDED"}, 504, "DeadlineExceeded", "not done within"),
+]
+ROUTES = [
+    ("/chat", lambda text: {"prompt": text}),
+    ("/v1/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}]}),
+    ("/v1/completions", lambda text: {"prompt": text}),
+]
+
+
+def post(frontend: Frontend, path: str, body: object, request_id: str) -> int:
+    headers = {"Content-Type": "application/json", "X-Request-ID": request_id}
+    return frontend.send("POST", path, json.dumps(body).encode(), **headers).status
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES, ids=[path for path, _ in ROUTES])
+@pytest.mark.parametrize(("orders", "status", "kind", "words"), FAILURES)
+def test_a_failure_of_the_engine(
+    frontend: Frontend, path: str, body: Any, orders: dict[str, Any], status: int, kind: str, words: str
+) -> None:
+    """The fault: the line said "ServerError" and nobody could tell why."""
+    for stream, at in ((False, 0), (True, 0), (True, 2)):
+        asked = body(script(**orders, fail_at=at, tokens=4)) | {"stream": stream}
+        request_id = f"reason-{path}-{kind}-{words}-{stream}-{at}".replace(" ", "-")
+        assert post(frontend, path, asked, request_id) == (200 if at else status)
+        line = frontend.line(request_id)
+        assert line["error"] == kind
+        assert words in line["reason"]
+        if kind in ("ServerError", "ConnectionFailed"):
+            assert f"127.0.0.1:{frontend.environ['YOUTU_GRPC_PORT']}" in line["reason"]
+
+
+def test_triton_is_away(another: Any) -> None:
+    frontend: Frontend = another(grpc_port=free_port())
+    for path, body in ROUTES:
+        assert post(frontend, path, body("q"), f"away{path}") == 503
+        line = frontend.line(f"away{path}")
+        assert line["error"] == "ConnectionFailed"
+        assert f"no connection to 127.0.0.1:{frontend.environ['YOUTU_GRPC_PORT']}" in line["reason"]
+    for path in ("/health", "/health/ready", "/page/facts"):
+        assert frontend.get(path, **{"X-Request-ID": f"away{path}"}).status == 503
+        assert frontend.line(f"away{path}")["reason"] == "unhealthy"
+    assert frontend.get("/v1/models", **{"X-Request-ID": "models"}).status == 503
+    assert "no connection to" in frontend.line("models")["reason"]
+
+
+def test_the_model_is_loading_and_the_server_out_of_time(another: Any, fake: FakeTriton) -> None:
+    frontend: Frontend = another(request_timeout=1)
+    for stream in (False, True):
+        asked = {"prompt": script(prefill=60), "stream": stream}
+        assert post(frontend, "/chat", asked, f"slow{stream}") == 504
+        assert "deadline" in frontend.line(f"slow{stream}")["reason"]
+    fake.ready = False
+    assert post(frontend, "/chat", {"prompt": "q"}, "loading") == 503
+    line = frontend.line("loading")
+    assert line["error"] == "NotReady"
+    assert "not at ready state" in line["reason"]
+
+
+def test_a_refusal_by_the_caller_s_fault_has_none(frontend: Frontend) -> None:
+    orders = {
+        "fail_at": 0,
+        "fail_code": "INVALID_ARGUMENT",
+        "fail_message": "top_k must be at most 9, not 10",
+    }
+    assert post(frontend, "/chat", {"prompt": script(**orders)}, "refused") == 400
+    assert "reason" not in frontend.line("refused")
+
+
+def test_what_was_typed_stays_out(frontend: Frontend) -> None:
+    """A message of the server may quote the text; so may one that is cut off within the quotation."""
+    typed = "my diary of Tuesday"
+    for number, message in enumerate(
+        [
+            f"failed on {typed!r} at 3",
+            f"cannot read \"{typed}\" or b'{typed}'",
+            f"the value “{typed}” is none, nor is 「{typed}」",
+            f"KeyError: '{typed}",
+            "x" * 480 + f" '{typed} and so on'",
+        ]
+    ):
+        orders = script(fail_at=0, fail_code="INTERNAL", fail_message=message)
+        assert post(frontend, "/chat", {"prompt": orders}, f"typed{number}") == 502
+        line = frontend.line(f"typed{number}")
+        assert line["reason"]
+        assert len(line["reason"]) < 600
+    assert "diary" not in frontend.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("message", "logged"),
+    [
+        ("unknown model: 'x' is gone", "unknown model: '…' is gone"),
+        ("can't reach it, isn't there", "can't reach it, isn't there"),
+        ("a\n  b", "a b"),
+        (r"'it\'s' so", "'…' so"),
+        ("y" * 2000, "y" * 500 + "…"),
+    ],
+)
+def test_what_the_log_says_of_a_message(message: str, logged: str) -> None:
+    assert without_quotes(message) == logged
+
+
+def test_a_caller_never_sees_the_reason() -> None:
+    told = from_client(ServerError("10.0.0.1:8001 failed: secret"))
+    assert told.reason == "10.0.0.1:8001 failed: secret"
+    assert "secret" not in json.dumps(told.body())
+
+
+def test_a_bug(fake: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Request id, where, and what; but what the exception quotes of the text is left out, in its causes too."""
+
+    def broken(*_args: object, **_options: object) -> None:
+        try:
+            raise KeyError("my diary")
+        except KeyError as error:
+            raise ValueError("this value: 'my diary' is wrong") from error
+
+    settings = Settings.load({"YOUTU_GRPC_PORT": str(fake.port)})
+    app: FlaskClient = create_app(settings, Client(fake.address, timeout=10)).test_client()
+    monkeypatch.setattr("frontend.chat.body.parse", broken)
+    with capture_logs() as lines:
+        reply = app.post("/chat", json={"prompt": "my diary"}, headers={"X-Request-ID": "bug"})
+        assert reply.status_code == 500
+        assert "diary" not in reply.text
+        reply.close()
+    (trace,) = [line for line in lines if line["event"] == "unhandled"]
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert trace["request_id"] == line["request_id"] == "bug"
+    assert "in broken" in trace["traceback"]
+    assert "KeyError" in trace["traceback"]
+    assert (line["error"], line["reason"]) == ("ValueError", "this value: '…' is wrong")
+    assert "diary" not in str(lines)
+
+
+def test_the_server_is_ending(another: Any, fake: FakeTriton) -> None:
+    frontend: Frontend = another(drain_timeout=60)
+    with frontend.connect({"prompt": script(prefill=2)}):
+        fake.wait_calls(1)
+        os.kill(frontend.process.pid, signal.SIGTERM)
+        status = 0
+        for number in range(600):
+            status = post(frontend, "/chat", {"prompt": "q"}, f"end{number}")
+            if status == 503:
+                break
+        assert status == 503
+        line = frontend.line(f"end{number}")
+        assert (line["error"], line["reason"]) == ("draining", "The server is ending. Try again shortly.")
+
+
+def test_reasons_are_bounded() -> None:
+    assert errors.REASON_CHARS <= 1000
