@@ -23,7 +23,7 @@ from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, Yout
 from .access import entry
 from .admission import Full, Ticket
 from .caller import LOOK_EVERY_S, Caller
-from .errors import ApiError, ending, from_client, out_of_time, queue_full
+from .errors import ApiError, ending, from_client, mistake, out_of_time, queue_full
 from .service import Service
 
 HEAD_S = 2.0
@@ -157,6 +157,10 @@ class Answering:
             yield form.error(error)
         except CallerLeft:
             self._line.left = True
+        except Exception as error:
+            told = mistake(error, self._line.request_id)
+            self._line.failed(told)
+            yield form.error(told)
         except GeneratorExit:
             self._line.left = True
             raise

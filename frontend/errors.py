@@ -222,10 +222,15 @@ def init_app(app: Flask) -> None:
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
         line = g.get("entry")
-        log.error("unhandled", request_id=line and line.request_id, traceback=_described(error))
-        told = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
-        told.cause, told.reason = type(error).__name__, without_quotes(str(error))
-        return api_error(told)
+        return api_error(mistake(error, line and line.request_id))
+
+
+def mistake(error: Exception, request_id: str | None) -> ApiError:
+    """An exception that nobody expected: written to the log, with where it was raised."""
+    log.error("unhandled", request_id=request_id, traceback=_described(error))
+    told = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
+    told.cause, told.reason = type(error).__name__, without_quotes(str(error))
+    return told
 
 
 def shown(value: object, limit: int = 60) -> str:

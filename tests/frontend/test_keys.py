@@ -201,3 +201,55 @@ def test_several_floods_and_one_who_is_quiet(another: Any, fake: FakeTriton, key
     assert fake.calls[1].inputs["messages"][-1]["content"] == "quiet"
     for connection in flood:
         connection.close()
+
+
+def test_all_routes_that_generate_share_one_rate(fake: FakeTriton) -> None:
+    """The fault: each route counted by itself, so three routes gave three times the rate."""
+    app = client(fake, api_key="k", rate_limit="3/hour")
+    messages = [{"role": "user", "content": "q"}]
+
+    def ask(path: str, body: dict[str, Any]) -> Any:
+        return app.post(path, json=body, headers={"Authorization": "Bearer k"})
+
+    assert ask("/chat", {"prompt": "q"}).status_code == 200
+    assert ask("/v1/chat/completions", {"messages": messages}).status_code == 200
+    assert ask("/v1/completions", {"prompt": "q", "stream": True}).status_code == 200
+    for path, body in [
+        ("/v1/completions", {"prompt": "q"}),
+        ("/chat", {"prompt": "q", "stream": True}),
+        ("/v1/chat/completions", {"messages": messages}),
+    ]:
+        assert ask(path, body).status_code == 429, path
+    assert len(fake.calls) == 3
+
+
+def test_a_request_that_is_refused_counts_and_one_without_a_key_does_not(fake: FakeTriton) -> None:
+    app = client(fake, api_key="k", rate_limit="2/hour")
+    for _ in range(5):
+        assert app.post("/chat", json={"prompt": "q"}).status_code == 401
+    key = {"Authorization": "Bearer k"}
+    assert app.post("/chat", json={}, headers=key).status_code == 400
+    assert app.post("/chat", json={"prompt": "q"}, headers=key).status_code == 200
+    assert app.post("/chat", json={"prompt": "q"}, headers=key).status_code == 429
+
+
+def test_retry_after_stands_where_it_belongs(fake: FakeTriton) -> None:
+    """The fault: it was sent with every 200 when a rate was set, and a 503 said the rate's minute."""
+    app = client(fake, rate_limit="10/minute")
+
+    def ask(**body: Any) -> Any:
+        return app.post("/chat", json=body)
+
+    good = ask(prompt="q")
+    assert good.status_code == 200
+    assert "Retry-After" not in good.headers
+    assert (good.headers["X-RateLimit-Limit"], good.headers["X-RateLimit-Remaining"]) == ("10", "9")
+    stream = ask(prompt="q", stream=True)
+    assert (stream.status_code, "Retry-After" in stream.headers) == (200, False)
+    bad = ask()
+    assert (bad.status_code, "Retry-After" in bad.headers) == (400, False)
+    fake.ready = False
+    assert ask(prompt=script(not_ready=True)).headers["Retry-After"] == "2"
+    fake.ready = True
+    assert int(ask(prompt=script(queue_full=True)).headers["Retry-After"]) < 10
+    assert "X-RateLimit-Limit" not in app.get("/health").headers

@@ -1,4 +1,4 @@
-"""Every 5xx, and every stream that fails after its first byte, has its reason in the log, without the caller's text."""
+"""Every 5xx, and every stream that fails midway, has its reason in the log, and nothing of the text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frontend.errors import from_client, without_quotes
 from serve.settings import Settings
 from tests.client.fake_triton import FakeTriton
 
-from .conftest import Frontend, free_port, script
+from .conftest import Frontend, events, free_port, script
 
 FAILURES = [
     ({"fail_code": "INTERNAL", "fail_message": "CUDA error 700"}, 502, "ServerError", "CUDA error 700"),
@@ -74,7 +74,9 @@ def test_the_model_is_loading_and_the_server_out_of_time(another: Any, fake: Fak
     for stream in (False, True):
         asked = {"prompt": script(prefill=60), "stream": stream}
         assert post(frontend, "/chat", asked, f"slow{stream}") == 504
-        assert "deadline" in frontend.line(f"slow{stream}")["reason"]
+        line = frontend.line(f"slow{stream}")
+        assert line["error"] == "DeadlineExceeded"
+        assert line["reason"]
     fake.ready = False
     assert post(frontend, "/chat", {"prompt": "q"}, "loading") == 503
     line = frontend.line("loading")
@@ -133,13 +135,14 @@ def test_a_caller_never_sees_the_reason() -> None:
 
 
 def test_a_bug(fake: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Request id, where, and what; but what the exception quotes of the text is left out, in its causes too."""
+    """Request id, where, and what; what the exception or its cause quotes of the text is left out."""
+    typed = "my " + "diary"
 
     def broken(*_args: object, **_options: object) -> None:
         try:
-            raise KeyError("my diary")
+            raise KeyError(typed)
         except KeyError as error:
-            raise ValueError("this value: 'my diary' is wrong") from error
+            raise ValueError(f"this value: {typed!r} is wrong") from error
 
     settings = Settings.load({"YOUTU_GRPC_PORT": str(fake.port)})
     app: FlaskClient = create_app(settings, Client(fake.address, timeout=10)).test_client()
@@ -156,6 +159,27 @@ def test_a_bug(fake: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "KeyError" in trace["traceback"]
     assert (line["error"], line["reason"]) == ("ValueError", "this value: '…' is wrong")
     assert "diary" not in str(lines)
+
+
+def test_a_bug_in_the_middle_of_a_stream(fake: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault: the stream was cut off, and its line said nothing of an error."""
+    settings = Settings.load({"YOUTU_GRPC_PORT": str(fake.port)})
+    app: FlaskClient = create_app(settings, Client(fake.address, timeout=10)).test_client()
+
+    def broken(*_args: object, **_options: object) -> None:
+        raise ArithmeticError("a wrong figure")
+
+    monkeypatch.setattr("frontend.chat.facts", broken)
+    with capture_logs() as lines:
+        reply = app.post("/chat", json={"prompt": "q", "stream": True}, headers={"X-Request-ID": "bug"})
+        assert reply.status_code == 200
+        name, data = events(reply.text)[-1]
+        reply.close()
+    assert (name, data["error"]["code"]) == ("error", "internal_error")
+    (trace,) = [line for line in lines if line["event"] == "unhandled"]
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert trace["request_id"] == line["request_id"] == "bug"
+    assert (line["error"], line["reason"]) == ("ArithmeticError", "a wrong figure")
 
 
 def test_the_server_is_ending(another: Any, fake: FakeTriton) -> None:
