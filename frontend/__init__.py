@@ -54,7 +54,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         app.register_blueprint(routes)
     app.register_blueprint(health.blueprint(service.served, service.drain))
     renderer = Renderer()
-    rendering = render.blueprint(renderer)
+    rendering = render.blueprint(renderer, metrics)
     limiter.limit(render.RATE)(rendering)
     app.register_blueprint(rendering)
     app.register_blueprint(

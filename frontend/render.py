@@ -20,6 +20,7 @@ from pydantic import Field
 from . import body
 from .access import entry
 from .errors import RETRY_AFTER_S, ApiError
+from .metrics import Metrics
 from .renderer import WAITING, WAITING_EACH, Broken, Busy, Renderer
 from .schema import Strict
 
@@ -37,7 +38,7 @@ class RenderRequest(Strict):
     text: Annotated[str, Field(max_length=MAX_CHARS)]
 
 
-def blueprint(renderer: Renderer) -> Blueprint:
+def blueprint(renderer: Renderer, metrics: Metrics) -> Blueprint:
     """The route. It asks for the key like every route that costs something."""
     routes = Blueprint("render", __name__)
 
@@ -47,6 +48,7 @@ def blueprint(renderer: Renderer) -> Blueprint:
         try:
             made, took = renderer.render(wanted.text, entry().client)
         except Busy:
+            metrics.refused("render_busy")
             message = (
                 f"{WAITING} texts may be rendered or wait at once, {WAITING_EACH} of them from one caller; "
                 "try again in a second"

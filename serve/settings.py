@@ -97,7 +97,8 @@ class Settings(BaseModel):
     )
     keys_file: Path | None = Field(
         default=None,
-        description="File of more API keys, a `name sha256:<hash>` per line. `make key NAME=...` adds one.",
+        description="File of more API keys, a `name sha256:<hash>` per line, with mode 0600. "
+        "`make key NAME=...` adds one. A change counts at once.",
     )
     keys: Literal["auto", "off"] = Field(
         default="auto",
@@ -117,8 +118,8 @@ class Settings(BaseModel):
     )
     rate_limit: str = Field(
         default="",
-        description="What one key (or address, without keys) may ask for, such as `60/minute` or "
-        "`10/second;1000/day`. Empty: no limit.",
+        description="What one key (or address, without keys) may ask for on all routes that generate together, "
+        "such as `60/minute` or `10/second;1000/day`. Empty: no limit.",
     )
 
     slots: int = Field(

@@ -214,11 +214,12 @@ def test_all_routes_that_generate_share_one_rate(fake: FakeTriton) -> None:
     assert ask("/chat", {"prompt": "q"}).status_code == 200
     assert ask("/v1/chat/completions", {"messages": messages}).status_code == 200
     assert ask("/v1/completions", {"prompt": "q", "stream": True}).status_code == 200
-    for path, body in [
-        ("/v1/completions", {"prompt": "q"}),
-        ("/chat", {"prompt": "q", "stream": True}),
-        ("/v1/chat/completions", {"messages": messages}),
-    ]:
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"prompt": "q"},
+        "/chat": {"prompt": "q", "stream": True},
+        "/v1/chat/completions": {"messages": messages},
+    }
+    for path, body in bodies.items():
         assert ask(path, body).status_code == 429, path
     assert len(fake.calls) == 3
 

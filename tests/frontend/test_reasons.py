@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ FAILURES = [
     ({"fail_code": "CANCELLED", "fail_message": "stopping now"}, 503, "Cancelled", "stopping now"),
     ({"fail_code": "DEADLINE_EXCEEDED"}, 504, "DeadlineExceeded", "not done within"),
 ]
-ROUTES = [
+ROUTES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("/chat", lambda text: {"prompt": text}),
     ("/v1/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}]}),
     ("/v1/completions", lambda text: {"prompt": text}),

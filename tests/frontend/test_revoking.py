@@ -191,11 +191,12 @@ def test_a_file_that_cannot_be_used_any_more_opens_nothing(another: Any, tmp_pat
         return [frontend.get("/v1/models", **bearer(key)).status for key in ("first", "wrong", "k")]
 
     assert statuses() == [200, 401, 200]
-    for spoil, word in [
-        (lambda: path.write_text(ONE + "\nhidden-key\n"), "line 3"),
-        (lambda: written(path, ONE, 0o644), "chmod 600"),
-        (path.unlink, "No such file"),
-    ]:
+    spoilt: dict[str, Callable[[], object]] = {
+        "line 3": lambda: path.write_text(ONE + "\nhidden-key\n"),
+        "chmod 600": lambda: written(path, ONE, 0o644),
+        "No such file": path.unlink,
+    }
+    for word, spoil in spoilt.items():
         spoil()
         for _ in range(3):
             assert statuses() == [503, 503, 200]
