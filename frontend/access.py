@@ -24,6 +24,7 @@ import structlog
 from flask import Flask, Response, g, request
 from flask_cors import CORS
 from flask_limiter import Limiter
+from pydantic import BaseModel
 from youtu_client import Answer
 
 from serve.settings import Settings
@@ -67,13 +68,15 @@ class Entry:
     """What log and metrics say of one request, filled in on the way. Times in seconds.
 
     `client`: the key's name, or the address where there are no keys. `trace`: its span, if traces are wanted.
-    `text`: asked and answers, if the log is to have them. The fields from `key` on are `facts`.
+    `text`: asked and answers, if the log is to have them. `asked`: the request, to keep its text out of the
+    log. The fields from `key` on are `facts`.
     """
 
     request_id: str
     client: str
     trace: Trace | None = None
     text: dict[str, Any] = field(default_factory=dict)
+    asked: BaseModel | None = None
     started: float = field(default_factory=time.monotonic)
     key: str | None = None
     queue_s: float | None = None
@@ -91,6 +94,20 @@ class Entry:
         self.error = error.cause or error.code
         if error.status >= 500:
             self.reason = error.reason or error.message
+
+    def typed(self) -> str:
+        """All text of the request."""
+        found: list[str] = []
+        rest: list[Any] = [self.asked.model_dump(exclude_none=True)] if self.asked is not None else []
+        while rest:
+            value = rest.pop()
+            if isinstance(value, str):
+                found.append(value)
+            elif isinstance(value, dict):
+                rest += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple):
+                rest += value
+        return "\n".join(found)
 
     def answered(self, answers: list[Answer]) -> None:
         """Take in the figures of the whole answers, one or several."""

@@ -75,6 +75,7 @@ class Answering:
         self._names = names
         self._caller = Caller(request.environ)
         self._line = entry()
+        self._line.asked = asked
         self._deadline = self._line.started + service.settings.request_timeout
         self._streams: list[Stream] = []
         if service.settings.log_text == "on":
@@ -158,7 +159,7 @@ class Answering:
         except CallerLeft:
             self._line.left = True
         except Exception as error:
-            told = mistake(error, self._line.request_id)
+            told = mistake(error, self._line.request_id, self._line.typed())
             self._line.failed(told)
             yield form.error(told)
         except GeneratorExit:
@@ -237,7 +238,12 @@ class Answering:
     def _failed(self, error: YoutuError) -> ApiError:
         if isinstance(error, (ConnectionFailed, NotReady)):
             self._service.served.forget()
-        told = from_client(error, self._names, retry_after=self._service.admission.retry_after())
+        told = from_client(
+            error,
+            self._names,
+            retry_after=self._service.admission.retry_after(),
+            typed=self._line.typed(),
+        )
         self._line.failed(told)
         if told.status == 429:
             self._service.metrics.refused(told.code)

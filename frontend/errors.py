@@ -11,7 +11,7 @@
     ServerError, rest   502
 
 It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks stay in the log, without what
-they quote: that may be text of a caller.
+they may repeat of a caller's text.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ log = structlog.get_logger()
 
 RETRY_AFTER_S = 2
 REASON_CHARS = 500
+RUN_CHARS = 8
+"""As many characters of a message in a row as the caller typed, too, are taken for the caller's text."""
+TYPED_CHARS = 1_000_000
 _QUOTED = re.compile(
     r"""(?<!\w)[bru]{0,2}(?:(["'`])(?:\\.|(?!\1).)*(?:\1|$)|[“„‘「«].*?(?:[”’」»]|$))""", re.DOTALL
 )
@@ -100,15 +103,18 @@ _SENTENCES: list[tuple[type[YoutuError], int, str, str]] = [
 ]
 
 
-def from_client(error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1) -> ApiError:
+def from_client(
+    error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1, typed: str = ""
+) -> ApiError:
     """What the caller is told about `error`.
 
     `names`: what the caller calls the inputs of the model; a refusal is told in these words, and `param` is
-    the first of them. `retry_after`: seconds to wait when the engine's own queue is full.
+    the first of them. `retry_after`: seconds to wait when the engine's own queue is full. `typed`: the text
+    of the request, which the log must not have.
     """
     told = _told(error, names or {}, retry_after)
     told.cause = type(error).__name__
-    told.reason = without_quotes(error.message)
+    told.reason = for_log(error.message, typed)
     return told
 
 
@@ -124,21 +130,37 @@ def _told(error: YoutuError, names: dict[str, str], retry_after: int) -> ApiErro
     return ApiError(502, "engine_error", "The inference server failed while it made the answer.")
 
 
-def without_quotes(message: str) -> str:
-    """`message` for the log: in one line, shortened, and without what stands in quotation marks in it."""
-    text = _QUOTED.sub("'…'", message[:REASON_CHARS])
-    return " ".join(text.split()) + ("…" if len(message) > REASON_CHARS else "")
+def for_log(message: str, typed: str = "") -> str:
+    """`message` in one line, shortened, without quotations and without runs of what the caller `typed`."""
+    if len(typed) > TYPED_CHARS:
+        return "(not shown: the request is too long to keep its text out)"
+    # More than is kept: where a message is cut, the beginning of a quotation or a run could remain.
+    text = " ".join(_QUOTED.sub("'…'", _without(typed, message[: 4 * REASON_CHARS])).split())
+    return text if len(text) <= REASON_CHARS else text[:REASON_CHARS] + "…"
 
 
-def _described(error: BaseException) -> str:
-    """A traceback whose messages quote nothing."""
+def _without(typed: str, text: str) -> str:
+    kept, at = "", 0
+    while at < len(text):
+        end = at + RUN_CHARS
+        if end > len(text) or text[at:end] not in typed:
+            kept, at = kept + text[at], at + 1
+            continue
+        while end < len(text) and text[at : end + 1] in typed:
+            end += 1
+        kept, at = kept + "…", end
+    return kept
+
+
+def _described(error: BaseException, typed: str) -> str:
+    """A traceback whose messages hold nothing of the text."""
     chain: list[str] = []
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         frames = "".join(traceback.format_tb(one.__traceback__))
-        chain.insert(0, f"{frames}{type(one).__name__}: {without_quotes(str(one))}")
+        chain.insert(0, f"{frames}{type(one).__name__}: {for_log(str(one), typed)}")
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return "\n\n".join(chain)
 
@@ -222,14 +244,14 @@ def init_app(app: Flask) -> None:
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
         line = g.get("entry")
-        return api_error(mistake(error, line and line.request_id))
+        return api_error(mistake(error, line and line.request_id, line.typed() if line else ""))
 
 
-def mistake(error: Exception, request_id: str | None) -> ApiError:
+def mistake(error: Exception, request_id: str | None, typed: str) -> ApiError:
     """An exception that nobody expected: written to the log, with where it was raised."""
-    log.error("unhandled", request_id=request_id, traceback=_described(error))
+    log.error("unhandled", request_id=request_id, traceback=_described(error, typed))
     told = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
-    told.cause, told.reason = type(error).__name__, without_quotes(str(error))
+    told.cause, told.reason = type(error).__name__, for_log(str(error), typed)
     return told
 
 

@@ -118,7 +118,7 @@ class Settings(BaseModel):
     )
     rate_limit: str = Field(
         default="",
-        description="What one key (or address, without keys) may ask for on all routes that generate together, "
+        description="What one key (or address, without keys) may ask for on all generating routes together, "
         "such as `60/minute` or `10/second;1000/day`. Empty: no limit.",
     )
 

@@ -30,8 +30,9 @@ whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<ot
 Token ids as a prompt are read as code points. With return_prompt_log_probs each character of the prompt is
 such a token too.
 
-State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.stop()` and
-`fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of arrival.
+State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.fail_message` (for
+requests that name none), `fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one `Call`
+per stream, in order of arrival.
 
 `python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
 """
@@ -139,6 +140,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.port = port
         self.live = self.ready = True
         self.queue_full = False
+        self.fail_message = "the fake fails"
         self.calls: list[Call] = []
         self._workers = workers
         self._failures: collections.Counter[str] = collections.Counter()
@@ -273,7 +275,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         arrival = time.time_ns()
         first = last = arrival
         fail_at = script.get("fail_at")
-        failure = Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
+        failure = Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", self.fail_message))
         if fail_at is not None and "fail_times" in script:
             self._failures[prompt] += 1
             if self._failures[prompt] > script["fail_times"]:
