@@ -7,19 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Flask
-from youtu_client import Client
-
-from . import access, chat, description, errors, health, openai, page, render
-from . import metrics as prometheus
-from .admission import Admission
-from .drain import Drain
-from .keys import Keys
-from .metrics import Metrics
-from .model import ServedModel
-from .service import Service
-
 if TYPE_CHECKING:
+    from flask import Flask
+    from youtu_client import Client
+
     from serve.settings import Settings
 
 
@@ -28,6 +19,20 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
 
     Raises KeysError when the file of keys cannot be used.
     """
+    # Here, not above: the process that renders Markdown imports this package, too, and needs none of them.
+    from flask import Flask
+    from youtu_client import Client
+
+    from . import access, chat, description, errors, health, openai, page, render
+    from . import metrics as prometheus
+    from .admission import Admission
+    from .drain import Drain
+    from .keys import Keys
+    from .metrics import Metrics
+    from .model import ServedModel
+    from .renderer import Renderer
+    from .service import Service
+
     if client is None:
         host = f"[{settings.triton_host}]" if ":" in settings.triton_host else settings.triton_host
         client = Client(f"{host}:{settings.grpc_port}", timeout=settings.request_timeout)
@@ -44,12 +49,17 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     errors.init_app(app)
     limiter = access.init_app(app, settings, keys, metrics)
     for routes in (chat.blueprint(service), openai.blueprint(service)):
-        if settings.rate_limit:
-            limiter.limit(settings.rate_limit, methods=["POST"])(routes)
+        if settings.rate_limit:  # One budget over all routes that make the model work.
+            limiter.shared_limit(settings.rate_limit, scope="model", methods=["POST"])(routes)
         app.register_blueprint(routes)
     app.register_blueprint(health.blueprint(service.served, service.drain))
-    app.register_blueprint(page.blueprint(service.served, service.drain, needs_key=bool(keys)))
-    app.register_blueprint(render.blueprint())
+    renderer = Renderer()
+    rendering = render.blueprint(renderer, metrics)
+    limiter.limit(render.RATE)(rendering)
+    app.register_blueprint(rendering)
+    app.register_blueprint(
+        page.blueprint(service.served, service.drain, needs_key=bool(keys), on_open=renderer.start)
+    )
     app.register_blueprint(prometheus.blueprint(metrics))
     app.register_blueprint(description.blueprint(needs_key=bool(keys)))
     return app

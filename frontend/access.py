@@ -1,16 +1,19 @@
-"""What happens around every request: its id, the key, the headers of the answer, its line in log and metrics.
+"""What happens around every request: host, key, rate, id, headers of the answer, line in log and metrics.
 
 It knows no route by heart but those that are open without a key. The line never holds the key, and the text
 (asked, answers) only where `log_text` is on:
 
     event=request request_id method route status duration_s
     and where they apply: key queue_s ttft_s prompt_tokens cached_tokens tokens finish_reason left error
-    asked answers
+    reason asked answers
+
+`reason` says of every 5xx, and of a stream that failed after its first byte, what failed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -21,12 +24,15 @@ import structlog
 from flask import Flask, Response, g, request
 from flask_cors import CORS
 from flask_limiter import Limiter
+from pydantic import BaseModel
 from youtu_client import Answer
 
 from serve.settings import Settings
 
-from .errors import ApiError
-from .keys import Keys
+from .errors import RETRY_AFTER_S, ApiError
+from .guessing import ATTEMPTS, Guessing, Locked
+from .hosts import Hosts
+from .keys import Keys, KeysError
 from .metrics import Metrics
 from .tracing import Trace, Tracing
 
@@ -62,13 +68,15 @@ class Entry:
     """What log and metrics say of one request, filled in on the way. Times in seconds.
 
     `client`: the key's name, or the address where there are no keys. `trace`: its span, if traces are wanted.
-    `text`: asked and answers, if the log is to have them. The fields from `key` on are `facts`.
+    `text`: asked and answers, if the log is to have them. `asked`: the request, to keep its text out of the
+    log. The fields from `key` on are `facts`.
     """
 
     request_id: str
     client: str
     trace: Trace | None = None
     text: dict[str, Any] = field(default_factory=dict)
+    asked: BaseModel | None = None
     started: float = field(default_factory=time.monotonic)
     key: str | None = None
     queue_s: float | None = None
@@ -79,6 +87,27 @@ class Entry:
     finish_reason: str | None = None
     left: bool | None = None
     error: str | None = None
+    reason: str | None = None
+
+    def failed(self, error: ApiError) -> None:
+        """The caller is told of `error`; the log says why where the fault is ours."""
+        self.error = error.cause or error.code
+        if error.status >= 500:
+            self.reason = error.reason or error.message
+
+    def typed(self) -> str:
+        """All text of the request."""
+        found: list[str] = []
+        rest: list[Any] = [self.asked.model_dump(exclude_none=True)] if self.asked is not None else []
+        while rest:
+            value = rest.pop()
+            if isinstance(value, str):
+                found.append(value)
+            elif isinstance(value, dict):
+                rest += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple):
+                rest += value
+        return "\n".join(found)
 
     def answered(self, answers: list[Answer]) -> None:
         """Take in the figures of the whole answers, one or several."""
@@ -135,6 +164,16 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
     """Put the frame around every route of `app`; the limiter is for those whose rate is to be limited."""
     tracing = Tracing(settings.otlp_endpoint)
 
+    hosts = Hosts(settings)
+    guessing = Guessing()
+    # Its own headers would put a Retry-After on every answer; `end` writes them.
+    limiter = Limiter(
+        key_func=lambda: entry().client,
+        storage_uri="memory://",
+        headers_enabled=False,
+        on_breach=lambda _: metrics.refused("rate_limited"),
+    )
+
     @app.before_request
     def begin() -> None:
         given = request.headers.get("X-Request-ID", "")
@@ -143,9 +182,14 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
         if not (request.endpoint or "").startswith(UNTRACED):
             name = f"{request.method} {request.url_rule or '-'}"
             g.entry.trace = tracing.begin(name, request.headers.items())
+        endpoint = request.endpoint or ""
+        # With keys, a page under a foreign name has none to send: a browser keeps what was typed in for the
+        # name that it was typed in under. The routes that are open hold static files and the model's facts.
+        if not keys and not endpoint.startswith("health."):
+            hosts.check(request.environ)
         # A browser asks whether it may send a key (OPTIONS) without sending it.
-        if keys and request.method != "OPTIONS" and not (request.endpoint or "").startswith(OPEN):
-            g.entry.client = g.entry.key = _owner(keys)
+        if keys and request.method != "OPTIONS" and not endpoint.startswith(OPEN):
+            g.entry.client = g.entry.key = _owner(keys, guessing, metrics)
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -155,6 +199,14 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
             response.headers.setdefault(name, value)
         method, route, status = request.method, request.url_rule, response.status_code
         path = route.rule if route else "-"
+        if status >= 500 and line.reason is None and response.is_json:
+            line.reason = response.get_json().get("status")  # Health answers so, which is no error.
+        if (limit := limiter.current_limit) is not None:
+            response.headers["X-RateLimit-Limit"] = str(limit.limit.amount)
+            response.headers["X-RateLimit-Remaining"] = str(limit.remaining)
+            response.headers["X-RateLimit-Reset"] = str(limit.reset_at)
+            if limit.breached:
+                response.headers["Retry-After"] = str(max(1, math.ceil(limit.window[0] - time.time())))
 
         def over() -> None:
             outcome = line.outcome(status)
@@ -172,20 +224,35 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
     if settings.cors_origins:
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]
         CORS(app, origins=origins, expose_headers=["X-Request-ID", "Retry-After"], max_age=600)
-    return Limiter(
-        key_func=lambda: entry().client,
-        app=app,
-        storage_uri="memory://",
-        headers_enabled=True,
-        on_breach=lambda _: metrics.refused("rate_limited"),
-    )
+    limiter.init_app(app)
+    return limiter
 
 
-def _owner(keys: Keys) -> str:
+def _owner(keys: Keys, guessing: Guessing, metrics: Metrics) -> str:
+    """The name of the key that was sent. Raises ApiError."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # Headers arrive as latin-1; the key as it was typed is UTF-8.
-    owner = keys.owner(given.strip().encode("latin-1", "replace")) if scheme.lower() == "bearer" else None
-    if owner is not None:
-        return owner
-    message = "The API key is wrong." if given else "An API key is needed: Authorization: Bearer <key>."
-    raise ApiError(401, "invalid_api_key", message, headers={"WWW-Authenticate": 'Bearer realm="youtu"'})
+    given = given.strip()
+    if scheme.lower() != "bearer" or not given:
+        raise _unauthorized("An API key is needed: Authorization: Bearer <key>.")
+    key = given.encode("latin-1", "replace")  # Headers arrive as latin-1; the key as it was typed is UTF-8.
+    address = request.remote_addr or ""
+    try:
+        owner = keys.owner(key)
+        guessing.check(address, key, owner is not None)
+    except KeysError:
+        message = "API keys cannot be checked at present; the server's log says why."
+        raise ApiError(503, "keys_unusable", message, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
+    except Locked as locked:
+        metrics.refused("too_many_wrong_keys")
+        seconds = math.ceil(locked.seconds)
+        if locked.first:
+            log.warning("wrong keys", address=address, attempts=ATTEMPTS, locked_s=seconds)
+        message = f"{ATTEMPTS} wrong API keys came from this address; try again in {seconds} seconds."
+        raise ApiError(429, "too_many_wrong_keys", message, headers={"Retry-After": str(seconds)}) from None
+    if owner is None:
+        raise _unauthorized("The API key is wrong.")
+    return owner
+
+
+def _unauthorized(message: str) -> ApiError:
+    return ApiError(401, "invalid_api_key", message, headers={"WWW-Authenticate": 'Bearer realm="youtu"'})

@@ -24,7 +24,7 @@ from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, Yout
 from .access import entry
 from .admission import Full, Ticket
 from .caller import LOOK_EVERY_S, Caller
-from .errors import ApiError, ending, from_client, out_of_time, queue_full, too_busy
+from .errors import ApiError, ending, from_client, mistake, out_of_time, queue_full, too_busy
 from .service import Service
 
 log = structlog.get_logger()
@@ -78,6 +78,7 @@ class Answering:
         self._names = names
         self._caller = Caller.of(request.environ)
         self._line = entry()
+        self._line.asked = asked
         self._deadline = self._line.started + service.settings.request_timeout
         self._streams: list[Stream] = []
         if service.settings.log_text == "on":
@@ -156,10 +157,14 @@ class Answering:
         except YoutuError as error:
             yield form.error(self._failed(error))
         except ApiError as error:
-            self._line.error = error.code
+            self._line.failed(error)
             yield form.error(error)
         except CallerLeft:
             self._line.left = True
+        except Exception as error:
+            told = mistake(error, self._line.request_id, self._line.typed())
+            self._line.failed(told)
+            yield form.error(told)
         except GeneratorExit:
             self._line.left = True
             raise
@@ -240,9 +245,13 @@ class Answering:
     def _failed(self, error: YoutuError) -> ApiError:
         if isinstance(error, (ConnectionFailed, NotReady)):
             self._service.served.forget()
-        # Only its kind: the words of an error may quote the text. Triton's log has them, under the same id.
-        self._line.error = type(error).__name__
-        told = from_client(error, self._names, retry_after=self._service.admission.retry_after())
+        told = from_client(
+            error,
+            self._names,
+            retry_after=self._service.admission.retry_after(),
+            typed=self._line.typed(),
+        )
+        self._line.failed(told)
         if told.status == 429:
             self._service.metrics.refused(told.code)
         return told

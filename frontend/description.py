@@ -23,7 +23,8 @@ _REASONS = {
     408: "The request was not sent in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
-    429: "No place in the queue, or the rate of this key is used up.",
+    421: "Without keys: the Host header names another server.",
+    429: "No place in the queue, the rate of this key is used up, or too many wrong keys were sent.",
     502: "The inference server failed.",
     503: "The model is loading, the server is ending, or the engine is away.",
     504: "The answer was not finished within the time limit.",
@@ -50,8 +51,8 @@ def document(needs_key: bool) -> dict[str, Any]:
         + [(model, "serialization") for model in _REPLIES],
         ref_template="#/components/schemas/{model}",
     )
-    generating = (400, 401, 408, 413, 415, 429, 502, 503, 504)
-    about_models = (401, 404, 502, 503, 504)
+    generating = (400, 401, 408, 413, 415, 421, 429, 502, 503, 504)
+    about_models = (400, 401, 404, 421, 429, 502, 503, 504)
     value: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {

@@ -10,16 +10,18 @@
     Cancelled           503   + Retry-After: nobody here gave the call up, so the server did (it is stopping)
     ServerError, rest   502
 
-It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks stay in the log.
+It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks stay in the log, without what
+they may repeat of a caller's text.
 """
 
 from __future__ import annotations
 
 import re
+import traceback
 from typing import Any
 
 import structlog
-from flask import Flask, Response, json, jsonify, request
+from flask import Flask, Response, g, json, jsonify, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException
 from youtu_client import (
@@ -35,6 +37,14 @@ from youtu_client import (
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2
+REASON_CHARS = 500
+RUN_CHARS = 8
+"""As many characters of a message in a row as the caller typed, too, are taken for the caller's text."""
+TYPED_CHARS = 1_000_000
+_QUOTED = re.compile(
+    r"""(?<!\w)[bru]{0,2}(?:(["'`])(?:\\.|(?!\1).)*(?:\1|$)|[“„‘「«].*?(?:[”’」»]|$))""", re.DOTALL
+)
+"""From a quotation mark to its end, or to the end of a text that was cut; not an apostrophe."""
 
 TYPES = {
     401: "authentication_error",
@@ -48,7 +58,10 @@ TYPES = {
 
 
 class ApiError(Exception):
-    """An answer that is an error. `param`: the field at fault, as a path such as `messages[0].role`."""
+    """An answer that is an error. `param`: the field at fault, as a path such as `messages[0].role`.
+
+    For the log alone: `cause`, the kind of error behind it, and `reason`, what that one said.
+    """
 
     def __init__(
         self,
@@ -58,8 +71,12 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        cause: str | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.cause = cause
+        self.reason = reason
         self.status = status
         self.code = code
         self.message = message
@@ -86,14 +103,24 @@ _SENTENCES: list[tuple[type[YoutuError], int, str, str]] = [
 ]
 
 
-def from_client(error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1) -> ApiError:
+def from_client(
+    error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1, typed: str = ""
+) -> ApiError:
     """What the caller is told about `error`.
 
     `names`: what the caller calls the inputs of the model; a refusal is told in these words, and `param` is
-    the first of them. `retry_after`: seconds to wait when the engine's own queue is full.
+    the first of them. `retry_after`: seconds to wait when the engine's own queue is full. `typed`: the text
+    of the request, which the log must not have.
     """
+    told = _told(error, names or {}, retry_after)
+    told.cause = type(error).__name__
+    told.reason = for_log(error.message, typed)
+    return told
+
+
+def _told(error: YoutuError, names: dict[str, str], retry_after: int) -> ApiError:
     if isinstance(error, InvalidRequest):
-        return _refused(error.message, names or {})
+        return _refused(error.message, names)
     if isinstance(error, Busy):
         return queue_full(None, retry_after)
     for kind, status, code, sentence in _SENTENCES:
@@ -101,6 +128,41 @@ def from_client(error: YoutuError, names: dict[str, str] | None = None, *, retry
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
             return ApiError(status, code, sentence, headers=headers)
     return ApiError(502, "engine_error", "The inference server failed while it made the answer.")
+
+
+def for_log(message: str, typed: str = "") -> str:
+    """`message` in one line, shortened, without quotations and without runs of what the caller `typed`."""
+    if len(typed) > TYPED_CHARS:
+        return "(not shown: the request is too long to keep its text out)"
+    # More than is kept: where a message is cut, the beginning of a quotation or a run could remain.
+    text = " ".join(_QUOTED.sub("'…'", _without(typed, message[: 4 * REASON_CHARS])).split())
+    return text if len(text) <= REASON_CHARS else text[:REASON_CHARS] + "…"
+
+
+def _without(typed: str, text: str) -> str:
+    kept, at = "", 0
+    while at < len(text):
+        end = at + RUN_CHARS
+        if end > len(text) or text[at:end] not in typed:
+            kept, at = kept + text[at], at + 1
+            continue
+        while end < len(text) and text[at : end + 1] in typed:
+            end += 1
+        kept, at = kept + "…", end
+    return kept
+
+
+def _described(error: BaseException, typed: str) -> str:
+    """A traceback whose messages hold nothing of the text."""
+    chain: list[str] = []
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        frames = "".join(traceback.format_tb(one.__traceback__))
+        chain.insert(0, f"{frames}{type(one).__name__}: {for_log(str(one), typed)}")
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return "\n\n".join(chain)
 
 
 def queue_full(waiting: int | None, retry_after: int) -> ApiError:
@@ -162,12 +224,14 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
+        if (line := g.get("entry")) is not None and error.status >= 500:
+            line.failed(error)
         return error.response()
 
     @app.errorhandler(YoutuError)
     def client_error(error: YoutuError) -> Response:
         """Of a question to the model outside of an answer: what it is, whether it is there."""
-        return from_client(error).response()
+        return api_error(from_client(error))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -177,17 +241,26 @@ def init_app(app: Flask) -> None:
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
         message = error.description or error.name
         if isinstance(error, RateLimitExceeded):
-            code, message = "rate_limited", f"This key may ask {error.limit.limit} times; try again later."
+            code = "rate_limited"
+            message = f"One key, or address without keys, may ask {error.limit.limit}; try again later."
         if status == 404:
             message = f"there is nothing at {shown(request.path)}"
         elif status == 405:
             message = f"{shown(request.path)} takes {headers.get('Allow')}, not {request.method}"
-        return ApiError(status, code, message, headers=headers).response()
+        return api_error(ApiError(status, code, message, headers=headers))
 
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
-        log.error("unhandled", exc_info=error)
-        return ApiError(500, "internal_error", "The server made a mistake; its log says more.").response()
+        line = g.get("entry")
+        return api_error(mistake(error, line and line.request_id, line.typed() if line else ""))
+
+
+def mistake(error: Exception, request_id: str | None, typed: str) -> ApiError:
+    """An exception that nobody expected: written to the log, with where it was raised."""
+    log.error("unhandled", request_id=request_id, traceback=_described(error, typed))
+    told = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
+    told.cause, told.reason = type(error).__name__, for_log(str(error), typed)
+    return told
 
 
 def shown(value: object, limit: int = 60) -> str:

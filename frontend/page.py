@@ -9,6 +9,7 @@ Both are open without a key: the page is where the key is typed in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from flask import Blueprint, Response, jsonify, make_response, render_template
@@ -22,13 +23,16 @@ LATER = ("bench",)
 """Modules (their names' beginning) that the first view does not need."""
 
 
-def blueprint(served: ServedModel, drain: Drain, *, needs_key: bool) -> Blueprint:
-    """The routes. `needs_key`: the page asks for the API key."""
+def blueprint(
+    served: ServedModel, drain: Drain, *, needs_key: bool, on_open: Callable[[], None]
+) -> Blueprint:
+    """The routes. `needs_key`: the page asks for the API key. `on_open`: called when the page is fetched."""
     routes = Blueprint("page", __name__)
     modules = sorted(path.name for path in STATIC.glob("*.js") if not path.name.startswith(LATER))
 
     @routes.get("/")
     def index() -> Response:
+        on_open()
         response = make_response(render_template("index.html", modules=modules))
         response.headers["Cache-Control"] = "no-cache"
         # A conversation may be full of links; none of their hosts is to be looked up unasked.

@@ -5,32 +5,31 @@
 
 What follows a text never changes a block before the last, so the page sends a growing answer from the start
 of its last block only, and one too long for a single request piece by piece in the same way. `Server-Timing`
-says how many milliseconds it took: the page asks the less often, the dearer its text is.
+says how many milliseconds of CPU it took: the page asks the less often, the dearer its text is.
 
-It needs no model. It does cost this process's time, hence the limits: MAX_CHARS, and PLACES at once.
+It needs no model, and works in a process of its own (`renderer`), which bounds what a text may cost.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import asdict
 from typing import Annotated
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 from pydantic import Field
 
 from . import body
-from .errors import ApiError
-from .render_markdown import blocks
+from .access import entry
+from .errors import RETRY_AFTER_S, ApiError
+from .metrics import Metrics
+from .renderer import WAITING, WAITING_EACH, Broken, Busy, Renderer
 from .schema import Strict
 
 MAX_CHARS = 16_000
-"""Characters (Unicode code points) of one request; the slowest text that was found takes 0.3 s."""
+"""Characters (Unicode code points) of one request."""
 MAX_BODY = 8 * MAX_CHARS
 """Bytes; JSON may write one character as six."""
-PLACES = 2
-WAIT_S = 1.0
+RATE = "300 per 5 seconds"
+"""Of one key or address. The page asks eight times a second at most while it shows an answer."""
 
 
 class RenderRequest(Strict):
@@ -39,24 +38,27 @@ class RenderRequest(Strict):
     text: Annotated[str, Field(max_length=MAX_CHARS)]
 
 
-def blueprint() -> Blueprint:
+def blueprint(renderer: Renderer, metrics: Metrics) -> Blueprint:
     """The route. It asks for the key like every route that costs something."""
     routes = Blueprint("render", __name__)
-    places = threading.BoundedSemaphore(PLACES)
 
     @routes.post("/render")
     def render() -> Response:
         wanted = body.validate(RenderRequest, body.parse(body.read(request, MAX_BODY)))
-        if not places.acquire(timeout=WAIT_S):
-            message = f"{PLACES} texts are being rendered, as many as may be at once; try again in a second"
-            raise ApiError(429, "render_busy", message, headers={"Retry-After": "1"})
         try:
-            begun = time.thread_time()
-            made = blocks(wanted.text)
-            took = time.thread_time() - begun
-        finally:
-            places.release()
-        response = jsonify({"blocks": [asdict(block) for block in made]})
+            made, took = renderer.render(wanted.text, entry().client)
+        except Busy:
+            metrics.refused("render_busy")
+            message = (
+                f"{WAITING} texts may be rendered or wait at once, {WAITING_EACH} of them from one caller; "
+                "try again in a second"
+            )
+            raise ApiError(429, "render_busy", message, headers={"Retry-After": "1"}) from None
+        except Broken:
+            message = "The process that renders texts failed. Try again shortly."
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise ApiError(503, "render_failed", message, headers=headers) from None
+        response = Response(made, mimetype="application/json")
         response.headers["Cache-Control"] = "no-store"
         response.headers["Server-Timing"] = f"render;dur={1000 * took:.1f}"
         return response

@@ -1,34 +1,39 @@
 """Markdown, as a model writes it, to HTML that can do nothing: no scripts, no images, nothing that loads.
 
 Safe twice over: HTML in the text is text to the parser (html=False), and what comes out is cut down to the
-elements and attributes listed here. An image is shown as a link to it. It knows no HTTP and no page.
+elements and attributes listed here. An image is shown as a link to it. What a text may cost is bounded: what
+goes beyond is shown as its source. It knows no HTTP and no page.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import nh3
-from latex2mathml.converter import convert
 from markdown_it import MarkdownIt
-from markdown_it.rules_block import StateBlock
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock, table
+from markdown_it.rules_core import StateCore, block, inline, normalize, text_join
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
-from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
 
+from . import render_formula
+
 MAX_CODE = 3000
 """Characters of code that are coloured in one text; what is beyond stays plain."""
-MAX_FORMULA = 1000
-"""Characters of one formula; a longer one is shown as its source."""
-MAX_FORMULA_LINES = 40
+MAX_CELLS = 3000
+"""Cells of all tables in one text; the rows beyond are shown as their source."""
+MAX_HTML = 200_000
+"""Characters that one text may become; the blocks beyond are shown as their source, which adds little."""
 _LANGUAGES = """
     bash sh shell zsh console powershell bat c cpp c++ objective-c java kotlin scala swift dart go rust python
     py python3 pycon ruby rb php lua r julia matlab haskell elixir javascript js jsx typescript ts tsx json
@@ -87,14 +92,77 @@ class Block:
     html: str
 
 
-def blocks(text: str) -> list[Block]:
-    """The top-level blocks of `text`, in order. Lines end with LF, CRLF or CR."""
-    env: dict[str, Any] = {}
-    tokens = _PARSER.parse(text, env)
-    found = []
-    for part in _top_level(tokens):
-        html = _PARSER.renderer.render(part, _PARSER.options, env)
-        found.append(Block(part[0].map[0] if part[0].map else 0, _CLEANER.clean(html)))
+class OverBudget(BaseException):
+    """This text may take no more time, or become no longer. Not an Exception, which libraries catch."""
+
+
+def blocks(text: str, cpu_s: float | None = None) -> list[Block]:
+    """The top-level blocks of `text`, in order. Lines end with LF, CRLF or CR.
+
+    With `cpu_s`, what is not done after so many seconds of CPU is shown as its source. That is for the main
+    thread of a process in which SIGPROF raises OverBudget.
+    """
+    env: dict[str, Any] = {"html": 0, "cells": 0, "coloured": 0}
+    state = StateCore(text, _PARSER, env)
+    parts: list[list[Token]] | None = None
+    found: list[Block] = []
+    try:
+        if cpu_s is not None:
+            # Again and again: an exception in a callback of a library may get lost.
+            signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s / 5)
+        normalize(state)
+        block(state)
+        parts = list(_top_level(state.tokens))
+        for part in parts:
+            found.append(_rendered(state, part))
+        if cpu_s is not None:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    except OverBudget:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if parts is None:
+            return _paragraphs(text)
+        lines = state.src.split("\n")
+        found += [_source(lines, *_map(part)) for part in parts[len(found) :]]
+    return found
+
+
+def _rendered(state: StateCore, part: list[Token]) -> Block:
+    state.tokens = part
+    inline(state)
+    text_join(state)
+    html = _PARSER.renderer.render(part, _PARSER.options, state.env)
+    clean = _CLEANER.clean(html)
+    _count(state.env, len(clean) - len(html))
+    return Block(_map(part)[0], clean)
+
+
+def _count(env: Any, characters: int) -> None:
+    env["html"] += characters
+    if env["html"] > MAX_HTML:
+        raise OverBudget
+
+
+def _map(part: list[Token]) -> tuple[int, int]:
+    """The first line of a block, and the line behind it."""
+    first, end = part[0].map or (0, 0)
+    return first, end
+
+
+def _source(lines: list[str], first: int, end: int) -> Block:
+    """Some lines as they were written."""
+    text = escape("\n".join(lines[first:end]).strip())
+    return Block(first, "<p>" + text.replace("\n", "<br>\n") + "</p>\n")
+
+
+def _paragraphs(text: str) -> list[Block]:
+    """A text as it was written, in blocks with blank lines between them."""
+    lines = re.split("\r\n?|\n", text)
+    found, first = [], 0
+    for number, line in enumerate([*lines, ""]):
+        if not line.strip():
+            if number > first:
+                found.append(_source(lines, first, number))
+            first = number + 1
     return found
 
 
@@ -109,50 +177,31 @@ def _top_level(tokens: Sequence[Token]) -> Iterator[list[Token]]:
             part = []
 
 
-def _formula(source: str, display: str) -> str:
-    if len(source) <= MAX_FORMULA:
-        try:
-            markup: str = convert(source, display=display)
-            return markup
-        except Exception:  # noqa: S110  # Its parser fails on half a formula in many ways.
-            pass
-    return f"<code>{escape(source)}</code>"
+class _Renderer(RendererHTML):
+    """Stops when the text becomes too long: a reference to a long address can stand in it many times."""
+
+    def render(self, tokens: Sequence[Token], options: Any, env: Any) -> str:
+        made = []
+        for at, token in enumerate(tokens):
+            if token.type == "inline":
+                made.append(self.render(token.children or [], options, env))
+                continue
+            made.append(self.rules.get(token.type, self.renderToken)(tokens, at, options, env))
+            _count(env, len(made[-1]))
+        return "".join(made)
 
 
-def _brackets_inline(state: StateInline, silent: bool) -> bool:
-    """`\\( … \\)`, which models write as often as dollars."""
-    if not state.src.startswith("\\(", state.pos):
+def _table(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """A table, up to the row whose cells are too many; a row of one character can have hundreds of cells."""
+    if not table(state, first, last, silent=True):
         return False
-    start = state.pos + 2
-    end = state.src.find("\\)", start, min(state.posMax, start + MAX_FORMULA))
-    if end < 0:
-        return False
-    if not silent:
-        state.push("bracket_inline", "math", 0).content = state.src[start:end]
-    state.pos = end + 2
-    return True
-
-
-def _brackets_block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    r"""`\[ … \]` that starts a line and ends one."""
-    start = state.bMarks[first] + state.tShift[first]
-    if not state.src.startswith("\\[", start):
-        return False
-    size = 0
-    for line in range(first, min(last, first + MAX_FORMULA_LINES)):
-        size += state.eMarks[line] - state.bMarks[line]
-        text = state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]].rstrip()
-        if size > 2 * MAX_FORMULA or (not text and line > first):
-            return False
-        if text.endswith("\\]"):
-            break
-    else:
-        return False
-    if not silent:
-        token = state.push("bracket_block", "math", 0)
-        token.content = state.getLines(first, line + 1, state.blkIndent, False).strip()[2:-2]
-        token.map = [first, line + 1]
-    state.line = line + 1
+    delimiters = state.src[state.bMarks[first + 1] : state.eMarks[first + 1]]
+    columns = delimiters.strip().strip("|").count("|") + 1
+    rows = (MAX_CELLS - state.env["cells"]) // columns
+    if rows < 1 or silent:
+        return bool(rows >= 1)
+    table(state, first, min(last, first + 1 + rows), False)
+    state.env["cells"] += columns * (state.line - first - 1)
     return True
 
 
@@ -183,7 +232,7 @@ def _fence(renderer: Any, tokens: Sequence[Token], at: int, options: Any, env: A
     language = token.info.split()[0][:30] if token.info.strip() else ""
     code = token.content
     inner = escape(code)
-    env["coloured"] = env.get("coloured", 0) + len(code)
+    env["coloured"] += len(code)
     if language.lower() in LANGUAGES and env["coloured"] <= MAX_CODE:
         inner = highlight(code, get_lexer_by_name(language, stripnl=False), _COLOURS)
     return f'<pre data-language="{escape(language)}"><code>{inner}</code></pre>'
@@ -213,19 +262,12 @@ def _cell(renderer: Any, tokens: Sequence[Token], at: int, options: Any, env: An
 
 
 def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})
+    options = {"html": False, "breaks": True, "maxNesting": 20}
+    parser = MarkdownIt("commonmark", options, renderer_cls=_Renderer)
     parser.enable(["table", "strikethrough"])
-    dollarmath_plugin(
-        parser,
-        allow_labels=False,
-        allow_space=False,
-        allow_digits=False,
-        allow_blank_lines=False,
-        double_inline=True,
-    )
+    parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     parser.inline.ruler.after("text", "address", _address)
-    parser.inline.ruler.before("escape", "bracket_inline", _brackets_inline)
-    parser.block.ruler.before("fence", "bracket_block", _brackets_block, {"alt": ["paragraph", "list"]})
+    render_formula.add_to(parser)
     for name, rule in {
         "fence": _fence,
         "code_block": _code_block,
@@ -234,18 +276,9 @@ def _parser() -> MarkdownIt:
         "heading_close": _heading,
         "th_open": _cell,
         "td_open": _cell,
-        "math_inline": _formula_rule("inline"),
-        "math_inline_double": _formula_rule("block"),
-        "math_block": _formula_rule("block"),
-        "bracket_inline": _formula_rule("inline"),
-        "bracket_block": _formula_rule("block"),
     }.items():
         parser.add_render_rule(name, rule)
     return parser
-
-
-def _formula_rule(display: str) -> Any:
-    return lambda renderer, tokens, at, options, env: _formula(tokens[at].content.strip(), display)
 
 
 _COLOURS = HtmlFormatter(nowrap=True)

@@ -33,6 +33,7 @@ from build.catalogue import profiles
 from serve import setting_sources
 from serve.addresses import numeric
 
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -98,12 +99,19 @@ class Settings(BaseModel):
     )
     keys_file: Path | None = Field(
         default=None,
-        description="File of more API keys, a `name sha256:<hash>` per line. `make key NAME=...` adds one.",
+        description="File of more API keys, a `name sha256:<hash>` per line, with mode 0600. "
+        "`make key NAME=...` adds one. A change counts at once.",
     )
     keys: Literal["auto", "off"] = Field(
         default="auto",
         description="`auto`: a `host` other than loopback must have an `api_key` or a `keys_file`. "
         "`off`: nobody is asked for a key, whoever can reach the address.",
+    )
+    hosts: str = Field(
+        default="",
+        description="Names of this server for use without keys, beside `localhost`, IP addresses and `host`: "
+        "`chat.example`, `*.example` for all below it, several with commas, `*` for any. A request whose "
+        "Host header has another name is refused, since any website can make its name lead here.",
     )
     cors_origins: str = Field(
         default="",
@@ -112,8 +120,8 @@ class Settings(BaseModel):
     )
     rate_limit: str = Field(
         default="",
-        description="What one key (or address, without keys) may ask for, such as `60/minute` or "
-        "`10/second;1000/day`. Empty: no limit.",
+        description="What one key (or address, without keys) may ask for on all generating routes together, "
+        "such as `60/minute` or `10/second;1000/day`. Empty: no limit.",
     )
 
     slots: int = Field(
@@ -244,6 +252,17 @@ class Settings(BaseModel):
             except ValueError:
                 raise ValueError("should be written like `60/minute`") from None
         return rate
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: str) -> str:
+        for host in hosts.split(",") if hosts else []:
+            if not _HOST.fullmatch(host.strip()):
+                raise ValueError(
+                    "should be names like `chat.example` or `*.chat.example`, without scheme and port, "
+                    "with commas between them"
+                )
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod

@@ -8,6 +8,7 @@ import { post } from "./stream.js";
 const SLICES = [4000, 15_000]; // UTF-16 units of one request; the second when a single block fills the first.
 const LEAST_MS = 120;
 const FAILED_MS = 1000;
+const RETRIES = 10; // After the text has stopped growing, while the server is busy.
 const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader.
 const REFERENCES = /^ {0,3}\[[^\]\n]+\]:/m;
 
@@ -63,6 +64,8 @@ export class Blocks {
     this.start = 0; // Where in the text the first open one begins.
     this.next = 0; // When the server may be asked again.
     this.running = null;
+    this.retry = null; // The timer of another attempt at the part that is shown as it is.
+    this.tries = 0;
     this.host.classList.add("plain");
   }
 
@@ -82,11 +85,14 @@ export class Blocks {
       await this.running;
     }
     for (const { node } of this.shown.slice(this.closed)) this.onClosed(node.textContent);
-    this.closed = this.shown.length;
+    if (this.retry === null) this.closed = this.shown.length;
   }
 
   async follow() {
+    clearTimeout(this.retry);
+    this.retry = null;
     let before = null;
+    let failed = null;
     while (before !== this.text) {
       const wait = this.next - performance.now();
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
@@ -95,12 +101,18 @@ export class Blocks {
       try {
         const took = await this.advance(before);
         this.next = begun + Math.max(LEAST_MS, took * SHARE);
-      } catch {
+        this.tries = 0;
+        failed = null;
+      } catch (error) {
         this.plain(before);
-        this.next = begun + FAILED_MS;
+        failed = error;
+        this.next = begun + Math.max(FAILED_MS, error.passing ? error.retryAfter * 1000 : 0);
       }
     }
     this.running = null;
+    if (failed?.passing && this.tries++ < RETRIES) {
+      this.retry = setTimeout(() => (this.running ??= this.follow()), this.next - performance.now());
+    }
   }
 
   async advance(text) {

@@ -33,8 +33,9 @@ Token ids as a prompt are read as code points. With return_prompt_log_probs each
 such a token too.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.stalled` (booleans),
-`fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one `Call` per stream, in order of
-arrival; a probe is not one. Those from number `fake.silent_from` on send nothing until it is None again.
+`fake.fail_message` (for requests that name none), `fake.stop()` and `fake.start()` (the same port again).
+`fake.calls` holds one `Call` per stream, in order of arrival; a probe is not one. Those from number
+`fake.silent_from` on send nothing until it is None again.
 
 `python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
 """
@@ -164,6 +165,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._answer_probes = threading.Event()
         self._answer_probes.set()
         self.silent_from: int | None = None
+        self.fail_message = "the fake fails"
         self.calls: list[Call] = []
         self._workers = workers
         self._failures: collections.Counter[str] = collections.Counter()
@@ -341,7 +343,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         arrival = time.time_ns()
         first = last = arrival
         fail_at = script.get("fail_at")
-        failure = Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", "the fake fails"))
+        failure = Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", self.fail_message))
         if fail_at is not None and "fail_times" in script:
             self._failures[prompt] += 1
             if self._failures[prompt] > script["fail_times"]:

@@ -15,7 +15,8 @@ from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
 from youtu_client import Client
 from youtu_client.errors import YoutuError
 
-from tests.e2e.running import START_TIMEOUT, RunningServer
+from tests.e2e.running import RunningServer
+from tests.limits import START_S
 
 GENERATE = "/v2/models/{}/generate"
 CHUNKS = 600_000
@@ -51,7 +52,7 @@ def answers_again(server: RunningServer) -> bool:
     request = urllib.request.Request(
         f"{server.http_url}/chat", b'{"prompt": "a", "max_tokens": 1}', {"Content-Type": "application/json"}
     )
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
@@ -115,13 +116,13 @@ def test_after_a_crash_of_the_engine_all_is_started_again_and_callers_get_errors
             response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
         )
         try:
-            errors = [answer.error_message for answer in stream(iter([request]), timeout=START_TIMEOUT)]
+            errors = [answer.error_message for answer in stream(iter([request]), timeout=START_S)]
         except grpc.RpcError as error:
             errors = [error.details()]
     assert errors
     assert all(errors)
     if "not healthy" in errors[0]:
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + START_S
         while before in own.processes():
             assert time.monotonic() < deadline, own.log
             time.sleep(0.2)

@@ -133,7 +133,7 @@ class Frontend:
     def connect(self, body: object, *head: str) -> socket.socket:
         """A connection on which `POST /chat` with this body has been sent; whoever calls reads or leaves."""
         data = json.dumps(body).encode()
-        lines = ["POST /chat HTTP/1.1", "Host: x", "Content-Type: application/json", *head]
+        lines = ["POST /chat HTTP/1.1", "Host: localhost", "Content-Type: application/json", *head]
         lines += [f"Content-Length: {len(data)}", "", ""]
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
         connection.sendall("\r\n".join(lines).encode("latin-1") + data)

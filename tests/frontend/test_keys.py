@@ -34,11 +34,18 @@ def client(fake: FakeTriton, **given: object) -> FlaskClient:
     return create_app(settings, Client(fake.address, timeout=10)).test_client()
 
 
+def written(path: Path, text: str, mode: int = 0o600) -> Path:
+    """A file in the place of the one that may be there."""
+    fresh = path.with_name("fresh")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.chmod(mode)
+    return fresh.rename(path)
+
+
 @pytest.fixture
 def keys_file(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
-    path.write_text(f"# ours\n\nshop  {hashed('s3cret')}\nbot\t{hashed('schlüssel')}\n", encoding="utf-8")
-    return path
+    return written(path, f"# ours\n\nshop  {hashed('s3cret')}\nbot\t{hashed('schlüssel')}\n")
 
 
 def test_every_route_but_probes_and_page_asks_for_a_key(fake: FakeTriton, keys_file: Path) -> None:
@@ -46,11 +53,15 @@ def test_every_route_but_probes_and_page_asks_for_a_key(fake: FakeTriton, keys_f
     rules = list(app.application.url_map.iter_rules())
     asked = [rule for rule in rules if rule.rule not in OPEN]
     assert len(asked) >= 6
+    attempts = 0
     for rule in asked:
         path = rule.rule.replace("<path:model>", "x")
         for method in (rule.methods or set()) - {"OPTIONS"}:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
-                assert app.open(path, method=method, headers=headers).status_code == 401, (method, path)
+                attempts += 1  # Wrong keys of one address are limited.
+                caller = {"REMOTE_ADDR": f"192.0.2.{attempts}"}
+                reply = app.open(path, method=method, headers=headers, environ_base=caller)
+                assert reply.status_code == 401, (method, path)
     for path in OPEN - {"/static/<path:filename>"}:
         assert app.get(path).status_code == 200
     assert fake.calls == []
@@ -74,15 +85,17 @@ def test_each_key_opens_and_is_named_in_the_log(
     ("text", "words"),
     [
         ("", "holds no key"),
-        ("shop", "line 1"),
-        ("# x\nshop s3cret", "line 2"),
+        ("# x", "holds no key"),
+        ("shop", "line 1 .* 1 parts, not 2"),
+        ("# x\nshop s3cret", "line 2 .* sha256:"),
+        (f"shop {hashed('x')}0", "line 1 .* 65 digits"),
+        (f"shop {hashed('x')[:-1]}g", "line 1 .* no hex digits"),
         (f"a {hashed('x')}\na {hashed('y')}", "stands twice"),
         (f"ä {hashed('x')}", "line 1"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
-    path = tmp_path / "keys"
-    path.write_text(text, encoding="utf-8")
+    path = written(tmp_path / "keys", text)
     with pytest.raises(KeysError, match=words) as fault:
         Keys.of(Settings(keys_file=path))
     assert "s3cret" not in str(fault.value)
@@ -188,3 +201,56 @@ def test_several_floods_and_one_who_is_quiet(another: Any, fake: FakeTriton, key
     assert fake.calls[1].inputs["messages"][-1]["content"] == "quiet"
     for connection in flood:
         connection.close()
+
+
+def test_all_routes_that_generate_share_one_rate(fake: FakeTriton) -> None:
+    """The fault: each route counted by itself, so three routes gave three times the rate."""
+    app = client(fake, api_key="k", rate_limit="3/hour")
+    messages = [{"role": "user", "content": "q"}]
+
+    def ask(path: str, body: dict[str, Any]) -> Any:
+        return app.post(path, json=body, headers={"Authorization": "Bearer k"})
+
+    assert ask("/chat", {"prompt": "q"}).status_code == 200
+    assert ask("/v1/chat/completions", {"messages": messages}).status_code == 200
+    assert ask("/v1/completions", {"prompt": "q", "stream": True}).status_code == 200
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"prompt": "q"},
+        "/chat": {"prompt": "q", "stream": True},
+        "/v1/chat/completions": {"messages": messages},
+    }
+    for path, body in bodies.items():
+        assert ask(path, body).status_code == 429, path
+    assert len(fake.calls) == 3
+
+
+def test_a_request_that_is_refused_counts_and_one_without_a_key_does_not(fake: FakeTriton) -> None:
+    app = client(fake, api_key="k", rate_limit="2/hour")
+    for _ in range(5):
+        assert app.post("/chat", json={"prompt": "q"}).status_code == 401
+    key = {"Authorization": "Bearer k"}
+    assert app.post("/chat", json={}, headers=key).status_code == 400
+    assert app.post("/chat", json={"prompt": "q"}, headers=key).status_code == 200
+    assert app.post("/chat", json={"prompt": "q"}, headers=key).status_code == 429
+
+
+def test_retry_after_stands_where_it_belongs(fake: FakeTriton) -> None:
+    """The fault: it was sent with every 200 when a rate was set, and a 503 said the rate's minute."""
+    app = client(fake, rate_limit="10/minute")
+
+    def ask(**body: Any) -> Any:
+        return app.post("/chat", json=body)
+
+    good = ask(prompt="q")
+    assert good.status_code == 200
+    assert "Retry-After" not in good.headers
+    assert (good.headers["X-RateLimit-Limit"], good.headers["X-RateLimit-Remaining"]) == ("10", "9")
+    stream = ask(prompt="q", stream=True)
+    assert (stream.status_code, "Retry-After" in stream.headers) == (200, False)
+    bad = ask()
+    assert (bad.status_code, "Retry-After" in bad.headers) == (400, False)
+    fake.ready = False
+    assert ask(prompt=script(not_ready=True)).headers["Retry-After"] == "2"
+    fake.ready = True
+    assert int(ask(prompt=script(queue_full=True)).headers["Retry-After"]) < 10
+    assert "X-RateLimit-Limit" not in app.get("/health").headers

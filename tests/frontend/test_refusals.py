@@ -159,7 +159,8 @@ def test_a_chunked_body(frontend: Frontend, size: int) -> None:
     body = json.dumps({"prompt": "x" * size}).encode()
     with socket.create_connection(("127.0.0.1", frontend.port), timeout=20) as open_:
         open_.sendall(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         )
         for at in range(0, len(body), 65536):
             part = body[at : at + 65536]
@@ -172,9 +173,9 @@ def test_a_chunked_body(frontend: Frontend, size: int) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{}",
-        b"POST /chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{}",
+        b"POST /chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
         b"\x16\x03\x01 not http\r\n\r\n",
     ],
 )

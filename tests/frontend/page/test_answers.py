@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import script
@@ -216,6 +216,48 @@ def test_an_answer_is_readable_when_rendering_fails(visit: Visits) -> None:
     page.unroute("**/render")
     reload(page)
     expect(answers(page).locator("strong")).to_have_text("bold")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "render_busy"), (429, "rate_limited"), (503, "render_failed")]
+)
+def test_an_answer_is_rendered_once_the_server_has_time(visit: Visits, status: int, code: str) -> None:
+    """The fault: an answer whose last part was refused stayed as it was until the page was loaded again."""
+    page = visit()
+    refused: list[str] = []
+    error = {"message": "busy", "type": "rate_limit_error", "param": None, "code": code}
+
+    def busy(route: Route) -> None:
+        refused.append(route.request.url)
+        if len(refused) > 3:
+            return route.continue_()
+        route.fulfill(status=status, headers={"Retry-After": "1"}, json={"error": error})
+
+    page.route("**/render", busy)
+    ask(page, script(pieces=["**first**\n\n", "**second**\n\n", "**third**"]), wait=True)
+    expect(answers(page)).to_contain_text("third")
+    expect(answers(page).locator("strong")).to_have_text(["first", "second", "third"])
+    assert len(refused) > 3
+
+
+def test_the_rest_of_a_long_answer_is_not_lost(visit: Visits) -> None:
+    """Refused in the midst of the parts of a long text: what is shown stays, what is missing comes later."""
+    page = visit()
+    asked: list[str] = []
+    error = {"message": "busy", "type": "rate_limit_error", "param": None, "code": "render_busy"}
+
+    def busy(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) in (2, 3):
+            return route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": error})
+        route.continue_()
+
+    page.route("**/render", busy)
+    ask(
+        page, script(pieces=["".join(f"**part{number}** {'x' * 90}\n\n" for number in range(100))]), wait=True
+    )
+    expect(answers(page).locator("strong")).to_have_count(100)
+    assert answers(page).locator("strong").all_inner_texts() == [f"part{number}" for number in range(100)]
 
 
 def test_screen_readers_hear_blocks_not_tokens(visit: Visits) -> None:

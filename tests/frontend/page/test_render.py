@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontend.render import MAX_CHARS
-from frontend.render_markdown import LANGUAGES, blocks
+from frontend.render_markdown import LANGUAGES, MAX_CELLS, MAX_HTML, blocks
 from tests.client.fake_triton import FakeTriton
 
 
@@ -194,6 +194,118 @@ def test_no_text_takes_long(name: str) -> None:
     begun = time.thread_time()
     blocks(SLOW[name][:MAX_CHARS])
     assert time.thread_time() - begun < 3.0
+
+
+TABLES = {
+    "wide": "|" + "a|" * 250 + "\n|" + "-|" * 250 + "\n" + "|\n" * 9000,
+    "wider": "|" + "a|" * 2000 + "\n|" + "-|" * 2000 + "\n" + "|\n" * 5000,
+    "widest": "|" + "a|" * 4000 + "\n|" + "-|" * 4000 + "\n",
+    "long": "|a|b|\n|-|-|\n" + "|1|2|\n" * 9000,
+    "many": ("|" + "a|" * 30 + "\n|" + "-|" * 30 + "\n" + "|\n" * 30 + "\n") * 200,
+    "in lists": ("- |" + "a|" * 30 + "\n  |" + "-|" * 30 + "\n" + "  |\n" * 30 + "\n") * 200,
+    "quoted": "> |" + "a|" * 250 + "\n> |" + "-|" * 250 + "\n" + "> |\n" * 9000,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_cells_of_tables_are_counted(name: str) -> None:
+    """The fault: a table of 16,000 characters took a second and became 760 kB."""
+    made = html(TABLES[name][:MAX_CHARS])
+    assert made.count("<td") + made.count("<th") <= MAX_CELLS + made.count("<thead")
+    assert len(made) <= MAX_HTML
+
+
+def test_a_table_that_is_large_enough_for_people_is_one() -> None:
+    made = html("|" + "a|" * 20 + "\n|" + "-|" * 20 + "\n" + ("|" + "1|" * 20 + "\n") * 149)
+    assert made.count("<td>1</td>") == 20 * 149
+
+
+def test_rows_beyond_the_limit_stand_there_as_text() -> None:
+    made = blocks("x\n\n|a|b|\n|-|-|\n" + "".join(f"|{n}|row {n}|\n" for n in range(2000)) + "\nend")
+    assert [block.line for block in made] == [0, 2, 2 + 2 + MAX_CELLS // 2 - 1, 2005]
+    assert "<td>row 5</td>" in made[1].html
+    assert "|1999|row 1999|" in made[2].html
+    assert "<td" not in made[2].html
+
+
+LARGE = {
+    "formulas": "$a$ " * 4000,
+    "references": "[a]: http://" + "x" * 8000 + "\n\n" + "[a]" * 2600,
+    "references apart": "[a]: http://" + "x" * 8000 + "\n\n" + "[a]\n\n" * 1500,
+    "images": "[a]: http://" + "x" * 8000 + "\n\n" + "![a]" * 1900,
+    "titles": '[a]: http://x "' + "&" * 8000 + '"\n\n' + "[a]" * 2600,
+    "links": "[a](http://b)" * 1200,
+    "addresses": "http://a " * 1700,
+    "ampersands": "&" * MAX_CHARS,
+    "code": "```html\n" + "<a>" * 5000,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_no_text_becomes_very_long(name: str) -> None:
+    """The fault: 8,000 characters of an address and 2,600 references to it became 10 MB."""
+    made = html(LARGE[name][:MAX_CHARS])
+    assert len(made) <= MAX_HTML + 6 * MAX_CHARS
+    check_harmless(made)
+
+
+def test_what_is_beyond_the_limit_stands_there_as_text() -> None:
+    text = "# Head\n\n" + "$\\frac{a}{b}$ " * 40 + "\n\n"
+    made = blocks(text + ("$\\frac{a}{b}$ " * 20 + "\n\n") * 100 + "**last** <b>\nline")
+    assert made[0].html == "<h3>Head</h3>\n"
+    assert "<mfrac>" in made[1].html
+    assert made[-1].html == "<p>**last** &lt;b&gt;<br>\nline</p>\n"
+    assert [block.line for block in made] == list(range(0, 2 * len(made), 2))
+
+
+@pytest.mark.parametrize(
+    "sign", ["<", ">", "&", "<b>", "</mtext>", "&lt;", "&amp;", "&#60;", "&#x3c;", "a<b>c"]
+)
+@pytest.mark.parametrize(
+    "command", ["text", "mathrm", "operatorname", "mbox", "textbf", "fbox", "mathbf", "hbox"]
+)
+def test_characters_in_formulas_survive(command: str, sign: str) -> None:
+    """The fault: `$\\text{if x<y then}$` lost everything from the `<` on."""
+    made = html(f"$\\{command}{{u{sign}v}} = w$")
+    if "<code>" in made:
+        pytest.skip("the library does not know this formula")
+    check_harmless(made)
+    assert shown(made).replace("\N{NO-BREAK SPACE}", " ") == f"u{sign}v=w\n"
+
+
+@pytest.mark.parametrize(
+    ("formula", "words"),
+    [
+        ("\\text{if x<y then}", "if x<y then"),
+        ("a<b", "a<b"),
+        ("a \\lt b \\gt c", "a<b>c"),
+        ("\\unicode{x3c}", "<"),
+        ("\\left<x\\right>", "<x>"),
+        ("\\text{<img src=x onerror=alert(1)>}", "<img src=x onerror=alert(1)>"),
+        ("\\tag{<i>}", "(<i>)"),
+        ("\\begin{cases} a & \\text{if } x<0 \\\\ b & \\text{if } x>0 \\end{cases}", "{aif x<0bif x>0"),
+        ("\\begin{matrix}a&b\\\\c&d\\end{matrix}", "abcd"),
+    ],
+)
+def test_formulas_are_shown_whole(formula: str, words: str) -> None:
+    made = html(f"${formula}$")
+    assert "<math" in made
+    check_harmless(made)
+    assert shown(made).strip().replace("\N{NO-BREAK SPACE}", " ") == words
+
+
+def shown(made: str) -> str:
+    """The text of HTML, as a browser shows it."""
+    import html.parser
+
+    words: list[str] = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_data(self, data: str) -> None:
+            words.append(data)
+
+    Reader().feed(made)
+    return "".join(words)
 
 
 def test_only_known_languages_are_coloured() -> None:
