@@ -25,9 +25,10 @@ from benchmarks import comparison, runs, shared_load
 from benchmarks.batch_peer import NOT_APPLICABLE
 from benchmarks.comparison import Contender, through_load
 from benchmarks.measuring import NotApplicable, NotMeasured, say
-from benchmarks.served import CannotStart, Served, free_ports
+from benchmarks.served import CannotStart, Served
 from build.config import Shape
 from build.random_gguf import SHAPES, parameters, write_random_gguf
+from serve.addresses import free_ports
 
 START_TIMEOUT = 300.0
 

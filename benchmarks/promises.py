@@ -29,7 +29,8 @@ from youtu_client import Client, Stream
 
 from benchmarks import runs
 from benchmarks.measuring import say
-from benchmarks.served import ROOT, CannotStart, Served, free_ports
+from benchmarks.served import ROOT, CannotStart, Served
+from serve.addresses import free_ports
 
 SLOTS, QUEUE, LONG = 4, 64, 1900
 PATIENCE_S = 120.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from types import TracebackType
 import psutil
 
 from serve import processes
+from serve.addresses import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = ROOT / ".venv" / "bin" / "python"
@@ -135,17 +135,6 @@ class Served:
 
 def _with_us() -> None:
     processes.end_with_parent(signal.SIGTERM)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _is_engine(process: psutil.Process) -> bool:

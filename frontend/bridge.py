@@ -266,6 +266,7 @@ def environ(scope: HTTPScope, body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
+        "REQUEST_URI": scope["raw_path"].decode("latin-1"),
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": server[0],

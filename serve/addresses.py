@@ -1,4 +1,4 @@
-"""From a host name to the one address that Triton listens on.
+"""Addresses and ports: from a host name to the one address that Triton listens on, and ports that are free.
 
 Triton 2.51 takes addresses only: given the name `localhost`, its HTTP server listens on 255.255.255.255.
 """
@@ -6,6 +6,7 @@ Triton 2.51 takes addresses only: given the name `localhost`, its HTTP server li
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -30,6 +31,24 @@ def numeric(host: str) -> str:
 def authority(host: str, port: int) -> str:
     """`host:port` as it stands in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, for a server that is started in a moment.
+
+    Below 32768, where Linux begins to give ports to outgoing connections: none of these is taken meanwhile.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_000)  # noqa: S311
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
+    return ports
 
 
 def _resolved(host: str) -> list[IPAddress]:

@@ -198,7 +198,12 @@ class Server:
         if not self._hang_timeout or now < self._look_for_stopped_at:
             return
         self._look_for_stopped_at = now + STOPPED_EVERY
-        trees = {name: [pid, *processes.descendants(pid)] for name, pid in self._pids.items() if pid}
+        # Once a program is up, its watch knows better what keeps it from working; only its guard has none.
+        trees = {
+            name: [pid, *([] if self._watches[name].up else processes.descendants(pid))]
+            for name, pid in self._pids.items()
+            if pid
+        }
         stopped = processes.stopped(pid for tree in trees.values() for pid in tree)
         self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
         for name, tree in trees.items():

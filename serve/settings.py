@@ -31,7 +31,7 @@ from typing_extensions import Self
 
 from build.catalogue import profiles
 from serve import setting_sources
-from serve.addresses import numeric
+from serve.addresses import authority, numeric
 
 _HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
@@ -318,8 +318,7 @@ class Settings(BaseModel):
     @property
     def triton_grpc_address(self) -> str:
         """host:port where this machine reaches Triton's gRPC port."""
-        host = reachable(self.triton_host)
-        return f"{f'[{host}]' if ':' in host else host}:{self.grpc_port}"
+        return authority(reachable(self.triton_host), self.grpc_port)
 
     def to_document(self) -> str:
         """All settings as they apply, secrets included, as JSON: what a program is handed at its start."""

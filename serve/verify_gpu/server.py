@@ -7,7 +7,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from build.errors import BuildError
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.commands import last_lines
 from build.tensorrt_llm.info import TensorRTEngineInfo
+from serve.addresses import free_ports
 from serve.launch import get
 from serve.run_folder import ROOT
 from serve.verify_gpu.engines import memory_used
@@ -40,7 +40,7 @@ class Served:
     def __init__(self, verification: Verification) -> None:
         self.log = verification.folder / "log" / "serve.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.port, self.http, self.grpc, self.metrics_port = _free_ports(4)
+        self.port, self.http, self.grpc, self.metrics_port = free_ports(4)
         settings = verification.settings
         given = {
             **{"ENGINE": "tensorrt_llm", "MODEL": settings.model, "PROFILE": settings.profile},
@@ -289,16 +289,6 @@ def _engine(verification: Verification) -> TensorRTEngineInfo:
 def _served(verification: Verification) -> Served:
     served: Served = verification.facts["served"]
     return served
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for made in probes:
-        made.bind(("127.0.0.1", 0))
-    ports = [int(made.getsockname()[1]) for made in probes]
-    for made in probes:
-        made.close()
-    return ports
 
 
 STEPS = [

@@ -23,8 +23,9 @@ from youtu_client import (
     YoutuError,
 )
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import Call, FakeTriton
-from tests.client.test_client import SILENT, UNENDING, free_port
+from tests.client.test_client import SILENT, UNENDING
 from tests.limits import START_S, WAIT_S
 
 Scene = Callable[[AsyncClient], Coroutine[Any, Any, None]]
@@ -247,7 +248,7 @@ def test_a_server_that_is_away_is_passed_over(fake: FakeTriton) -> None:
             assert await client.ready()
             assert (await client.model_info()).id == "youtu-demo"
 
-        play([f"127.0.0.1:{free_port()}", other.address, fake.address], scene)
+        play([f"127.0.0.1:{free_ports(1)[0]}", other.address, fake.address], scene)
     assert len(fake.calls) == 6
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from youtu_client.tables import COLUMNS, Answers, FileError, decode, read_rows
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import FakeTriton
 from tests.client.test_cli import YOUTU, environment, youtu
-from tests.client.test_client import free_port
 from tests.limits import WAIT_S
 
 
@@ -181,7 +181,7 @@ def test_busy_is_tried_again(fake: FakeTriton, tmp_path: Path) -> None:
 def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(fake: FakeTriton, tmp_path: Path) -> None:
     given, out = tmp_path / "in.csv", tmp_path / "out.csv"
     write_csv(given, [["question"], *([f"q{number}"] for number in range(20))])
-    away = f"127.0.0.1:{free_port()}"
+    away = f"127.0.0.1:{free_ports(1)[0]}"
     done = youtu(fake, "batch", str(given), str(out), "--server", away, "--retries", "1")
     assert done.returncode == 1
     assert "20 have no answer yet: run the same command again" in done.stderr

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import FakeTriton
-from tests.client.test_client import SILENT, UNENDING, free_port
+from tests.client.test_client import SILENT, UNENDING
 from tests.limits import START_S, WAIT_S
 
 YOUTU = [sys.executable, "-m", "youtu_client"]
@@ -230,7 +231,7 @@ def test_failures_are_one_line_and_an_exit_code(
 
 
 def test_a_server_that_nobody_runs(fake: FakeTriton) -> None:
-    done = youtu(fake, "ask", "x", "--server", f"127.0.0.1:{free_port()}")
+    done = youtu(fake, "ask", "x", "--server", f"127.0.0.1:{free_ports(1)[0]}")
     assert done.returncode == 1
     assert done.stderr.startswith("youtu: no connection to 127.0.0.1:")
     assert done.stderr.count("\n") == 1

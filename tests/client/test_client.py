@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -29,17 +28,12 @@ from youtu_client import (
 )
 from youtu_client.servers import OPTIONS
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import PARAMETERS, FakeTriton
 from tests.limits import NEVER_S, START_S, WAIT_S
 
 UNENDING = 'fake:{"unending": true, "delay": 0.01}'
 SILENT = f'fake:{{"prefill": {NEVER_S}}}'
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_pieces_come_in_order_and_one_by_one(client: Client, fake: FakeTriton) -> None:
@@ -164,7 +158,7 @@ def test_an_answer_before_the_end_is_a_mistake_of_the_caller(client: Client) -> 
 
 
 def test_a_server_that_nobody_runs(fake: FakeTriton) -> None:
-    client = Client(f"127.0.0.1:{free_port()}")
+    client = Client(f"127.0.0.1:{free_ports(1)[0]}")
     began = time.monotonic()
     with pytest.raises(ConnectionFailed, match="no connection to 127"):
         client.chat("x")
@@ -206,7 +200,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gRPC sends even loopback through $http_proxy."""
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_ports(1)[0]}")
     assert Client(fake.address).chat("x").text == "You said: x"
 
 
@@ -411,7 +405,7 @@ def test_a_server_that_is_away_is_passed_over(
     monkeypatch.setattr("youtu_client.servers.DOWN_SECONDS", NEVER_S)
     with FakeTriton() as other:
         other.ready = False
-        away = f"127.0.0.1:{free_port()}" if fault == "nobody" else other.address
+        away = f"127.0.0.1:{free_ports(1)[0]}" if fault == "nobody" else other.address
         client = Client(f"{away},{fake.address}")
         for _ in range(6):
             stream = client.stream("x")
@@ -448,7 +442,7 @@ def test_nothing_is_asked_twice_once_a_piece_was_delivered(fake: FakeTriton) -> 
 
 
 def test_all_servers_away(fake: FakeTriton) -> None:
-    client = Client([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
+    client = Client([f"127.0.0.1:{free_ports(1)[0]}", f"127.0.0.1:{free_ports(1)[0]}"])
     with pytest.raises(ConnectionFailed):
         client.chat("x")
 

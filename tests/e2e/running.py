@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import signal
-import socket
 import subprocess
 import termios
 import time
@@ -14,23 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from serve.addresses import free_ports
 from serve.run_folder import HOME, PREFIX, REGIONS
 from serve.settings import Settings
 from tests.limits import START_S, WAIT_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class RunningServer:

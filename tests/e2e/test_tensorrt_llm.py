@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,11 @@ def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer
     folder = tmp_path_factory.mktemp("tensorrt_llm")
     stand_in = StandIn(folder / "machine")
     stand_in.tritonserver()
+    # Answers of hours stand still, and must not be taken for a hang here.
+    settings = {"engine": "tensorrt_llm", "queue": "4", "hang_timeout": "0"}
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
-        KeptServer(folder / "data", engine="tensorrt_llm", queue="4") as kept,
+        KeptServer(folder / "data", **settings) as kept,
     ):
         stand_in.use(monkeypatch)
         yield kept
@@ -57,8 +60,9 @@ def test_the_engine_was_built_on_the_way(server: RunningServer) -> None:
     assert "tokens of" in size
     assert any(line.startswith("Building the engine of youtu-demo: done in") for line in lines)
     (folder,) = (server.data_dir / "engines").glob("youtu-demo-*")
-    config = (server.data_dir / "run" / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
-    assert str(folder.resolve() / "tensorrt_llm") in config
+    config = (server.run_folder / "models" / "tensorrt_llm" / "config.pbtxt").read_text()
+    assert f"{server.run_folder}/engine/tensorrt_llm" in config
+    assert (server.run_folder / "engine").samefile(folder)
 
 
 def test_text_comes_back_whole_and_in_pieces(client: Client) -> None:
@@ -243,3 +247,27 @@ def one_call(url: str, model: str, inputs: list[Any]) -> tuple[Any, Any]:
     answer = answers.get(timeout=WAIT_S)
     client.stop_stream()
     return answer
+
+
+def test_an_executor_that_makes_no_progress_is_replaced(tmp_path: Path) -> None:
+    """It answers no probes: that it stands still is told by the responses that do not come."""
+    stand_in = StandIn(tmp_path / "machine")
+    stand_in.tritonserver()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stand_in.use(monkeypatch)
+        running = RunningServer(tmp_path / "data", engine="tensorrt_llm", hang_timeout="4")
+        try:
+            running.wait_until_up()
+            with Client(running.grpc_url) as client:
+                assert client.complete("a b", **GREEDY).text == "a b"
+                time.sleep(6)  # without work there is no progress, and no hang
+                client.probe(WAIT_S)
+                assert client.complete("a b", **GREEDY).text == "a b"
+                with pytest.raises(YoutuError):
+                    client.complete("a b c d", seed=HOURS, timeout=WAIT_S)
+                running.wait_for_line("triton hangs: the engine has stalled")
+                running.wait_for_line("triton is ready", times=2)
+                assert client.complete("a b", timeout=WAIT_S, **GREEDY).text == "a b"
+            assert running.end() == 0, running.log
+        finally:
+            running.kill()

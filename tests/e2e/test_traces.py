@@ -15,7 +15,8 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.e2e.running import RunningServer, free_ports
+from serve.addresses import free_ports
+from tests.e2e.running import RunningServer
 from tests.limits import WAIT_S
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

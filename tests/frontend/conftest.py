@@ -22,6 +22,7 @@ from flask.testing import FlaskClient
 from youtu_client import Client
 
 from frontend import create_app
+from serve.addresses import free_ports
 from serve.settings import Settings
 from tests.client.fake_triton import FakeTriton
 from tests.limits import START_S, WAIT_S
@@ -56,7 +57,7 @@ class Frontend:
     """`python -m frontend` on a free port. `settings` are names of settings with their values."""
 
     def __init__(self, fake_port: int, log: Path, **settings: object) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.log = log
         given = {"port": self.port, "grpc_port": fake_port, **settings}
         variables = {f"YOUTU_{name.upper()}": str(value) for name, value in given.items()}
@@ -155,13 +156,6 @@ def start_in_vain(frontend: Frontend, **environ: str) -> str:
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     return done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def script(**orders: Any) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import PARAMETERS, FakeTriton
 from tests.limits import NEVER_S, WAIT_S
 
-from .conftest import Frontend, events, free_port, script
+from .conftest import Frontend, events, script
 
 TABLE = [
     ({"queue_full": True}, 429, "rate_limit_error", "queue_full"),
@@ -149,7 +150,7 @@ def test_another_model_in_its_place(
 
 def test_triton_absent_and_back(another: Any) -> None:
     """Readiness tells the truth in between, nothing hangs, and no restart is needed."""
-    frontend: Frontend = another(grpc_port=free_port())
+    frontend: Frontend = another(grpc_port=free_ports(1)[0])
     port = int(frontend.environ["YOUTU_GRPC_PORT"])
 
     def without() -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import FakeTriton
 
-from .conftest import ROOT, Frontend, Reply, events, free_port, script, start_in_vain
+from .conftest import ROOT, Frontend, Reply, events, script, start_in_vain
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -45,7 +46,7 @@ def test_too_few_threads_are_one_clear_line(frontend: Frontend) -> None:
     """The fault to avoid: they are missed only when many callers have come."""
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**30,) * 2); "
     limited += "from frontend.__main__ import main; sys.exit(main())"
-    environ = {**frontend.environ, "YOUTU_PORT": str(free_port()), "YOUTU_QUEUE": "1024"}
+    environ = {**frontend.environ, "YOUTU_PORT": str(free_ports(1)[0]), "YOUTU_QUEUE": "1024"}
     done = subprocess.run(
         [sys.executable, "-c", limited], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
     )

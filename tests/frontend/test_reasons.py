@@ -15,10 +15,11 @@ from youtu_client import Client, ServerError
 
 from frontend import create_app
 from frontend.errors import for_log, from_client
+from serve.addresses import free_ports
 from serve.settings import Settings
 from tests.client.fake_triton import FakeTriton
 
-from .conftest import Frontend, events, free_port, script
+from .conftest import Frontend, events, script
 
 FAILURES = [
     ("INTERNAL", "CUDA error 700", 502, "ServerError"),
@@ -66,7 +67,7 @@ def test_a_failure_of_the_engine(
 
 
 def test_triton_is_away(another: Any) -> None:
-    frontend: Frontend = another(grpc_port=free_port())
+    frontend: Frontend = another(grpc_port=free_ports(1)[0])
     for path, body in ROUTES:
         assert post(frontend, path, body("q"), f"away{path}") == 503
         line = frontend.line(f"away{path}")

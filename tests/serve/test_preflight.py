@@ -17,9 +17,9 @@ import pytest
 from build import memory
 from build.random_gguf import SHAPES, write_random_gguf
 from serve import preflight, triton
+from serve.addresses import free_ports
 from serve.preflight import Machine
 from serve.settings import Settings
-from tests.e2e.running import free_ports
 from tests.serve.engines import YOUTU_2B, an_engine, write_gguf_header
 
 
