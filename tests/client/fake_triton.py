@@ -30,9 +30,9 @@ whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<ot
 Token ids as a prompt are read as code points. With return_prompt_log_probs each character of the prompt is
 such a token too.
 
-State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.fail_message` (for
-requests that name none), `fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one `Call`
-per stream, in order of arrival.
+State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full` (booleans), `fake.fail_message`
+(where a request names none), `fake.stop()` and `fake.start()` (the same port again). `fake.calls` holds one
+`Call` per stream, in order of arrival.
 
 `python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
 """

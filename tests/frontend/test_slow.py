@@ -15,7 +15,9 @@ from tests.client.fake_triton import FakeTriton
 
 from .conftest import Frontend, Reply, script
 
-HEAD = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+HEAD = (
+    b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+)
 
 
 def dial(frontend: Frontend) -> socket.socket:
