@@ -24,6 +24,9 @@ _REFERENCE = re.compile(r"&#x[0-9A-Fa-f]+;")
 _AMPERSAND = "\ufdd0"
 """In place of an ampersand that would make a reference of the caller's text. Unicode keeps it free."""
 
+_EMPTY_END = re.compile(r"&(\s*\\end\{)")
+"""An empty last cell, for which latex2mathml drops the whole row."""
+
 
 def add_to(parser: MarkdownIt) -> None:
     """Make `parser` read formulas and write MathML."""
@@ -62,8 +65,8 @@ def _rule(display: str) -> Any:
 
 def _mathml(source: str, display: str) -> str:
     # Not its `convert`, which unescapes all of the text, so that `<` begins an element.
-    protected = _REFERENCE.sub(lambda found: _AMPERSAND + found[0][1:], source)
-    root = convert_to_element(protected, display=display)
+    source = _REFERENCE.sub(lambda found: _AMPERSAND + found[0][1:], source)
+    root = convert_to_element(_EMPTY_END.sub(r"&{}\1", source), display=display)
     for element in root.iter():
         if element.text:
             text = _REFERENCE.sub(lambda found: unescape(found[0]), element.text)

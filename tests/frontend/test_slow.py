@@ -18,7 +18,7 @@ from tests.client.fake_triton import FakeTriton
 from .conftest import Frontend, Reply, script
 from .crowd import Crowd, rest
 
-HEAD = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 LENGTH = b"Content-Length: 900\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 TRICKLES = {

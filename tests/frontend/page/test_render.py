@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontend.render import MAX_CHARS
-from frontend.render_markdown import LANGUAGES, MAX_CELLS, MAX_HTML, blocks
+from frontend.render_markdown import LANGUAGES, MAX_CELLS, MAX_HTML, OverBudget, blocks
 from tests.client.fake_triton import FakeTriton
 
 
@@ -256,6 +257,32 @@ def test_what_is_beyond_the_limit_stands_there_as_text() -> None:
     assert "<mfrac>" in made[1].html
     assert made[-1].html == "<p>**last** &lt;b&gt;<br>\nline</p>\n"
     assert [block.line for block in made] == list(range(0, 2 * len(made), 2))
+
+
+@pytest.mark.parametrize("cpu_s", [0.001, 0.02, 0.05, 0.1])
+def test_what_is_beyond_the_time_stands_there_as_text(cpu_s: float) -> None:
+    """Wherever the time runs out, each line is shown, with its number."""
+
+    def over(*_args: object) -> None:
+        raise OverBudget
+
+    text = "".join(f"{number}. *a*\n{number}. $b$\n\n# {number}\n\n" for number in range(2000))
+    before = signal.signal(signal.SIGPROF, over)
+    try:
+        made = blocks(text, cpu_s)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert made[-1].html == "<p># 1999</p>\n"
+    assert [block.line for block in made[1::2]] == list(range(3, 10_000, 5))
+    assert [block.line for block in made[::2]] == list(range(0, 10_000, 5))
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+
+
+def test_the_last_row_of_a_matrix_survives_an_empty_cell() -> None:
+    """The fault: the library drops a row whose last cell is empty."""
+    made = html("$\\begin{matrix}a&b\\\\c&\\end{matrix}$")
+    assert (made.count("<mtr>"), shown(made)) == (2, "abc\n")
 
 
 @pytest.mark.parametrize(
