@@ -208,6 +208,7 @@ class Connection(H11Protocol):
         """Send what is written, then say that no more comes, and throw away what the caller still sends."""
         if self.closing:
             return
+        self.output.flush()
         self.output.closing = True
         self._waiting.remove(self)
         self._stop_limit()

@@ -49,7 +49,6 @@ class Output:
             self._watch_caller()
 
     def close(self) -> None:
-        self.flush()
         self._finish()
 
     def is_closing(self) -> bool:
