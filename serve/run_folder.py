@@ -82,11 +82,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> Path:
         """Write a file that only we may read."""
-        path = self.path / name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        return path
+        return _write(self.path / name, text)
 
     def close(self) -> None:
         """Remove the folder; the logs stay in the data folder."""
@@ -107,7 +103,7 @@ class RunFolder:
             link.symlink_to(self.name, target_is_directory=True)
             link.replace(home / "latest")
             # Fails where the disk is full: neither a folder nor a link needs room.
-            (folder / "started").write_text(f"{time.ctime()}\n", encoding="utf-8")
+            _write(folder / "started", f"{time.ctime()}\n")
         except OSError:
             folder = self.path / "log"
             folder.mkdir(mode=0o700)
@@ -120,6 +116,13 @@ class RunFolder:
     def safe_logs(self) -> Path:
         """The folder of the logs by its safe path."""
         return self.path / "log"
+
+
+def _write(path: Path, text: str) -> Path:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
 
 
 def _lock(folder: Path) -> int:

@@ -92,15 +92,6 @@ def test_killed_programs_come_back(running: RunningServer) -> None:
     assert running.left_behind() == []
 
 
-def test_a_killed_worker_of_the_frontend_comes_back(running: RunningServer) -> None:
-    master = running.pid_of("-m frontend")
-    workers = [pid for pid, command in running.processes().items() if "-m frontend" in command]
-    worker = max(pid for pid in workers if pid != master)
-    os.kill(worker, signal.SIGKILL)
-    wait_for_answer(running)
-    assert running.pid_of("-m frontend") == master
-
-
 def test_a_killed_guard_takes_its_program_along_and_comes_back(running: RunningServer) -> None:
     os.kill(running.pid_of("serve.guard", "tritonserver", without="-m supervisor"), signal.SIGKILL)
     running.wait_for_line("triton has ended; it is started again")

@@ -17,8 +17,8 @@ from tests.client.fake_triton import FakeTriton
 from .conftest import Frontend, Reply, script
 from .crowd import exchange, rest
 
-CLOSE = b"Host: x\r\nConnection: close\r\n"
-CHAT = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CLOSE = b"Host: localhost\r\nConnection: close\r\n"
+CHAT = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 GOOD = b'{"prompt": "q"}'
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(GOOD)
 
@@ -31,7 +31,7 @@ def parts(answer: bytes) -> tuple[int, bytes, bytes]:
 
 def live(connection: socket.socket) -> None:
     """Ask on a connection that is kept."""
-    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     response = http.client.HTTPResponse(connection)
     response.begin()
     assert (response.status, response.read()) == (200, b'{"status":"live"}\n')
@@ -52,7 +52,7 @@ def test_two_requests_on_a_connection(frontend: Frontend) -> None:
 
 
 def test_pipelined_requests_are_answered_in_their_order(frontend: Frontend) -> None:
-    sent = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" + CHAT + LENGTH + GOOD
+    sent = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" + CHAT + LENGTH + GOOD
     answer = exchange(frontend.port, sent + b"GET /nowhere HTTP/1.1\r\n" + CLOSE + b"\r\n")
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404"]
 
@@ -170,8 +170,10 @@ def test_a_body_of_crumbs(frontend: Frontend) -> None:
 
 
 def test_heads_that_are_too_large(frontend: Frontend) -> None:
-    get = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
-    assert refusal(exchange(frontend.port, b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"), 414)
+    get = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+    assert refusal(
+        exchange(frontend.port, b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414
+    )
     assert refusal(exchange(frontend.port, b"GET /" + b"x" * HEAD_BYTES), 414)
     assert refusal(exchange(frontend.port, get + b"X: " + b"y" * HEAD_BYTES), 431)
     assert refusal(exchange(frontend.port, get + b"X: y\r\n" * 101 + b"\r\n"), 431)
@@ -193,7 +195,7 @@ def test_a_body_that_ends_early(frontend: Frontend, fake: FakeTriton) -> None:
 
 def test_a_half_closed_connection_is_answered(frontend: Frontend) -> None:
     """Only who waits for the model counts as gone."""
-    get = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    get = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for _ in range(20):
         answer = exchange(frontend.port, get + get, close=True)
         assert answer.count(b"HTTP/1.1 200") == 2

@@ -157,10 +157,10 @@ def test_nobody_who_is_not_being_answered_holds_up_the_end(another: Any, number:
     """Idle connections, silent ones, and requests that are not complete."""
     frontend: Frontend = another(drain_timeout=600)
     held = [socket.create_connection(("127.0.0.1", frontend.port), timeout=60) for _ in range(4)]
-    held[0].sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    held[0].sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert held[0].recv(65536)
     held[1].sendall(b"GET /health/live HTTP/1.1\r\n")
-    held[2].sendall(b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+    held[2].sendall(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
     assert frontend.get("/health/live").status == 200
     assert frontend.stop(number) == 0
     for connection in held:
