@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Literal
@@ -19,6 +20,9 @@ from youtu_client import (
 PROBE_S = 2.0
 """Seconds one question to Triton may take when somebody asks for our health."""
 
+RECENT_S = 5.0
+"""Seconds for which an answer will do while the next is on its way, so that few threads wait for it."""
+
 State = Literal["ready", "loading", "stalled", "down"]
 
 
@@ -30,7 +34,8 @@ class ServedModel:
         self._info: ModelInfo | None = None
         self._asking = threading.Lock()
         self._state: State = "down"
-        self._asked_at = 0.0  # when the question began that `_state` is the answer to
+        self._asked_at = -math.inf  # when the question began that `_state` is the answer to
+        self._answered_at = -math.inf
 
     def info(self) -> ModelInfo:
         """Facts about the model, asked for once per life of the server behind. Raises YoutuError."""
@@ -48,13 +53,17 @@ class ServedModel:
     def state(self) -> State:
         """Whether text would come out now: asks Triton, the text model and the engine.
 
-        Who comes while others ask shares the next question with all who wait: it takes at most 2 * PROBE_S.
+        Takes at most 2 * PROBE_S. Who comes while others ask gets what was answered last, if that is recent,
+        or shares the next question with all who wait.
         """
         came = time.monotonic()
+        if self._asking.locked() and came - self._answered_at < RECENT_S:
+            return self._state
         with self._asking:
             if self._asked_at < came:
                 self._asked_at = time.monotonic()
                 self._state = self._ask()
+                self._answered_at = time.monotonic()
             return self._state
 
     def _ask(self) -> State:

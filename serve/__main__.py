@@ -70,7 +70,7 @@ def _serve() -> int:
         _refuse(preflight.before_start(settings, engine))
     run = RunFolder(settings.data_dir.absolute())
     try:
-        if not run.logs.is_relative_to(settings.data_dir.absolute()):
+        if not run.keeps_logs:
             folder = settings.data_dir / "log"
             say(f"{folder} cannot be written: the logs of this run are in {run.logs} until it ends")
         say(f"starting Triton and the frontend with {engine.model_id} (logs: {run.logs})")

@@ -113,6 +113,11 @@ class RunFolder:
         return folder
 
     @property
+    def keeps_logs(self) -> bool:
+        """Whether the logs stay when the run ends."""
+        return not self.logs.is_relative_to(self.path)
+
+    @property
     def safe_logs(self) -> Path:
         """The folder of the logs by its safe path."""
         return self.path / "log"

@@ -145,9 +145,12 @@ def _configuration(
     def literal(text: object) -> str:
         return str(text).replace("%", "%%")  # supervisord expands %(name)s
 
+    log_size = "10MB" if run.keeps_logs else "1MB"  # else they take memory
     ini = configparser.RawConfigParser()
     ini["supervisord"] = {
         "logfile": literal(run.safe_logs / "supervisord.log"),
+        "logfile_maxbytes": log_size,
+        "logfile_backups": "2",
         "pidfile": literal(run.path / "supervisord.pid"),
         "umask": "077",
         "silent": "true",
@@ -167,7 +170,7 @@ def _configuration(
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": literal(run.safe_logs / f"{program.name}.log"),
-            "stdout_logfile_maxbytes": "10MB",
+            "stdout_logfile_maxbytes": log_size,
             "stdout_logfile_backups": "2",
         }
     return ini

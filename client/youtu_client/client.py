@@ -14,7 +14,7 @@ import grpc  # type: ignore[import-untyped]
 from . import wire
 from .answers import Answer, ModelInfo
 from .errors import ELSEWHERE, DeadlineExceeded, YoutuError, from_message, from_rpc
-from .servers import Rota, Server, addresses
+from .servers import SYNC_OPTIONS, Rota, Server, addresses
 from .stream import Stream
 from .transcript import model_info
 from .wire import Prompt, RawPrompt, Sampling
@@ -42,7 +42,10 @@ class Client:
         self.model = model
         self._rota = Rota(
             [
-                Server(address, lambda target, options: grpc.insecure_channel(target, options=options))
+                Server(
+                    address,
+                    lambda target, options: grpc.insecure_channel(target, options=[*options, *SYNC_OPTIONS]),
+                )
                 for address in addresses(servers)
             ]
         )

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import grpc.experimental  # type: ignore[import-untyped]
+
 from .wire import stream_infer, stub
 
 MESSAGE_BYTES = 64 * 2**20
@@ -31,6 +33,13 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.min_reconnect_backoff_ms", 5_000),
 )
+
+SYNC_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # The thread that reads a call takes its events itself. Otherwise gRPC starts a thread for them, and if it
+    # cannot (no memory), every later call on the channel waits for ever.
+    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
+)
+"""Of a channel for threads, beside OPTIONS."""
 
 _LOOPBACK = ("localhost", "127.", "[::1]", "unix:")
 
