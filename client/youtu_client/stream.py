@@ -5,9 +5,9 @@ It knows nothing of tensors (`transcript`) and of who opened it (`client`).
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import queue
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -182,7 +182,8 @@ class _Reader:
     def __init__(self, call: Any) -> None:
         self._box: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # The thread holds the call and the queue but not the stream, which may so be dropped and cancel it.
-        threading.Thread(target=_read, args=(call, self._box), name="youtu-stream", daemon=True).start()
+        # Not threading.Thread: its start() waits for ever for a thread that got no memory.
+        _thread.start_new_thread(_read, (call, self._box))
 
     def get(self, timeout: float | None) -> Any:
         """The next response; raises queue.Empty after `timeout` s, and at the end what the call raised."""
