@@ -108,6 +108,8 @@ class Bridge:
                 if data or over:
                     await send({"type": "http.response.body", "body": data, "more_body": not over})
                 connection.output.flush()
+                if started and answer.waits:
+                    answer.sink = connection
                 if over or (connection.closing and answer.caller.gone()):
                     return
         except asyncio.CancelledError:  # the server ends
@@ -168,7 +170,9 @@ class Answer:
         self._size = 0
         self._over = False
         self._dropped = False
-        self._waits = True
+        self.waits = True
+        self.sink: Connection | None = None
+        self._taken = False
         self._told = False
         self._sent = False
 
@@ -205,7 +209,7 @@ class Answer:
             raise exc_info[1].with_traceback(exc_info[2])
         self._head = int(status[:3]), headers
         # One whose length is known lies in memory as it is; its thread need not wait for a slow reader.
-        self._waits = not any(name.lower() == "content-length" for name, _ in headers)
+        self.waits = not any(name.lower() == "content-length" for name, _ in headers)
         return self._put
 
     def _put(self, piece: bytes) -> bool:
@@ -215,7 +219,7 @@ class Answer:
                 self._pieces.append(piece)
                 self._size += len(piece)
             self._tell()
-            if self._waits and self._size > AHEAD_BYTES:
+            if self.waits and self._size > AHEAD_BYTES:
                 with self._changed:
                     self._changed.wait_for(lambda: self._dropped or self._size <= AHEAD_BYTES)
         return not self._dropped
@@ -224,23 +228,43 @@ class Answer:
         if not self._told:
             self._told = True
             try:
-                self._loop.call_soon_threadsafe(self._came.set)
+                self._loop.call_soon_threadsafe(self._arrived)
             except RuntimeError:  # the loop has ended
                 self.drop()
 
     # In the event loop
 
-    async def take(self) -> tuple[tuple[int, list[tuple[str, str]]] | None, bytes, bool]:
-        """Status and headers once they are known, what has come since, and whether that was all."""
-        await self._came.wait()
-        self._came.clear()
+    def _arrived(self) -> None:
+        """Send what has come, without a task's detour where the caller keeps up."""
+        if self.sink is None or self._taken or not self.sink.keeps_up:
+            self._came.set()
+            return
         self._told = False
-        over = self._over
+        if self._over:
+            self._came.set()
+        else:
+            self.sink.send_piece(self._grab())
+
+    def _grab(self) -> bytes:
         with self._changed:
             data = b"".join(self._pieces)
             self._pieces.clear()
             self._size = 0
             self._changed.notify()
+        return data
+
+    async def take(self) -> tuple[tuple[int, list[tuple[str, str]]] | None, bytes, bool]:
+        """Status and headers once they are known, what has come since, and whether that was all.
+
+        It is to be sent before the next call.
+        """
+        self._taken = False
+        await self._came.wait()
+        self._came.clear()
+        self._taken = True
+        self._told = False
+        over = self._over
+        data = self._grab()
         self._sent = self._head is not None
         return self._head, data, over
 
