@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import io
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import structlog
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from .caller import ENVIRON_KEY, Caller
 from .connection import Connection
+from .environ import environ
 from .errors import ApiError, too_busy
 
 log = structlog.get_logger()
@@ -279,40 +277,3 @@ class Answer:
 def broken() -> ApiError:
     """A fault of ours below Flask, which turns all others into an answer itself."""
     return ApiError(500, "internal_error", "The server made a mistake; its log says more.")
-
-
-def environ(scope: HTTPScope, body: bytes) -> dict[str, Any]:
-    """What WSGI (PEP 3333) wants to know of a request. Its body may be incomplete."""
-    server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
-    path = scope["raw_path"]
-    if not path.startswith(b"/") and b"://" in path:  # as it is sent to a proxy
-        path = urlsplit(path).path or b"/"
-    found: dict[str, Any] = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "SERVER_NAME": server[0],
-        "SERVER_PORT": str(server[1]),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "REMOTE_ADDR": client[0],
-        "REMOTE_PORT": str(client[1]),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.input_terminated": True,
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for raw_name, raw_value in scope["headers"]:
-        if b"_" in raw_name:  # it would look like another, such as X-Forwarded-For or even SCRIPT_NAME
-            continue
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            name = f"HTTP_{name}"
-        if name in found:
-            value = f"{found[name]}{'; ' if name == 'HTTP_COOKIE' else ','}{value}"
-        found[name] = value
-    return found

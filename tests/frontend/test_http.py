@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from frontend.bridge import environ
+from frontend.environ import environ
 from frontend.framing import FREE_CHUNKS, HEAD_BYTES
 from tests.client.fake_triton import FakeTriton
 
