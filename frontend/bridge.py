@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import io
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import structlog
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from .caller import ENVIRON_KEY, Caller
 from .connection import Connection
+from .environ import environ
 from .errors import ApiError, too_busy
 
 log = structlog.get_logger()
@@ -108,6 +106,8 @@ class Bridge:
                 if data or over:
                     await send({"type": "http.response.body", "body": data, "more_body": not over})
                 connection.output.flush()
+                if started and answer.waits:
+                    answer.sink = connection
                 if over or (connection.closing and answer.caller.gone()):
                     return
         except asyncio.CancelledError:  # the server ends
@@ -168,7 +168,9 @@ class Answer:
         self._size = 0
         self._over = False
         self._dropped = False
-        self._waits = True
+        self.waits = True
+        self.sink: Connection | None = None
+        self._taken = False
         self._told = False
         self._sent = False
 
@@ -205,7 +207,7 @@ class Answer:
             raise exc_info[1].with_traceback(exc_info[2])
         self._head = int(status[:3]), headers
         # One whose length is known lies in memory as it is; its thread need not wait for a slow reader.
-        self._waits = not any(name.lower() == "content-length" for name, _ in headers)
+        self.waits = not any(name.lower() == "content-length" for name, _ in headers)
         return self._put
 
     def _put(self, piece: bytes) -> bool:
@@ -215,7 +217,7 @@ class Answer:
                 self._pieces.append(piece)
                 self._size += len(piece)
             self._tell()
-            if self._waits and self._size > AHEAD_BYTES:
+            if self.waits and self._size > AHEAD_BYTES:
                 with self._changed:
                     self._changed.wait_for(lambda: self._dropped or self._size <= AHEAD_BYTES)
         return not self._dropped
@@ -224,23 +226,43 @@ class Answer:
         if not self._told:
             self._told = True
             try:
-                self._loop.call_soon_threadsafe(self._came.set)
+                self._loop.call_soon_threadsafe(self._arrived)
             except RuntimeError:  # the loop has ended
                 self.drop()
 
     # In the event loop
 
-    async def take(self) -> tuple[tuple[int, list[tuple[str, str]]] | None, bytes, bool]:
-        """Status and headers once they are known, what has come since, and whether that was all."""
-        await self._came.wait()
-        self._came.clear()
+    def _arrived(self) -> None:
+        """Send what has come, without a task's detour where the caller keeps up."""
+        if self.sink is None or self._taken or not self.sink.keeps_up:
+            self._came.set()
+            return
         self._told = False
-        over = self._over
+        if self._over:
+            self._came.set()
+        else:
+            self.sink.send_piece(self._grab())
+
+    def _grab(self) -> bytes:
         with self._changed:
             data = b"".join(self._pieces)
             self._pieces.clear()
             self._size = 0
             self._changed.notify()
+        return data
+
+    async def take(self) -> tuple[tuple[int, list[tuple[str, str]]] | None, bytes, bool]:
+        """Status and headers once they are known, what has come since, and whether that was all.
+
+        It is to be sent before the next call.
+        """
+        self._taken = False
+        await self._came.wait()
+        self._came.clear()
+        self._taken = True
+        self._told = False
+        over = self._over
+        data = self._grab()
         self._sent = self._head is not None
         return self._head, data, over
 
@@ -255,41 +277,3 @@ class Answer:
 def broken() -> ApiError:
     """A fault of ours below Flask, which turns all others into an answer itself."""
     return ApiError(500, "internal_error", "The server made a mistake; its log says more.")
-
-
-def environ(scope: HTTPScope, body: bytes) -> dict[str, Any]:
-    """What WSGI (PEP 3333) wants to know of a request. Its body may be incomplete."""
-    server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
-    path = scope["raw_path"]
-    if not path.startswith(b"/") and b"://" in path:  # as it is sent to a proxy
-        path = urlsplit(path).path or b"/"
-    found: dict[str, Any] = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": "",
-        "REQUEST_URI": scope["raw_path"].decode("latin-1"),
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "SERVER_NAME": server[0],
-        "SERVER_PORT": str(server[1]),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "REMOTE_ADDR": client[0],
-        "REMOTE_PORT": str(client[1]),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.input_terminated": True,
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for raw_name, raw_value in scope["headers"]:
-        if b"_" in raw_name:  # it would look like another, such as X-Forwarded-For or even SCRIPT_NAME
-            continue
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            name = f"HTTP_{name}"
-        if name in found:
-            value = f"{found[name]}{'; ' if name == 'HTTP_COOKIE' else ','}{value}"
-        found[name] = value
-    return found

@@ -92,6 +92,16 @@ class Connection(H11Protocol):
         """Whether a request is being answered, or an answer not yet sent."""
         return self._caller is not None or (not self._socket.is_closing() and self.output.unsent() > 0)
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the caller takes what is sent."""
+        return not self.flow.write_paused and not self.closing
+
+    def send_piece(self, data: bytes) -> None:
+        """A piece of an answer whose head is sent and whose length is not known."""
+        if data:
+            self.output.write(self.conn.send(h11.Data(data=data)))
+
     def refuse(self, refusal: ApiError) -> None:
         """Answer a request that has not come to the app, and close."""
         if self.closing:

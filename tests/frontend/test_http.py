@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from frontend.bridge import environ
+from frontend.environ import environ
 from frontend.framing import FREE_CHUNKS, HEAD_BYTES
 from tests.client.fake_triton import FakeTriton
 
@@ -225,8 +225,10 @@ def test_an_upgrade_is_not_made_and_leaving_still_noticed(frontend: Frontend, fa
     with frontend.connect({"prompt": "q"}, *upgrade) as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     fake.calls.clear()
-    frontend.connect({"prompt": script(unending=True, delay=0.05)}, *upgrade).close()
-    fake.wait_calls(1)[0].wait_cancelled()
+    connection = frontend.connect({"prompt": script(unending=True, delay=0.05)}, *upgrade)
+    call = fake.wait_calls(1)[0]
+    connection.close()
+    call.wait_cancelled()
 
 
 def test_bytes_behind_a_request_are_no_leaving(frontend: Frontend, fake: FakeTriton) -> None:

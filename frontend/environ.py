@@ -1,0 +1,50 @@
+"""A request as ASGI has it to what WSGI wants of it. Knows both; no routes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from uvicorn._types import HTTPScope
+
+
+def environ(scope: HTTPScope, body: bytes) -> dict[str, Any]:
+    """What WSGI (PEP 3333) wants to know of a request. Its body may be incomplete."""
+    server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
+    path = scope["raw_path"]
+    if not path.startswith(b"/") and b"://" in path:  # as it is sent to a proxy
+        path = urlsplit(path).path or b"/"
+    found: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "REQUEST_URI": scope["raw_path"].decode(
+            "latin-1"
+        ),  # of which `hosts` reads a name above the header's
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0],
+        "REMOTE_PORT": str(client[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in scope["headers"]:
+        if b"_" in raw_name:  # it would look like another, such as X-Forwarded-For or even SCRIPT_NAME
+            continue
+        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
+        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            name = f"HTTP_{name}"
+        if name in found:
+            value = f"{found[name]}{'; ' if name == 'HTTP_COOKIE' else ','}{value}"
+        found[name] = value
+    return found
