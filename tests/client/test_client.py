@@ -25,6 +25,7 @@ from youtu_client import (
     ServerError,
     Token,
     YoutuError,
+    stream,
 )
 from youtu_client.servers import OPTIONS
 
@@ -365,17 +366,33 @@ def test_poll_raises_what_went_wrong(client: Client) -> None:
     assert stream.done
 
 
-def test_the_reading_thread_ends_with_the_stream(client: Client, fake: FakeTriton) -> None:
-    def readers() -> int:
-        return sum(thread.name == "youtu-stream" for thread in threading.enumerate())
+def test_the_reading_thread_ends_with_the_stream(
+    client: Client, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    ended: list[object] = []
+    read = stream._read
 
+    def counted(call: Any, box: Any) -> None:
+        begun.append(1)
+        read(call, box)
+        ended.append(1)
+
+    def readers() -> int:
+        return len(begun) - len(ended)
+
+    monkeypatch.setattr(stream, "_read", counted)
     list(client.stream("x"))
-    assert readers() == 0
+    assert begun == []
     closed, dropped = client.stream(SILENT), client.stream(SILENT)
     assert closed.poll(0.01) is None
     assert dropped.poll(0.01) is None
-    assert readers() == 2
     fake.wait_calls(3)
+    until = time.monotonic() + WAIT_S
+    while len(begun) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert readers() == 2
     closed.close()
     del dropped
     for call in fake.calls[-2:]:
