@@ -180,9 +180,6 @@ def test_heads_that_are_too_large(frontend: Frontend) -> None:
     assert refusal(exchange(frontend.port, get + b"X: y\r\n" * 100_000 + b"\r\n"), 431)
     kept = get + CLOSE.partition(b"\r\n")[2] + b"X: y\r\n" * 98 + b"\r\n"
     assert parts(exchange(frontend.port, kept))[0] == 200
-        parts(exchange(frontend.port, get + CLOSE.partition(b"\r\n")[2] + b"X: y\r\n" * 98 + b"\r\n"))[0]
-        == 200
-    )
     assert refusal(
         exchange(
             frontend.port, get + b"".join(b"X%d: " % n + b"y" * 8000 + b"\r\n" for n in range(5)) + b"\r\n"
