@@ -39,7 +39,6 @@ class RunningServer:
         ports = {name: str(port) for name, port in zip(names, free_ports(4), strict=True)}
         given = {"data_dir": str(data_dir), "drain_timeout": "10", **ports, **settings}
         ours = {name: value for name, value in os.environ.items() if not name.startswith("YOUTU_")}
-        ours.pop("PYTHONPATH", None)
         self.environment = ours | {f"YOUTU_{name.upper()}": value for name, value in given.items()}
         self.settings = Settings.load(self.environment)
         self.http_url = f"http://127.0.0.1:{self.settings.port}"

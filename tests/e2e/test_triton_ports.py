@@ -72,7 +72,7 @@ METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 FORBIDDEN, NOT_FOUND = 403, 404
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def channel(server: RunningServer) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.grpc_url) as channel:
         yield channel
