@@ -44,6 +44,8 @@ OPEN = ("health.", "page.", "static")
 UNTRACED = ("health.", "metrics.", "page.", "static")
 """Endpoints (or their prefixes) that nobody wants to see traces of."""
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 PROBES = ("/health", "/metrics", "/page/facts", "/render")
 """Routes (or their beginnings) that are asked every few seconds, or more often."""
 
@@ -197,7 +199,9 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
         response.headers["X-Request-ID"] = line.request_id
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
-        method, route, status = request.method, request.url_rule, response.status_code
+        # Anybody may make up a method, and each would be a line of the metrics for ever.
+        method = request.method if request.method in METHODS else "other"
+        route, status = request.url_rule, response.status_code
         path = route.rule if route else "-"
         if status >= 500 and line.reason is None and response.is_json:
             line.reason = response.get_json().get("status")  # Health answers so, which is no error.

@@ -6,6 +6,7 @@ Knows sizes, encodings and what JSON leaves open (duplicate keys, NaN, depth); k
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 from flask import Request
@@ -110,7 +111,7 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
         unit = "characters" if isinstance(sent, str) else "items"
         message = f"{path} should have {bound} {unit}, not {limits['actual_length']}"
         return ApiError(400, "invalid_value", message, param=path)
-    message = fault["msg"].removeprefix("Input ")
+    message = re.sub(r"^[A-Z]\w+ should", "should", fault["msg"])
     return ApiError(400, "invalid_value", f"{path} {message}, not {shown(sent)}", param=path)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -31,6 +32,15 @@ SMALL_BYTES = 16 * 2**10
 AHEAD_BYTES = 64 * 2**10
 """How far a thread that streams may be ahead of what its caller takes."""
 
+MOST_UNSTARTED = 512
+"""Complete requests that wait for a thread at most; more are refused, which needs none."""
+
+STUCK_S = 15.0
+"""When requests wait for a thread and none has been given one for so many seconds, all threads hang."""
+
+LIVE = "/health/live"
+"""Answered in the event loop, so that an overload of requests is not taken for a hang."""
+
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -48,6 +58,9 @@ class Bridge:
         self.running: set[Future[None]] = set()
         self._pool = _started(threads)
         self._bodies = Bodies(max(BODIES_BYTES, 2 * max_body))
+        self._starting = threading.Lock()
+        self._submitted = self._started = 0
+        self._started_at = time.monotonic()  # when a thread last took a request, or there was none to take
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         connection: Connection = scope["state"]["connection"]
@@ -65,6 +78,12 @@ class Bridge:
                     self._bodies.hold(connection, len(body))
                 if len(body) > self._max_body:
                     more = complete = False
+            if scope["path"] == LIVE and scope["method"] in ("GET", "HEAD"):
+                await self._tell_live(scope, connection, send)
+                return
+            if self._submitted - self._started >= MOST_UNSTARTED:
+                connection.refuse(too_busy())
+                return
             loop = asyncio.get_running_loop()
             answer = Answer(environ(scope, bytes(body)), loop)
             connection.work(answer.caller, complete=complete)
@@ -75,7 +94,10 @@ class Bridge:
             else:
                 self._bodies.release(connection)
             del body
-            making = self._pool.submit(answer.make, self._app)
+            if self._submitted == self._started:
+                self._started_at = time.monotonic()
+            making = self._pool.submit(self._make, answer)
+            self._submitted += 1
             self.running.add(making)
             making.add_done_callback(self.running.discard)
             await self._send(answer, connection, send)
@@ -84,6 +106,29 @@ class Bridge:
             connection.refuse(too_busy())
         finally:
             self._bodies.release(connection)
+
+    def _make(self, answer: Answer) -> None:
+        with self._starting:
+            self._started += 1
+            self._started_at = time.monotonic()
+        answer.make(self._app)
+
+    async def _tell_live(self, scope: HTTPScope, connection: Connection, send: ASGISendCallable) -> None:
+        connection.work(Caller(), complete=True)
+        unstarted = self._submitted - self._started
+        stuck = unstarted > 0 and time.monotonic() - self._started_at > STUCK_S
+        body = b'{"status":"stuck"}\n' if stuck else b'{"status":"live"}\n'
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        if self._closing():
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": 503 if stuck else 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        connection.output.flush()
 
     async def _send(self, answer: Answer, connection: Connection, send: ASGISendCallable) -> None:
         started = False

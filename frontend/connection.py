@@ -11,8 +11,10 @@ import asyncio
 import http
 import json
 import sys
+import uuid
 
 import h11
+import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -21,6 +23,8 @@ from .caller import Caller
 from .errors import ApiError, too_slow
 from .framing import HEAD_BYTES, Http, Refused, headers_too_large, line_too_long, not_http
 from .output import Output
+
+log = structlog.get_logger()
 
 READ_S = 15.0
 """Seconds for a complete head from its first byte on, and again for the body behind it."""
@@ -107,10 +111,14 @@ class Connection(H11Protocol):
         if self.closing:
             return
         self._abandon()
+        request_id = uuid.uuid4().hex
+        if refusal.status >= 500:
+            log.warning("refused", request_id=request_id, status=refusal.status, reason=refusal.message)
         body = json.dumps(refusal.body()).encode()
         head = f"HTTP/1.1 {refusal.status} {http.HTTPStatus(refusal.status).phrase}\r\nConnection: close\r\n"
         for name, value in refusal.headers.items():
             head += f"{name}: {value}\r\n"
+        head += f"X-Request-ID: {request_id}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         self.output.flush()
         self.output.write(head.encode() + body)

@@ -246,7 +246,7 @@ def init_app(app: Flask) -> None:
         if status == 404:
             message = f"there is nothing at {shown(request.path)}"
         elif status == 405:
-            message = f"{shown(request.path)} takes {headers.get('Allow')}, not {request.method}"
+            message = f"{shown(request.path)} takes {headers.get('Allow')}, not {shown(request.method)}"
         return api_error(ApiError(status, code, message, headers=headers))
 
     @app.errorhandler(Exception)

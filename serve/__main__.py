@@ -17,9 +17,11 @@ from build.engine import make_engine
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.info import TensorRTEngineInfo
+from frontend.keys import Keys, KeysError
 from serve import preflight, run_folder, terminal
 from serve.addresses import authority
-from serve.launch import Server, programs, say, watches
+from serve.launch import Server, programs, watches
+from serve.messages import flush, say
 from serve.repository import Engine, RepositoryError
 from serve.run_folder import RunFolder
 from serve.settings import Settings, SettingsError, reachable
@@ -47,6 +49,8 @@ def main() -> int:
     except AskedToEnd:
         say("ended before it was up")
         return 0
+    finally:
+        flush()
 
 
 def _ask_to_end(_number: int, _frame: FrameType | None) -> None:
@@ -58,7 +62,7 @@ def _serve() -> int:
     settings = Settings.load()
     if ended := run_folder.end_leftovers():
         say(f"ended {len(ended)} processes of an earlier run whose launcher is gone")
-    _refuse(preflight.before_build(settings))
+    _refuse([*preflight.before_build(settings), *_keys_faults(settings)])
     progress = TerminalProgress()
     try:
         engine = _engine(settings, progress)
@@ -95,6 +99,15 @@ def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
     return make_engine(settings.model, settings.data_dir, progress=progress)
 
 
+def _keys_faults(settings: Settings) -> list[str]:
+    """What the frontend would find wrong with the keys file, before Triton is started for nothing."""
+    try:
+        Keys.of(settings)
+    except KeysError as error:
+        return [str(error)]
+    return []
+
+
 def _refuse(faults: list[str]) -> None:
     if faults:
         raise CannotServe("\n".join(faults))
@@ -104,7 +117,8 @@ def _announce(settings: Settings, engine: Engine, begun: float) -> None:
     web = f"http://{authority(reachable(settings.host), settings.port)}"
     inside = reachable(settings.triton_host)
     http = f"HTTP {authority(inside, settings.http_port)}, " if settings.triton_http == "on" else ""
-    key = " -H 'Authorization: Bearer YOUR-KEY'" if settings.api_key else ""
+    asks_for_keys = settings.api_key is not None or settings.keys_file is not None
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if asks_for_keys else ""
     say(f"""
 Up after {time.monotonic() - begun:.1f} s.
 

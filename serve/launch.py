@@ -11,7 +11,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from youtu_client import Client, EngineStalled, NotReady
 from serve import processes, triton
 from serve.guard import STOP
 from serve.logs import Followed
+from serve.messages import say
 from serve.repository import Engine, render
 from serve.run_folder import RunFolder
 from serve.settings import Settings, reachable
@@ -33,12 +33,6 @@ LOOK_EVERY = 0.25  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting
 STOPPED_EVERY = 3.0  # s between two looks for processes that a signal has stopped
 LAST_LINES = 8
-
-
-def say(text: str) -> None:
-    """One line for the person at the terminal."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def programs(settings: Settings, engine: Engine, run: RunFolder) -> list[Program]:
@@ -126,7 +120,8 @@ class Server:
         while True:
             asked = signal.sigtimedwait(STOP, LOOK_EVERY)
             processes.bury(but=self._supervisor.process.pid)
-            if asked:
+            # Python gives an uninitialised number when it was itself stopped meanwhile (SIGSTOP).
+            if asked and asked.si_signo in STOP:
                 say("ending: answers that are being written are finished first (again: end at once)")
                 return self._end(0)
             if self._supervisor.process.poll() is not None:
@@ -229,6 +224,8 @@ class Server:
         self._supervisor.end()
         deadline = time.monotonic() + self._grace
         while self._supervisor.process.poll() is None or processes.descendants(os.getpid()):
+            # What is stopped could not end, and would be waited for as long as an answer may take.
+            processes.send(processes.stopped(processes.descendants(os.getpid())), signal.SIGCONT)
             again = signal.sigtimedwait({*STOP, signal.SIGCHLD}, LOOK_EVERY)
             processes.bury(but=self._supervisor.process.pid)
             self._show_logs()

@@ -85,7 +85,8 @@ class RunFolder:
         return _write(self.path / name, text)
 
     def close(self) -> None:
-        """Remove the folder; the logs stay in the data folder."""
+        """Remove the folder and the run's shared memory; the logs stay in the data folder."""
+        _remove_regions(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
         if self._log_lock >= 0:
@@ -166,12 +167,17 @@ def end_leftovers(home: Path = HOME) -> list[int]:
             continue
         try:
             ended += _end_processes(folder)
-            for region in home.glob(f"{REGIONS}{folder.name.removeprefix(PREFIX)}-*"):
-                region.unlink(missing_ok=True)
+            _remove_regions(folder)
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
     return ended
+
+
+def _remove_regions(folder: Path) -> None:
+    """Remove the shared memory of the run that `folder` is of: a guard that was killed has left it."""
+    for region in folder.parent.glob(f"{REGIONS}{folder.name.removeprefix(PREFIX)}-*"):
+        region.unlink(missing_ok=True)
 
 
 def _end_processes(folder: Path) -> list[int]:

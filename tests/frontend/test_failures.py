@@ -194,3 +194,16 @@ def test_triton_killed_in_the_middle(another: Any) -> None:
         assert plain.recv(4096).split()[1] in (b"502", b"503")
         stream.close()
         plain.close()
+
+
+def test_live_is_answered_while_every_thread_is_taken(another: Any, fake: FakeTriton) -> None:
+    """The fault: it waited behind all other requests, and an overload was taken for a hang."""
+    frontend: Frontend = another(slots=1, queue=1)
+    with fake.holding_probes():
+        askers = [threading.Thread(target=frontend.get, args=("/health/ready",)) for _ in range(150)]
+        for asker in askers:
+            asker.start()
+        fake.wait_probes(1)
+        assert frontend.get("/health/live").json == {"status": "live"}
+    for asker in askers:
+        asker.join(WAIT_S)

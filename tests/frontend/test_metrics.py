@@ -141,3 +141,12 @@ def test_the_text_is_in_the_log_only_when_wanted(another: Any, fake: FakeTriton,
         assert ("a secret" in frontend.log.read_text()) == (setting == "on")
     assert line["asked"] == body
     assert line["answers"] == ["You said: a secret"]
+
+
+def test_methods_that_callers_make_up_are_one_label(frontend: Frontend) -> None:
+    """The fault: each was a line of the metrics for ever, 500 characters long if it was, without a key."""
+    for number in range(3):
+        assert frontend.send(f"MADE{number}UP", "/chat", None).status == 405
+    page = frontend.get("/metrics").body.decode()
+    assert "UP" not in page
+    assert 'method="other"' in page

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from serve.launch import RESTARTS, get
 from serve.run_folder import HOME, PREFIX
 from serve.settings import reachable
+from tests.limits import WAIT_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENDS_WELL = (
@@ -39,7 +41,8 @@ class Launch:
         script = (
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from serve.launch import Server, say\n"
+            "from serve.launch import Server\n"
+            "from serve.messages import flush, say\n"
             "from serve.run_folder import RunFolder\n"
             "from serve.supervisor import Program\n"
             "from serve.watch import Watch\n"
@@ -55,6 +58,7 @@ class Launch:
             "watches = {name: watch(name) for name in programs}\n"
             "status = Server(started, run, watches, lambda: say('UP'), limit).run()\n"
             "run.close()\n"
+            "flush()\n"
             "sys.exit(status)\n"
         )
         self.process = subprocess.Popen(
@@ -197,6 +201,48 @@ def test_a_supervisor_that_is_stopped_ends_everything(tmp_path: Path) -> None:
     launch.until("the supervisor has not answered for")
     assert launch.end() == 1
     assert ended.exists()
+
+
+def test_a_launcher_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """The fault: Python's sigtimedwait gives an uninitialised signal after a stop, which was taken for an end."""
+    launch = Launch(tmp_path, {"below": ENDS_WELL})
+    launch.until_all("UP", "below runs")
+    os.kill(launch.process.pid, signal.SIGSTOP)
+    time.sleep(1)  # longer than it waits for a signal
+    os.kill(launch.process.pid, signal.SIGCONT)
+    time.sleep(1)
+    assert launch.process.poll() is None
+    launch.process.terminate()
+    assert launch.end() == 0
+    assert sum(line.startswith("ending") for line in launch.lines) == 1
+    assert any("below ends" in line for line in launch.lines)
+
+
+def test_output_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
+    """The fault: with a full pipe as its output the launcher watched nothing any more and heeded no signal."""
+    ready = tmp_path / "written"
+    chatter = "for _ in range(3000): print('x' * 1000, flush=True)\n"
+    launch = Launch(tmp_path, {"below": f"{chatter}open({str(ready)!r}, 'w').close()\n{ENDS_WELL}"})
+    deadline = time.monotonic() + WAIT_S
+    while not ready.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    launch.process.terminate()
+    assert launch.process.wait(WAIT_S) == 0  # nothing was read until now
+
+
+def test_a_stopped_program_is_continued_to_end(tmp_path: Path) -> None:
+    """The fault: it could not end, and was waited for as long as running answers are."""
+    launch = Launch(
+        tmp_path, {"below": f"import os; print(os.getpid(), 'is its pid', flush=True)\n{ENDS_WELL}"}
+    )
+    pid = int(launch.until("is its pid").split("|")[1].split()[0])
+    launch.until_all("UP", "below runs")
+    os.kill(pid, signal.SIGSTOP)
+    launch.process.terminate()
+    assert launch.end() == 0
+    assert any("below ends" in line for line in launch.lines)
 
 
 def test_no_setting_and_no_secret_is_in_a_programs_environment(
