@@ -68,7 +68,7 @@ class Settings(BaseModel):
         description="How the GPU engine is built and run: a profile of build/catalogue.toml, `8gb`, `24gb` "
         "or `int8-kv`. `PROFILE=` of make sets it.",
     )
-    data_dir: Path = Field(default=Path("var"), description="Folder for downloads, engines, run-time files.")
+    data_dir: Path = Field(default=Path("var"), description="Folder for downloads, engines and logs.")
 
     host: Name = Field(
         default="127.0.0.1",

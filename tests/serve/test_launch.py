@@ -204,7 +204,7 @@ def test_a_supervisor_that_is_stopped_ends_everything(tmp_path: Path) -> None:
 
 
 def test_a_launcher_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    """The fault: Python's sigtimedwait gives an uninitialised signal after a stop, which was taken for an end."""
+    """The fault: after a stop Python's sigtimedwait gives an uninitialised signal; it was taken for an end."""
     launch = Launch(tmp_path, {"below": ENDS_WELL})
     launch.until_all("UP", "below runs")
     os.kill(launch.process.pid, signal.SIGSTOP)
@@ -219,7 +219,7 @@ def test_a_launcher_that_was_stopped_goes_on(tmp_path: Path) -> None:
 
 
 def test_output_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
-    """The fault: with a full pipe as its output the launcher watched nothing any more and heeded no signal."""
+    """The fault: with a full pipe as its output the launcher watched nothing and heeded no signal."""
     ready = tmp_path / "written"
     chatter = "for _ in range(3000): print('x' * 1000, flush=True)\n"
     launch = Launch(tmp_path, {"below": f"{chatter}open({str(ready)!r}, 'w').close()\n{ENDS_WELL}"})
