@@ -1,7 +1,7 @@
 """Lines for the person at the terminal, written by a thread of its own.
 
-A terminal that was halted (Ctrl-S) or a pipe that nobody reads takes nothing. The launcher has its programs to
-watch meanwhile, so it never waits for its own output: what is not taken is dropped.
+A terminal that was halted (Ctrl-S) or a pipe that nobody reads takes nothing. The launcher has its programs
+to watch meanwhile, so it never waits for its own output: what is not taken is dropped.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def test_a_supervisor_that_is_stopped_ends_everything(tmp_path: Path) -> None:
 
 
 def test_a_launcher_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    """The fault: after a stop Python's sigtimedwait gives an uninitialised signal; it was taken for an end."""
+    """The fault: after a stop Python's sigtimedwait gives an uninitialised signal: it ended."""
     launch = Launch(tmp_path, {"below": ENDS_WELL})
     launch.until_all("UP", "below runs")
     os.kill(launch.process.pid, signal.SIGSTOP)
