@@ -15,8 +15,9 @@ Probe = Callable[[float], None]
 
 READY_TIMEOUT = 2.0  # s for the answer of a program that is starting
 READY_EVERY = 0.25  # s between two questions to a program that is starting
-WORKING_TIMEOUT = 5.0  # s for the answer of one that runs
 MISSED = 2  # unanswered questions that it takes at least, however long they were on their way
+ANSWER_SHARE = 0.6  # of the hang timeout that one answer may take, so that two unanswered ones are over it
+ANSWER_TIMEOUT = 10.0  # s for an answer where nothing counts as a hang
 
 
 class Stalled(Exception):
@@ -60,7 +61,7 @@ class Watch:
 
     def _run(self) -> None:
         pause = max(0.2, min(3.0, self._hang_timeout / 5)) if self._hang_timeout else 3.0
-        timeout = min(WORKING_TIMEOUT, self._hang_timeout or WORKING_TIMEOUT)
+        timeout = ANSWER_SHARE * self._hang_timeout or ANSWER_TIMEOUT
         missed, since, life = 0, 0.0, -1
         while not self._closing.wait(pause if self._up and not missed else READY_EVERY):
             if life != self._life:

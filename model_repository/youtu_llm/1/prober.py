@@ -15,7 +15,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from call import Call, refuse
 
-ENGINE_TIMEOUT = 3.0  # s that the engine has to answer
+ENGINE_TIMEOUT = 5.0  # s that the engine has to answer
 
 
 class Prober:
