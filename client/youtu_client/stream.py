@@ -23,6 +23,12 @@ from .transcript import Transcript
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+BEGIN_S = 10.0
+"""Seconds in which a thread that was started must have begun; on a busy machine it takes some."""
+
+LOOK_EVERY_S = 1.0
+"""How long a wait without a limit may last before the reading thread is looked at again."""
+
 
 class Stream(Iterator[Piece]):
     """The pieces of one answer, in order. Iterate, or `poll`; then `answer` holds the whole.
@@ -181,22 +187,45 @@ class _Reader:
 
     def __init__(self, call: Any) -> None:
         self._box: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._reading = _Reading()
+        self._started = time.monotonic()
         # The thread holds the call and the queue but not the stream, which may so be dropped and cancel it.
         # Not threading.Thread: its start() waits for ever for a thread that got no memory.
-        _thread.start_new_thread(_read, (call, self._box))
+        _thread.start_new_thread(_read, (call, self._box, self._reading))
 
     def get(self, timeout: float | None) -> Any:
-        """The next response; raises queue.Empty after `timeout` s, and at the end what the call raised."""
-        item = self._box.get(timeout=timeout)
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        """The next response; raises queue.Empty after `timeout` s, and at the end what the call raised.
+
+        RuntimeError when the thread has died, for lack of memory: nothing more would come.
+        """
+        while True:
+            try:
+                item = self._box.get(timeout=LOOK_EVERY_S if timeout is None else timeout)
+            except queue.Empty:
+                late = not self._reading.begun and time.monotonic() - self._started > BEGIN_S
+                if late or (self._reading.ended and self._box.empty()):
+                    raise RuntimeError("the thread that reads the answer has died") from None
+                if timeout is not None:
+                    raise
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
 
 
-def _read(call: Any, box: queue.SimpleQueue[Any]) -> None:
+class _Reading:
+    """How far a reading thread has come."""
+
+    begun = ended = False
+
+
+def _read(call: Any, box: queue.SimpleQueue[Any], reading: _Reading) -> None:
+    reading.begun = True
     try:
         for response in call:
             box.put(response)
         box.put(StopIteration())
     except Exception as error:
         box.put(error)
+    finally:
+        reading.ended = True

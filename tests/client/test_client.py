@@ -366,6 +366,29 @@ def test_poll_raises_what_went_wrong(client: Client) -> None:
     assert stream.done
 
 
+@pytest.mark.parametrize("where", ["at its start", "in its midst"])
+def test_a_reading_thread_that_dies_does_not_keep_the_reader_waiting(
+    client: Client, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The fault: without memory for the thread the caller waited until the deadline."""
+
+    def die(_call: Any, _box: Any, reading: Any) -> None:
+        if where == "in its midst":
+            reading.begun = reading.ended = True
+
+    monkeypatch.setattr(stream, "_read", die)
+    monkeypatch.setattr(stream, "BEGIN_S", 0.2)
+    with client.stream(SILENT) as waiting:
+
+        def poll_for_long() -> None:
+            until = time.monotonic() + WAIT_S
+            while time.monotonic() < until:
+                waiting.poll(0.05)
+
+        with pytest.raises(RuntimeError, match="has died"):
+            poll_for_long()
+
+
 def test_the_reading_thread_ends_with_the_stream(
     client: Client, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,9 +396,9 @@ def test_the_reading_thread_ends_with_the_stream(
     ended: list[object] = []
     read = stream._read
 
-    def counted(call: Any, box: Any) -> None:
+    def counted(*arguments: Any) -> None:
         begun.append(1)
-        read(call, box)
+        read(*arguments)
         ended.append(1)
 
     def readers() -> int:
