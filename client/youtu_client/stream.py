@@ -23,7 +23,7 @@ from .transcript import Transcript
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-BEGIN_S = 10.0
+BEGIN_S = 5.0
 """Seconds in which a thread that was started must have begun; on a busy machine it takes some."""
 
 LOOK_EVERY_S = 1.0
