@@ -73,7 +73,7 @@ class Supervisor:
         configuration = run.write("supervisord.ini", draft.getvalue())
         self._transport = _Transport(socket_path)
         self._proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", self._transport)
-        self._answered = time.monotonic()
+        self._answered: float | None = None
         self.process = subprocess.Popen(
             [str(run.python), "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
             env=_environment(run),
@@ -98,8 +98,8 @@ class Supervisor:
 
     @property
     def silent(self) -> float:
-        """Seconds since it last answered."""
-        return time.monotonic() - self._answered
+        """Seconds since it last answered; 0 before its first answer: on a busy machine a start takes long."""
+        return 0.0 if self._answered is None else time.monotonic() - self._answered
 
     def end(self) -> None:
         """Ask it to end its programs and itself."""

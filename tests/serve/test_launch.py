@@ -170,7 +170,7 @@ def test_a_program_that_does_not_answer_any_more_is_replaced(tmp_path: Path) -> 
     """The fault: a hung program was left as it was, for ever."""
     answers = tmp_path / "answers"
     code = f"open({str(answers)!r}, 'w').close()\n{ENDS_WELL}"
-    launch = Launch(tmp_path, {"below": code}, ready=f"os.path.exists({str(answers)!r})", hang_timeout=2)
+    launch = Launch(tmp_path, {"below": code}, ready=f"os.path.exists({str(answers)!r})", hang_timeout=5)
     launch.until("UP")
     answers.unlink()
     assert "no answer for" in launch.until("below hangs")
@@ -183,7 +183,7 @@ def test_a_program_that_does_not_answer_any_more_is_replaced(tmp_path: Path) -> 
 def test_a_program_of_which_a_process_is_stopped_is_replaced(tmp_path: Path) -> None:
     """Also while it starts, when nobody can say how long it should take to answer."""
     code = f"import os; print(os.getpid(), 'is its pid', flush=True)\n{ENDS_WELL}"
-    launch = Launch(tmp_path, {"below": code}, ready="False", hang_timeout=2)
+    launch = Launch(tmp_path, {"below": code}, ready="False", hang_timeout=5)
     pid = int(launch.until("is its pid").split("|")[1].split()[0])
     os.kill(pid, signal.SIGSTOP)
     assert "has been stopped for" in launch.until("below hangs")
@@ -195,7 +195,7 @@ def test_a_program_of_which_a_process_is_stopped_is_replaced(tmp_path: Path) -> 
 def test_a_supervisor_that_is_stopped_ends_everything(tmp_path: Path) -> None:
     """The fault: the launcher waited for its answer for ever, and heeded no signal."""
     ended = tmp_path / "ended"
-    launch = Launch(tmp_path, {"below": leaves_a_mark(ended)}, hang_timeout=2)
+    launch = Launch(tmp_path, {"below": leaves_a_mark(ended)}, hang_timeout=5)
     launch.until("below runs")
     os.kill(int((launch.run / "supervisord.pid").read_text()), signal.SIGSTOP)
     launch.until("the supervisor has not answered for")
