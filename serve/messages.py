@@ -20,7 +20,6 @@ FLUSH_S = 2.0
 class _Writer:
     def __init__(self) -> None:
         self._lines: queue.Queue[str] = queue.Queue(KEPT)
-        self._busy = False
         threading.Thread(target=self._run, name="messages", daemon=True).start()
 
     def put(self, line: str) -> None:

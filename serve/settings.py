@@ -321,8 +321,13 @@ class Settings(BaseModel):
         return authority(reachable(self.triton_host), self.grpc_port)
 
     def to_document(self) -> str:
-        """All settings as they apply, secrets included, as JSON: what a program is handed at its start."""
-        content = self.model_dump(mode="json")
+        """All settings as they apply, secrets included, as JSON: what a program is handed at its start.
+
+        Paths are absolute, since the program runs in another folder.
+        """
+        content = self.model_dump(mode="json") | {"data_dir": str(self.data_dir.absolute())}
+        if self.keys_file is not None:
+            content["keys_file"] = str(self.keys_file.absolute())
         if self.api_key is not None:
             content["api_key"] = self.api_key.get_secret_value()
         return json.dumps(content)

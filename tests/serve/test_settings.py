@@ -243,3 +243,16 @@ def test_the_page_is_current() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings_doc.table(), "run make settings-doc"
     assert all(f"`YOUTU_{name.upper()}`" in page for name in Settings.model_fields)
+
+
+def test_a_program_is_handed_what_applies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault: a relative keys file was looked for in the folder in which the frontend runs."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(api_key="sesame", keys_file="keys.txt", host="0.0.0.0")  # type: ignore[arg-type]
+    document = tmp_path / "frontend.json"
+    document.write_text(settings.to_document())
+    read = Settings.from_document(document)
+    assert read.keys_file == tmp_path / "keys.txt"
+    assert read.api_key is not None
+    assert read.api_key.get_secret_value() == "sesame"
+    assert read.hang_timeout == settings.hang_timeout
