@@ -20,11 +20,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from serve import processes
+from serve.run_folder import HOME, remove_regions
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where shm_open() puts its files
 LOOK_EVERY = 0.5  # s; a model's process that is a zombie at two looks has died and will not come back
 STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -67,15 +66,10 @@ def _as_child() -> None:
 
 
 def _close_to_others(prefix: str) -> None:
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+    for region in HOME.glob(f"{prefix}*"):
         with contextlib.suppress(FileNotFoundError):
             if region.stat().st_mode & 0o077:
                 region.chmod(0o600)
-
-
-def _remove_shared_memory(prefix: str) -> None:
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
 
 
 def _say(text: str) -> None:
@@ -91,7 +85,7 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     if arguments.shared_memory:
-        _remove_shared_memory(arguments.shared_memory)
+        remove_regions(arguments.shared_memory)
     try:
         return guard(
             arguments.command,
@@ -104,7 +98,7 @@ def main() -> int:
         return 127
     finally:
         if arguments.shared_memory:
-            _remove_shared_memory(arguments.shared_memory)
+            remove_regions(arguments.shared_memory)
 
 
 if __name__ == "__main__":

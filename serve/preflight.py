@@ -26,12 +26,12 @@ from build.tensorrt_llm import machine as gpu_machine
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import gguf_header, triton
+from serve.run_folder import HOME
 from serve.setting_sources import PREFIX
 from serve.settings import Settings
 
 SPARE_DISK = 50 << 20  # beside a new engine: its tokenizer, logs
 ENGINE_SHARE = 0.6  # of a bf16 checkpoint's size; int8 is a little more than half
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend has its regions
 SHARED_MEMORY_NEEDED = 16 << 20  # two models: 1 MiB each to begin with, more while many answers run
 # All processes together hold 0.23 GB (PSS) with the demonstration; a 2B model's buffers need about as much.
 PROGRAMS = 500 << 20
@@ -46,7 +46,7 @@ GB = 1e9
 class Machine:
     """What is asked of the machine."""
 
-    shared_memory: Path = SHARED_MEMORY
+    shared_memory: Path = HOME
 
     def free_disk(self, folder: Path) -> int:
         return shutil.disk_usage(folder).free

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from serve import processes
 
-HOME = Path("/dev/shm")  # noqa: S108
+HOME = Path("/dev/shm")  # noqa: S108  where shm_open() puts its files, too
 PREFIX = "youtu-run-"
 REGIONS = "triton_python_backend_shm_region_youtu-"
 """Begins the names of all our shared-memory regions. Its first part is Triton's own: Tritons later than 2.51
@@ -86,7 +86,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Remove the folder and the run's shared memory; the logs stay in the data folder."""
-        _remove_regions(self.path)
+        remove_regions(self.shared_memory_prefix, self.path.parent)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
         if self._log_lock >= 0:
@@ -167,16 +167,16 @@ def end_leftovers(home: Path = HOME) -> list[int]:
             continue
         try:
             ended += _end_processes(folder)
-            _remove_regions(folder)
+            remove_regions(f"{REGIONS}{folder.name.removeprefix(PREFIX)}-", home)
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
     return ended
 
 
-def _remove_regions(folder: Path) -> None:
-    """Remove the shared memory of the run that `folder` is of: a guard that was killed has left it."""
-    for region in folder.parent.glob(f"{REGIONS}{folder.name.removeprefix(PREFIX)}-*"):
+def remove_regions(prefix: str, home: Path = HOME) -> None:
+    """Remove the shared memory whose name begins with `prefix`: a process that was killed has left it."""
+    for region in home.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
 
 

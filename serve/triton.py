@@ -174,7 +174,7 @@ def command(
 ) -> list[str]:
     """tritonserver's command line, which loads all of `repository` and nothing else, ever.
 
-    Strict readiness: all models are ready. A different key in each: nobody knows it, and nobody could use it.
+    Strict readiness: all models are ready. Each call makes another key, which nobody knows and none can send.
     """
     host = settings.triton_host
     over_http = f"ipv6:{host}" if ":" in host else host  # libevhtp's notation, and gRPC's

@@ -84,8 +84,8 @@ class AsyncClient:
                     response.error_message
                     async for response in server.infer(wire.probe_request(self.model), timeout=timeout)
                 ]
-                if any(messages):
-                    raise from_message(max(messages), server.address)
+                if refusal := "".join(messages):
+                    raise from_message(refusal, server.address)
                 server.answered()
                 return
             except grpc.aio.AioRpcError as error:

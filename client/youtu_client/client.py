@@ -98,8 +98,8 @@ class Client:
                     response.error_message
                     for response in server.infer(wire.probe_request(self.model), timeout=timeout)
                 ]
-                if any(messages):
-                    raise from_message(max(messages), server.address)
+                if refusal := "".join(messages):
+                    raise from_message(refusal, server.address)
                 server.answered()
                 return
             except grpc.RpcError as error:

@@ -19,7 +19,7 @@ Code = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL"]
 
 
 class Call:
-    """One request on its way: the door to its reader, and the id that the engine knows it by."""
+    """One request on its way: the way to its reader, and the id that the engine knows it by."""
 
     def __init__(self, sender: Any, trace: dict[str, str]) -> None:
         self._sender, self._lock, self._closed = sender, threading.Lock(), False
