@@ -28,7 +28,7 @@ from serve.supervisor import AFTER_GRACE, Program, Supervisor
 from serve.watch import Stalled, Watch
 
 RESTARTS, RESTARTS_WITHIN = 20, 600.0  # more of one program in so many seconds, and we give up
-FAILED_STARTS = 2  # ends in a row of a program that had not become ready
+FAILED_STARTS = 2  # ends of a program that has never been ready
 LOOK_EVERY = 0.25  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting
 STOPPED_EVERY = 3.0  # s between two looks for processes that a signal has stopped
@@ -104,7 +104,7 @@ class Server:
         self._waiting = {program.name: time.monotonic() for program in started}
         self._pids: dict[str, int] = {}
         self._restarts: dict[str, list[float]] = {program.name: [] for program in started}
-        self._failed_starts = {program.name: 0 for program in started}
+        self._been_ready: set[str] = set()
         self._report_at = time.monotonic() + REPORT_EVERY
         self._announced = False
         self._stopped: dict[int, float] = {}  # process -> when it was first seen stopped
@@ -155,8 +155,8 @@ class Server:
                 now = time.monotonic()
                 recent = [at for at in self._restarts[name] if now - at < RESTARTS_WITHIN] + [now]
                 self._restarts[name] = recent
-                self._failed_starts[name] += name in self._waiting
-                if self._failed_starts[name] == FAILED_STARTS:
+                # Readiness is seen a moment late, so a program that was ready before is not judged by this.
+                if name not in self._been_ready and len(recent) == FAILED_STARTS:
                     return f"{name} does not start: it ended {FAILED_STARTS} times before it was ready"
                 if len(recent) > RESTARTS:
                     return f"{name} ended {len(recent)} times in {RESTARTS_WITHIN / 60:.0f} minutes"
@@ -174,7 +174,7 @@ class Server:
                 continue
             if not self._pids.get(name) or not self._watches[name].up:
                 break
-            self._failed_starts[name] = 0
+            self._been_ready.add(name)
             say(f"{name} is ready ({time.monotonic() - self._waiting.pop(name):.1f} s)")
         if self._waiting and time.monotonic() > self._report_at:
             self._report_at = time.monotonic() + REPORT_EVERY

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from serve import processes
 from serve.launch import RESTARTS, get
 from serve.run_folder import HOME, PREFIX
 from serve.settings import reachable
@@ -27,6 +28,14 @@ ENDS_WELL = (
 def leaves_a_mark(file: Path) -> str:
     """A program that makes `file` when it is told to end, for when nobody reads its output any more."""
     return ENDS_WELL.replace("print(NAME, 'ends', time.monotonic(), flush=True)", f"open({str(file)!r}, 'w')")
+
+
+def command_of(pid: int) -> str:
+    """The command line of process `pid`; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 class Launch:
@@ -127,6 +136,23 @@ def test_a_program_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None
     assert 2 <= len(again) <= RESTARTS
     assert again[0] == f"below has ended; it is started again (1 of at most {RESTARTS})"
     assert any("below " in line and "; the end of its log:" in line for line in launch.lines)
+
+
+def test_a_program_that_was_ready_may_die_before_that_is_seen_again(tmp_path: Path) -> None:
+    """The fault: a second kill, after an answer, was taken for a program that cannot start."""
+    ready = tmp_path / "ready"
+    ready.touch()
+    launch = Launch(tmp_path, {"below": ENDS_WELL}, ready=f"os.path.exists({str(ready)!r})")
+    launch.until_all("UP", "below runs")
+    ready.unlink()
+    for number in (1, 2, 3):
+        pids = processes.descendants(launch.process.pid)
+        [guard] = [pid for pid in pids if "serve.guard" in command_of(pid)]
+        os.kill(guard, signal.SIGKILL)
+        launch.until(f"below has ended; it is started again ({number} of")
+        launch.until("below runs")
+    launch.process.terminate()
+    assert launch.end() == 0
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
