@@ -55,8 +55,8 @@ serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | hub name
 
 .PHONY: engine
 engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=tensorrt_llm PROFILE=8gb|24gb|int8-kv on a GPU]
-	@case "$${YOUTU_ENGINE:-llama_cpp}" in
-	llama_cpp)
+	@case "$${YOUTU_ENGINE:-youtu_engine}" in
+	youtu_engine|llama_cpp)
 		if [ -n "$(PROFILE)" ]; then
 			echo "PROFILE=$(PROFILE) is for the GPU engine: give ENGINE=tensorrt_llm too" >&2
 			exit 1
@@ -64,7 +64,7 @@ engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=ten
 		exec .venv/bin/python -m build "$${YOUTU_MODEL:-demo}" --data-dir "$${YOUTU_DATA_DIR:-var}"
 		;;
 	tensorrt_llm) ;;
-	*) echo "ENGINE=$$YOUTU_ENGINE is not known: it is llama_cpp or tensorrt_llm" >&2; exit 1 ;;
+	*) echo "ENGINE=$$YOUTU_ENGINE is not known: it is youtu_engine or tensorrt_llm" >&2; exit 1 ;;
 	esac
 	.venv/bin/python -m build.tensorrt_llm "$${YOUTU_MODEL:-demo}" --profile "$${YOUTU_PROFILE:-8gb}" \
 		--data-dir "$${YOUTU_DATA_DIR:-var}"

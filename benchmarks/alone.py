@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import drawing, machine, runs, shared_load
 from benchmarks.samples import Sample
 
-ENGINE = Path(__file__).resolve().parent.parent / "model_repository" / "llama_cpp" / "1"
+ENGINE = Path(__file__).resolve().parent.parent / "model_repository" / "youtu_engine" / "1"
 ONE_THREAD_BYTES = 64 << 20  # as the served engine has it: more threads slow a tiny model down
 BYTES = 256  # ids that every vocabulary has
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVING = ROOT / ".venv" / "bin" / "python"
 START_TIMEOUT = 1800.0  # a large engine is made on the way up
 END_TIMEOUT = 90.0
-ENGINE_STUBS = ("llama_cpp", "tensorrt_llm")
+ENGINE_STUBS = ("youtu_engine", "tensorrt_llm")
 
 
 class CannotStart(Exception):

@@ -29,7 +29,7 @@ from benchmarks.samples import Sample
 from benchmarks.workloads import Question
 
 DOORS = ("chat", "v1", "grpc", "tokens", "llama-server")
-ENGINE_MODEL = "llama_cpp"
+ENGINE_MODEL = "youtu_engine"
 _prepared = False
 
 

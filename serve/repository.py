@@ -22,7 +22,7 @@ COMMITTED = Path(__file__).resolve().parent.parent / "model_repository"
 CONFIG = "config.pbtxt"
 # The same in every deployment: stay as committed.
 FIXED = {
-    "llama_cpp": {"tokens_per_block"},
+    "youtu_engine": {"tokens_per_block"},
     "tensorrt_llm": {
         "FORCE_CPU_ONLY_INPUT_TENSORS",
         "executor_worker_path",
@@ -56,7 +56,7 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
         own = _of_tensorrt_llm(engine)
         facts = _facts(slots=engine.max_batch_size, tokens_per_block=engine.tokens_per_block)
     else:
-        own = _of_llama_cpp(settings, engine)
+        own = _of_youtu_engine(settings, engine)
         facts = _facts(
             slots=settings.slots,
             guided_decoding=True,
@@ -106,7 +106,7 @@ def _facts(
     }
 
 
-def _of_llama_cpp(settings: Settings, engine: EngineInfo) -> dict[str, str]:
+def _of_youtu_engine(settings: Settings, engine: EngineInfo) -> dict[str, str]:
     return {
         "context": str(settings.context),
         "slots": str(settings.slots),

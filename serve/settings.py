@@ -58,10 +58,11 @@ class Settings(BaseModel):
         description="What to serve: `demo`, a name on the Hugging Face hub, a checkpoint folder or a "
         "`.gguf` file. `MODEL=` of make sets it.",
     )
-    engine: Literal["llama_cpp", "tensorrt_llm"] = Field(
-        default="llama_cpp",
-        description="What computes: `llama_cpp` on any CPU, `tensorrt_llm` on an NVIDIA GPU, inside NVIDIA's "
-        "container (docs/tensorrt_llm.md). `ENGINE=` of make sets it.",
+    engine: Literal["youtu_engine", "tensorrt_llm"] = Field(
+        default="youtu_engine",
+        description="What computes: `youtu_engine`, this project's own, on any CPU; `tensorrt_llm` on an "
+        "NVIDIA GPU, inside NVIDIA's container (docs/tensorrt_llm.md). `ENGINE=` of make sets it. "
+        "`llama_cpp`, the earlier name of `youtu_engine`, still works.",
     )
     profile: Name = Field(
         default="8gb",
@@ -221,6 +222,11 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much the logs say."
     )
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _by_its_present_name(cls, engine: object) -> object:
+        return "youtu_engine" if engine == "llama_cpp" else engine
 
     @field_validator("profile")
     @classmethod

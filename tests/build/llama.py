@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-BINDING = Path(__file__).parents[2] / "model_repository" / "llama_cpp" / "1" / "llama.py"
+BINDING = Path(__file__).parents[2] / "model_repository" / "youtu_engine" / "1" / "llama.py"
 
 
 @cache

@@ -73,7 +73,7 @@ PARAMETERS = {
     "top_p": "0.9",
     "repetition_penalty": "1.1",
     "engine_dir": "/nowhere",
-    "engine_model": "llama_cpp",
+    "engine_model": "youtu_engine",
     "guided_decoding": "true",
     "tools": "true",
     "top_log_probs": "20",

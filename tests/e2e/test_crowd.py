@@ -118,7 +118,7 @@ def test_two_hundred_on_four_slots(busy: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("victim", "broken"),
     [
-        (("triton_python_backend_stub", "llama_cpp"), False),
+        (("triton_python_backend_stub", "youtu_engine"), False),
         (("triton_python_backend_stub", "youtu_llm"), False),
         (("bin/tritonserver",), False),
         (("-m", "frontend"), True),

@@ -23,7 +23,7 @@ from tests.e2e.running import RunningServer
 from tests.limits import WAIT_S
 
 STUB = "triton_python_backend_stub"
-ENGINE, TEXT_MODEL = (STUB, "llama_cpp/1"), (STUB, "youtu_llm/1")
+ENGINE, TEXT_MODEL = (STUB, "youtu_engine/1"), (STUB, "youtu_llm/1")
 TRITON, FRONTEND = ("bin/tritonserver",), ("-m frontend",)
 HANG_TIMEOUT = 4.0  # s
 WITHIN = WAIT_S

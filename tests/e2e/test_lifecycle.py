@@ -80,7 +80,7 @@ def test_an_answer_that_runs_is_finished_before_the_end(running: RunningServer) 
 
 def test_killed_programs_come_back(running: RunningServer) -> None:
     stub = "triton_python_backend_stub"
-    for number, texts in enumerate([(TRITON,), (stub, "llama_cpp/1"), (stub, "youtu_llm/1")], start=1):
+    for number, texts in enumerate([(TRITON,), (stub, "youtu_engine/1"), (stub, "youtu_llm/1")], start=1):
         os.kill(running.pid_of(*texts), signal.SIGKILL)
         running.wait_for_line("triton has ended; it is started again", times=number)
         wait_for_answer(running)
@@ -222,7 +222,7 @@ def test_a_model_that_cannot_load_ends_it_with_the_reason(running: RunningServer
     try:
         assert broken.wait() == 1
         assert "triton does not start" in broken.log
-        assert "llama_cpp" in broken.log.partition("the end of its log")[2]
+        assert "youtu_engine" in broken.log.partition("the end of its log")[2]
         assert broken.left_behind() == []
     finally:
         broken.kill()

@@ -102,7 +102,7 @@ def test_one_tree(collector: Collector, tmp_path: Path) -> None:
     assert front.facts["youtu.tokens"].int_value == 5
     assert front.facts["request_id"].string_value == "traced"
     assert front.id in {span.parent for span in ours if span.service != "youtu-frontend"}
-    assert {"youtu_llm", "llama_cpp"} <= {span.name for span in ours}
+    assert {"youtu_llm", "youtu_engine"} <= {span.name for span in ours}
     assert not [span for span in collector.spans if "health" in span.name]
 
 

@@ -64,7 +64,7 @@ def answers_again(server: RunningServer) -> bool:
     return False
 
 
-@pytest.mark.parametrize("model", ["youtu_llm", "llama_cpp"])
+@pytest.mark.parametrize("model", ["youtu_llm", "youtu_engine"])
 @pytest.mark.parametrize("route", [GENERATE, GENERATE + "_stream"])
 def test_many_chunks_are_refused(own: RunningServer, route: str, model: str) -> None:
     """CVE-2025-23310 and 23311: 16 bytes of stack for each chunk, which ended Triton with a SIGSEGV."""
@@ -101,7 +101,7 @@ def test_after_a_crash_of_triton_it_is_started_again_and_callers_get_errors(own:
 def test_after_a_crash_of_the_engine_all_is_started_again_and_callers_get_errors(own: RunningServer) -> None:
     """A shape of 2**62 numbers has 2**64 bytes, which Triton 2.51 takes for none."""
     before = own.pid_of("tritonserver")
-    request = service_pb2.ModelInferRequest(model_name="llama_cpp")
+    request = service_pb2.ModelInferRequest(model_name="youtu_engine")
     for name, shape, content in (
         ("input_ids", [1, 2**62], b""),
         ("input_lengths", [1, 1], b"\x01\0\0\0"),

@@ -44,7 +44,7 @@ MANAGEMENT = {
     ],
     "RepositoryModelUnload": [
         f"/v2/repository/models/{MODEL}/unload",
-        "/v2/repository/models/llama_cpp/unload",
+        "/v2/repository/models/youtu_engine/unload",
         f"/v2/repository/any/models/{MODEL}/unload",
     ],
     "SystemSharedMemoryStatus": [
@@ -81,7 +81,7 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
 @pytest.fixture
 def unharmed(server: RunningServer) -> Iterator[None]:
     """Triton and its models are the same processes afterwards, and answer."""
-    before = {name: server.pid_of(name) for name in ("tritonserver", "llama_cpp", "youtu_llm")}
+    before = {name: server.pid_of(name) for name in ("tritonserver", "youtu_engine", "youtu_llm")}
     yield
     assert {name: server.pid_of(name) for name in before} == before
     request = urllib.request.Request(
@@ -133,7 +133,7 @@ def bodies(server: RunningServer, marker: Path) -> dict[str, Any]:
     log.settings["log_verbose_level"].uint32_param = 5
     return {
         "RepositoryModelLoad": load,
-        "RepositoryModelUnload": service_pb2.RepositoryModelUnloadRequest(model_name="llama_cpp"),
+        "RepositoryModelUnload": service_pb2.RepositoryModelUnloadRequest(model_name="youtu_engine"),
         "SystemSharedMemoryRegister": service_pb2.SystemSharedMemoryRegisterRequest(
             name="any", key=f"/{region}", byte_size=64
         ),

@@ -25,7 +25,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     settings = Settings(slots=3, queue=5, context=1024, threads=7, prefill_chunk=32, kv_type="q8_0",
                         temperature=0.25, top_p=0.5, repetition_penalty=1.0, thinking="off")  # fmt: skip
     target = render(settings, engine, tmp_path / "rendered")
-    llama = {name: value.string_value for name, value in config_of(target, "llama_cpp").parameters.items()}
+    llama = {name: value.string_value for name, value in config_of(target, "youtu_engine").parameters.items()}
     assert llama == {
         "tokenizer": str(tmp_path / "engine" / "tokenizer.json"),
         "gguf": str(tmp_path / "engine" / "model.gguf"),
@@ -54,7 +54,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "top_p": "0.5",
         "repetition_penalty": "1.0",
         "engine_dir": str(tmp_path / "engine"),
-        "engine_model": "llama_cpp",
+        "engine_model": "youtu_engine",
         "engine_url": "127.0.0.1:8001",
         "tokens_per_block": "1",
         "engine_probe": "true",
@@ -64,12 +64,12 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
 
 def test_the_engine_chooses_its_threads_unless_they_are_set(tmp_path: Path) -> None:
     target = render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered")
-    assert config_of(target, "llama_cpp").parameters["threads"].string_value == "0"
+    assert config_of(target, "youtu_engine").parameters["threads"].string_value == "0"
 
 
 def test_everything_but_the_parameters_is_as_committed(tmp_path: Path) -> None:
     target = render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered")
-    for model in ("llama_cpp", "youtu_llm"):
+    for model in ("youtu_engine", "youtu_llm"):
         ours, theirs = config_of(target, model), config_of(COMMITTED, model)
         assert set(ours.parameters) == set(theirs.parameters)
         for config in (ours, theirs):
@@ -82,10 +82,10 @@ def test_everything_but_the_parameters_is_as_committed(tmp_path: Path) -> None:
 
 def test_an_older_rendering_is_replaced_whole(tmp_path: Path) -> None:
     target = tmp_path / "rendered"
-    (target / "llama_cpp" / "1").mkdir(parents=True)
-    (target / "llama_cpp" / "1" / "gone.py").write_text("")
+    (target / "youtu_engine" / "1").mkdir(parents=True)
+    (target / "youtu_engine" / "1" / "gone.py").write_text("")
     render(Settings(), an_engine(tmp_path / "engine"), target)
-    assert not (target / "llama_cpp" / "1" / "gone.py").exists()
+    assert not (target / "youtu_engine" / "1" / "gone.py").exists()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_older_rendering_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_config_out_of_step_is_refused_by_name(tmp_path: Path, change: Any, fault: str) -> None:
     committed = tmp_path / "committed"
     shutil.copytree(COMMITTED, committed)
-    config = committed / "llama_cpp" / "config.pbtxt"
+    config = committed / "youtu_engine" / "config.pbtxt"
     config.write_text(change(config.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(RepositoryError, match=fault):
         render(Settings(), an_engine(tmp_path / "engine"), tmp_path / "rendered", committed)

@@ -101,7 +101,7 @@ def test_only_what_is_filled_in_differs_from_what_is_committed(
 
 def test_both_engines_know_what_youtu_llm_sends() -> None:
     """Every tensor of the GPU engine's that the CPU engine has too is of the same type and size."""
-    cpu, gpu = (config_of(COMMITTED, name) for name in ("llama_cpp", "tensorrt_llm"))
+    cpu, gpu = (config_of(COMMITTED, name) for name in ("youtu_engine", "tensorrt_llm"))
     for of_cpu, of_gpu in ((cpu.input, gpu.input), (cpu.output, gpu.output)):
         known = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in of_cpu}
         shared = [tensor for tensor in of_gpu if tensor.name in known]
@@ -185,6 +185,7 @@ def test_a_gpu_engine_of_a_checkpoint_is_no_cpu_engine_of_it(
 
 
 def test_the_settings_engine_and_profile() -> None:
-    assert Settings.load({}).engine == "llama_cpp"
+    assert Settings.load({}).engine == "youtu_engine"
+    assert Settings.load({"YOUTU_ENGINE": "llama_cpp"}).engine == "youtu_engine"  # its earlier name
     chosen = Settings.load({"YOUTU_ENGINE": "tensorrt_llm", "YOUTU_PROFILE": "24gb"})
     assert (chosen.engine, chosen.profile) == ("tensorrt_llm", "24gb")

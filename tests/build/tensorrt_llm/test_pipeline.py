@@ -404,7 +404,7 @@ def test_make_comes_to_the_same_command_and_fills_the_repository(
     unknown = subprocess.run(
         ["make", "engine", "ENGINE=vllm"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert "ENGINE=vllm is not known: it is llama_cpp or tensorrt_llm" in unknown.stderr
+    assert "ENGINE=vllm is not known: it is youtu_engine or tensorrt_llm" in unknown.stderr
 
 
 def test_the_demonstrations_engine_can_be_planned(stand_in: StandIn, tmp_path: Path) -> None:
