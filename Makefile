@@ -89,7 +89,7 @@ check: .venv-test/.stamp  ## lint, formatting and types
 	@for model in model_repository/*/1/model.py; do .venv-test/bin/mypy $${model%/model.py}; done
 
 ROOMS := $(patsubst %/__init__.py,%,$(wildcard benchmarks/__init__.py build/__init__.py \
-	client/youtu_client/__init__.py frontend/__init__.py serve/__init__.py)) tests
+	client/youtu_client/__init__.py client/youtu_contract/__init__.py frontend/__init__.py serve/__init__.py)) tests
 
 .PHONY: image
 image:  ## build the CPU image, youtu:cpu, with docker (docs/docker.md) [ARGS="--build-arg BASE=..."]
@@ -144,6 +144,10 @@ quality-lm-eval: .venv-quality/.stamp  ## C-Eval, GSM8K, HumanEval … by lm-eva
 .PHONY: settings-doc
 settings-doc: .venv-test/.stamp  ## write docs/settings.md from serve/settings.py
 	@.venv-test/bin/python -m serve.settings_doc > docs/settings.md
+
+.PHONY: contract
+contract: .venv-test/.stamp  ## write the tensors of config.pbtxt and the tables of docs/contract.md from their rows
+	@.venv-test/bin/python -m youtu_contract.documents model_repository docs
 
 .PHONY: picture
 picture: .venv/.stamp .venv-test/.stamp chromium chinese-fonts  ## photograph the page for the READMEs, into docs/

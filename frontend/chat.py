@@ -2,6 +2,7 @@
 
 Whole (`application/json`): `schema.facts`. With `"stream": true` (`text/event-stream`):
 
+    data: {"reasoning_content": "Hm"}      one event per piece of thinking, if the model thinks first
     data: {"delta": "Hel"}                 one event per piece of text; together they are `response`
     : ping                                 a comment when there was nothing to say for PING_S seconds
     event: done
@@ -11,9 +12,6 @@ and instead of `done`, when something fails after the first byte:
 
     event: error
     data: {"error": {"message": "…", "type": "…", "param": null, "code": "…"}}
-
-The first event and the last carry `"starts_in_thinking": true` when the text begins in the midst of the
-model's thinking, whose opening tag the prompt already held.
 
 When things are sent is `answering`'s to know; here is what.
 """
@@ -68,16 +66,10 @@ class _Events:
     def __init__(self, model: str, line: Entry) -> None:
         self._model = model
         self._line = line
-        self._first = True
 
     def piece(self, index: int, piece: Piece, thinking: bool) -> str:
-        if not piece.text:
-            return ""
-        event: dict[str, Any] = {"delta": piece.text}
-        if self._first and thinking:
-            event["starts_in_thinking"] = True
-        self._first = False
-        return _data(event)
+        reasoning = _data({"reasoning_content": piece.reasoning}) if piece.reasoning else ""
+        return reasoning + (_data({"delta": piece.content}) if piece.content else "")
 
     def answer(self, index: int, answer: Answer) -> str:
         return ""

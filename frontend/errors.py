@@ -1,17 +1,10 @@
-"""Every error a caller can see: one shape, one table from the client's errors to HTTP.
+"""Every error a caller can see: one shape, whose status follows from its code.
 
     {"error": {"message": "...", "type": "...", "param": "temperature" | null, "code": "..."}}
 
-    InvalidRequest      400   the sentence of the model, which names field, limit and what was sent
-    Busy                429   + Retry-After, from the rate at which slots come free
-    NotReady            503   + Retry-After
-    ConnectionFailed    503   + Retry-After
-    DeadlineExceeded    504
-    Cancelled           503   + Retry-After: nobody here gave the call up, so the server did (it is stopping)
-    ServerError, rest   502
-
-It knows nothing of routes and bodies. Addresses, gRPC statuses and tracebacks stay in the log, without what
-they may repeat of a caller's text.
+What the model refuses or fails carries a code of the contract, whose status is in `youtu_contract.errors`;
+the message of a refusal is the model's own, of everything else a neutral sentence. Addresses, gRPC statuses
+and tracebacks stay in the log, without what they may repeat of a caller's text. It knows no routes.
 """
 
 from __future__ import annotations
@@ -24,15 +17,8 @@ import structlog
 from flask import Flask, Response, g, json, jsonify, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException
-from youtu_client import (
-    Busy,
-    Cancelled,
-    ConnectionFailed,
-    DeadlineExceeded,
-    InvalidRequest,
-    NotReady,
-    YoutuError,
-)
+from youtu_client import DeadlineExceeded, InvalidRequest, YoutuError
+from youtu_contract.errors import CODES
 
 log = structlog.get_logger()
 
@@ -58,7 +44,9 @@ TYPES = {
 
 
 class ApiError(Exception):
-    """An answer that is an error. `param`: the field at fault, as a path such as `messages[0].role`.
+    """An answer that is an error.
+
+    `param`: the field at fault, as a path such as `messages[0].role`; `details`: numbers beside it.
 
     For the log alone: `cause`, the kind of error behind it, and `reason`, what that one said.
     """
@@ -71,6 +59,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        details: dict[str, int] | None = None,
         cause: str | None = None,
         reason: str | None = None,
     ) -> None:
@@ -82,11 +71,13 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.headers = headers or {}
+        self.details = details or {}
 
     def body(self) -> dict[str, Any]:
         """The one shape."""
         kind = TYPES.get(self.status, "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        shape = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": shape | self.details}
 
     def response(self) -> Response:
         response = jsonify(self.body())
@@ -95,12 +86,14 @@ class ApiError(Exception):
         return response
 
 
-_SENTENCES: list[tuple[type[YoutuError], int, str, str]] = [
-    (NotReady, 503, "not_ready", "The model is not ready: it is loading or restarting. Try again shortly."),
-    (ConnectionFailed, 503, "no_engine", "The inference server does not answer. Try again shortly."),
-    (Cancelled, 503, "cancelled", "The inference server gave the request up. Try again shortly."),
-    (DeadlineExceeded, 504, "deadline_exceeded", "The answer was not finished within the time limit."),
-]
+_SENTENCES = {
+    "not_ready": "The model is not ready: it is loading or restarting. Try again shortly.",
+    "engine_stalled": "The model is not ready: it is loading or restarting. Try again shortly.",
+    "no_engine": "The inference server does not answer. Try again shortly.",
+    "cancelled": "The inference server gave the request up. Try again shortly.",
+    "deadline_exceeded": "The answer was not finished within the time limit.",
+    "engine_error": "The inference server failed while it made the answer.",
+}
 
 
 def from_client(
@@ -108,26 +101,34 @@ def from_client(
 ) -> ApiError:
     """What the caller is told about `error`.
 
-    `names`: what the caller calls the inputs of the model; a refusal is told in these words, and `param` is
-    the first of them. `retry_after`: seconds to wait when the engine's own queue is full. `typed`: the text
-    of the request, which the log must not have.
+    `names`: input of the model -> the caller's name of it. `retry_after`: seconds to wait when the engine's
+    own queue is full. `typed`: the text of the request, which the log must not have.
     """
-    told = _told(error, names or {}, retry_after)
-    told.cause = type(error).__name__
-    told.reason = for_log(error.message, typed)
-    return told
+    reply = _from_client(error, names or {}, retry_after)
+    reply.cause = type(error).__name__
+    reply.reason = for_log(error.message, typed)
+    return reply
 
 
-def _told(error: YoutuError, names: dict[str, str], retry_after: int) -> ApiError:
-    if isinstance(error, InvalidRequest):
-        return _refused(error.message, names)
-    if isinstance(error, Busy):
+def _from_client(error: YoutuError, names: dict[str, str], retry_after: int) -> ApiError:
+    if error.code == "queue_full":
         return queue_full(None, retry_after)
-    for kind, status, code, sentence in _SENTENCES:
-        if isinstance(error, kind):
-            headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-            return ApiError(status, code, sentence, headers=headers)
-    return ApiError(502, "engine_error", "The inference server failed while it made the answer.")
+    code = error.code if error.code in CODES else "engine_error"
+    status = CODES[code].http
+    if isinstance(error, InvalidRequest):
+        param = _renamed(error.param, names)
+        message = f"{param}: {error.reason}" if param else error.reason
+        return ApiError(status, code, message, param=param, details=dict(error.details))
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    return ApiError(status, code, _SENTENCES[code], headers=headers)
+
+
+def _renamed(param: str | None, names: dict[str, str]) -> str | None:
+    """The path `param` of an input of the model, as the caller's path."""
+    if param is None:
+        return None
+    root = re.split(r"[.\[]", param, maxsplit=1)[0]
+    return names.get(root, root) + param[len(root) :]
 
 
 def for_log(message: str, typed: str = "") -> str:
@@ -199,24 +200,6 @@ def ending() -> ApiError:
     """This process was told to end."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return ApiError(503, "draining", "The server is ending. Try again shortly.", headers=headers)
-
-
-def _refused(message: str, names: dict[str, str]) -> ApiError:
-    param: str | None = None
-
-    def renamed(found: re.Match[str]) -> str:
-        nonlocal param
-        name = names[found[0]]
-        param = param or name
-        return name
-
-    head, colon, rest = message.partition(": ")
-    if names:
-        head = re.sub(rf"\b(?:{'|'.join(names)})\b", renamed, head)
-        # Behind the colon stands prose, in which `messages` is an ordinary word.
-        if unmistakable := [name for name in names if "_" in name]:
-            rest = re.sub(rf"\b(?:{'|'.join(unmistakable)})\b", renamed, rest)
-    return ApiError(400, "invalid_value", f"{head}{colon}{rest}", param=param)
 
 
 def init_app(app: Flask) -> None:

@@ -1,7 +1,7 @@
-"""The fields of `POST /chat`, in and out. Knows the text contract's options; knows no HTTP.
+"""The fields of `POST /chat`, in and out, and those that all generating routes share. Knows no HTTP.
 
-What a value may be is said once more by the model behind Triton, which has the last word (a prompt that does
-not fit, a `top_k` beyond its vocabulary); here stands what can be refused without asking it.
+How a text is made is asked in fields made from the rows of `youtu_contract`: type and range are the row's.
+The model behind Triton has the last word (a prompt that does not fit, a `top_k` beyond its vocabulary).
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    create_model,
     model_validator,
 )
 from youtu_client import Answer, Sampling
+from youtu_contract.rows import OPTIONS, SAMPLING_OPTIONS, Tensor
+from youtu_contract.values import RANGES
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
@@ -39,9 +42,8 @@ def _not_blank(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_only_text)]
 Question = Annotated[Text, AfterValidator(_not_blank)]
-MAX_STOP_WORDS = 16
-INT32_MAX = 2**31 - 1
-UINT64_MAX = 2**64 - 1
+INT32_MAX = RANGES["INT32"][1]
+UINT64_MAX = RANGES["UINT64"][1]
 
 
 def _whole(value: object) -> object:
@@ -72,26 +74,61 @@ Turn = Annotated[
 ]
 
 
-def _words(value: object) -> object:
+def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _filled(words: list[str]) -> list[str]:
-    if "" in words:
-        raise ValueError(f"must not hold an empty string, as it does at place {words.index('')}")
-    return words
+def _filled(texts: list[str]) -> list[str]:
+    if "" in texts:
+        raise ValueError(f"must not hold an empty string, as it does at place {texts.index('')}")
+    return texts
 
 
-Words = Annotated[
-    list[Text],
-    BeforeValidator(_words, json_schema_input_type=str | list[str]),
-    Field(max_length=MAX_STOP_WORDS),
-    AfterValidator(_filled),
-]
-"""One or several, as a list."""
+def _bias(value: object) -> object:
+    """JSON's keys are strings; pydantic's strict integers are not."""
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if key.isascii() and key.isdigit() else key: bias for key, bias in value.items()}
 
 
-class ChatRequest(Strict):
+def field_type(row: Tensor) -> Any:
+    """The type of the JSON field for an option of the model, without what only the deployment limits."""
+    low = row.low if not isinstance(row.low, str) else None
+    high = row.high if not isinstance(row.high, str) else None
+    if row.json:
+        number = Annotated[float, Field(ge=low, le=high)]
+        keys = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+        ids = BeforeValidator(_bias, json_schema_input_type=dict[keys, number])
+        return Annotated[dict[int, number], ids, Field(max_length=row.max_values)]
+    if row.datatype == "BYTES":
+        several = BeforeValidator(_list, json_schema_input_type=str | list[str])
+        return Annotated[list[Text], several, Field(max_length=row.max_values), AfterValidator(_filled)]
+    if row.datatype == "FP32":
+        return Annotated[float, Field(ge=low, le=high)]
+    least, greatest = RANGES[row.datatype]
+    limits = Field(ge=least if low is None else low, le=greatest if high is None else high)
+    whole = Annotated[int, limits, WHOLE]
+    return Annotated[list[whole], Field(max_length=row.max_values)] if row.is_list else whole
+
+
+def sampling_fields(**others: Any) -> dict[str, Any]:
+    """Name -> type and default of a field for each option of how a text is made; `others` replace types."""
+    types = {option: field_type(row) for option, row in SAMPLING_OPTIONS.items()} | others
+    return {option: (type_ | None, None) for option, type_ in types.items()}
+
+
+def sampling_options(request: BaseModel) -> dict[str, Any]:
+    """The options of how a text is made, as a request has them; absent ones are None."""
+    return {option: getattr(request, option) for option in SAMPLING_OPTIONS}
+
+
+NAMES = {row.name: option for option, row in OPTIONS.items()}
+"""Input of the model -> the field of a request that it comes from."""
+
+_ChatSampling: Any = create_model("_ChatSampling", __base__=Strict, **sampling_fields())
+
+
+class ChatRequest(_ChatSampling):  # type: ignore[misc]
     """`prompt`, optionally after `history`; or `messages`. Everything else is optional; null means absent.
 
     `history` is a list of {"role", "content"} or of [question, answer] pairs. `max_tokens` in tokens
@@ -121,13 +158,6 @@ class ChatRequest(Strict):
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     history: list[Turn] | None = None
     system: Text | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE] | None = None
-    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=INT32_MAX), WHOLE] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    seed: Annotated[int, Field(ge=0, le=UINT64_MAX), WHOLE] | None = None
-    stop: Words | None = None
     thinking: bool | None = None
     stream: bool | None = None
 
@@ -162,21 +192,13 @@ class ChatRequest(Strict):
     def sampling(self, request_id: str) -> Sampling:
         """The options for the client; absent ones are left to the deployment's defaults."""
         thinking = None if self.thinking is None else {"enable_thinking": self.thinking}
-        return {
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "repetition_penalty": self.repetition_penalty,
-            "seed": self.seed,
-            "stop": self.stop,
+        options: Sampling = {
             "chat_template_kwargs": thinking,
             "request_id": request_id,
+            "return_parts": True,
         }
-
-
-NAMES = {name: name for name in ChatRequest.model_fields} | {"stop_words": "stop"}
-"""What the caller calls the inputs of the model."""
+        options.update(sampling_options(self))  # type: ignore[typeddict-item]
+        return options
 
 
 def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
@@ -188,7 +210,7 @@ def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
     """
     usage = answer.usage
     value: dict[str, Any] = {
-        "response": answer.text,
+        "response": answer.content,
         "time_cost": f"{seconds:.1f}s",
         "token_count": usage.completion_tokens,
         "finish_reason": answer.finish_reason,
@@ -202,8 +224,8 @@ def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
         "model": model,
         "request_id": answer.request_id,
     }
-    if answer.starts_in_thinking:
-        value["starts_in_thinking"] = True
+    if answer.reasoning:
+        value["reasoning_content"] = answer.reasoning
     return value
 
 

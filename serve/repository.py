@@ -62,7 +62,6 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
             guided_decoding=True,
             top_log_probs=20,
             prompt_log_probs=True,
-            engine_probe=True,
         )
     return {
         settings.engine: own,
@@ -93,7 +92,6 @@ def _facts(
     guided_decoding: bool = False,
     top_log_probs: int = 0,
     prompt_log_probs: bool = False,
-    engine_probe: bool = False,
 ) -> dict[str, str]:
     """What youtu_llm must know of the engine behind it."""
     return {
@@ -102,7 +100,6 @@ def _facts(
         "guided_decoding": str(guided_decoding).lower(),
         "top_log_probs": str(top_log_probs),
         "prompt_log_probs": str(prompt_log_probs).lower(),
-        "engine_probe": str(engine_probe).lower(),
     }
 
 
@@ -134,6 +131,7 @@ def render(settings: Settings, engine: Engine, target: Path, committed: Path = C
     draft = target.with_name(f".{target.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     values = parameters(settings, engine)
+    values["youtu_llm"]["engine_inputs"] = ",".join(_inputs(committed, settings.engine, values["youtu_llm"]))
     for model in models(settings):
         shutil.copytree(committed / model, draft / model, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         path = draft / model / CONFIG
@@ -146,6 +144,14 @@ def render(settings: Settings, engine: Engine, target: Path, committed: Path = C
     return target
 
 
+def _inputs(committed: Path, engine: str, facts: dict[str, str]) -> list[str]:
+    """The input tensors of the engine's model that it can honour."""
+    config = _parsed(engine, (committed / engine / CONFIG).read_text(encoding="utf-8"))
+    names = [tensor.name for tensor in config.input]
+    guides = facts["guided_decoding"] == "true"
+    return [name for name in names if guides or not name.startswith("guided_decoding")]
+
+
 def _fill_batching(config: Any, *, batch_size: int, queue: int) -> None:
     """What NVIDIA's backend reads beside parameters; its executor's own queue gets the queue's size too."""
     config.max_batch_size = batch_size
@@ -153,11 +159,15 @@ def _fill_batching(config: Any, *, batch_size: int, queue: int) -> None:
     config.dynamic_batching.default_queue_policy.max_queue_size = queue
 
 
-def _filled_in(model: str, text: str, values: dict[str, str]) -> Any:
+def _parsed(model: str, text: str) -> Any:
     try:
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         raise RepositoryError(f"{model}/{CONFIG}: {error}") from error
+
+
+def _filled_in(model: str, text: str, values: dict[str, str]) -> Any:
+    config = _parsed(model, text)
     committed = set(config.parameters) - FIXED.get(model, set())
     if odd := committed.symmetric_difference(values):
         name = min(odd)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from youtu_contract.parts import ToolCall as ToolCall
+
 
 @dataclass(frozen=True)
 class Token:
@@ -29,6 +31,12 @@ class Piece:
     """Natural log-probability of each token in this piece, when asked for."""
     tokens: tuple[Token, ...] | None = None
     """With `return_log_probs`: those whose last byte this piece shows (one may end amid a character)."""
+    reasoning: str = ""
+    """With `return_parts`: new thinking."""
+    content: str = ""
+    """With `return_parts`: new text that is neither thinking nor a call of a tool."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """With `return_parts`: calls of tools that are complete now."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,12 @@ class Answer:
     """With `return_prompt_log_probs`: all of the prompt's, special ones by their names. What the first one's
     place foretold is unknown: its log_prob is nan."""
     starts_in_thinking: bool = False
+    reasoning: str = ""
+    """With `return_parts`: the thinking before the answer, without its marks."""
+    content: str = ""
+    """With `return_parts`: the text without thinking and calls of tools."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """With `return_parts`: the tools that the model calls."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree, and the one table that says which gRPC status becomes which error.
+"""What can go wrong, as one tree, and which of the contract's codes or gRPC's statuses becomes which error.
 
     YoutuError
     ├── ConnectionFailed     nobody answers at the address, or the connection broke      retryable
@@ -10,31 +10,48 @@
     ├── Cancelled            the call was given up, by `close()` or by the server
     └── ServerError          anything else the server says
 
-It knows gRPC statuses and the words that Triton and gRPC put beside them; it does not know HTTP.
+It knows gRPC's statuses and what its library says beside them; it does not know HTTP.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from youtu_contract.errors import Error
+from youtu_contract.triton_errors import error_of_triton
 
 
 class YoutuError(Exception):
-    """Base of all errors of this package. `server` is the address that was asked, when one was."""
+    """Base of all errors of this package. `server` is the address that was asked, when one was.
 
+    `code` and what follows is data of the contract (`youtu_contract.errors`): `param` the input at fault,
+    `retry_after_s` a hint, `details` numbers, such as prompt_tokens and context_tokens of
+    context_length_exceeded.
+    """
+
+    default_code = "engine_error"
     retryable = False
     """Whether the very same request may succeed when sent again a little later."""
 
-    def __init__(self, message: str, *, server: str | None = None) -> None:
+    def __init__(self, message: str, *, server: str | None = None, error: Error | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.server = server
+        self.code = error.code if error else self.default_code
+        self.param = error.param if error else None
+        self.retry_after_s = error.retry_after_s if error else None
+        self.details: Mapping[str, int] = error.details if error else {}
+        self.reason = error.message if error else message
+        """The message without the name of the parameter."""
 
 
 class ConnectionFailed(YoutuError):
     """No connection to the server, or it broke while the request was under way."""
+
+    default_code = "no_engine"
 
     retryable = True
 
@@ -42,15 +59,21 @@ class ConnectionFailed(YoutuError):
 class NotReady(YoutuError):
     """The server answers, but its model does not take requests now (loading, unloaded, draining)."""
 
+    default_code = "not_ready"
+
     retryable = True
 
 
 class EngineStalled(NotReady):
     """The server says that its engine has work and has made no progress for too long: it hangs."""
 
+    default_code = "engine_stalled"
+
 
 class Busy(YoutuError):
     """The model's queue is full; the request was not taken in."""
+
+    default_code = "queue_full"
 
     retryable = True
 
@@ -58,13 +81,19 @@ class Busy(YoutuError):
 class InvalidRequest(YoutuError):
     """The request is wrong; the message names the field. Raised here, before sending, or by the server."""
 
+    default_code = "invalid_value"
+
 
 class DeadlineExceeded(YoutuError):
     """The request was not done within its `timeout`."""
 
+    default_code = "deadline_exceeded"
+
 
 class Cancelled(YoutuError):
     """The call was given up before its end."""
+
+    default_code = "cancelled"
 
 
 class ServerError(YoutuError):
@@ -84,7 +113,7 @@ _BY_CODE: dict[grpc.StatusCode, type[YoutuError]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
 }
 
-# One status, several meanings: gRPC offers nothing but the text to tell them apart.
+# One status, several meanings: gRPC's library offers nothing but the text to tell them apart.
 _BY_TEXT: list[tuple[grpc.StatusCode, re.Pattern[str], type[YoutuError]]] = [
     (grpc.StatusCode.UNAVAILABLE, re.compile(r"queue is full|maximum queue size", re.I), Busy),
     (
@@ -100,33 +129,29 @@ _BY_TEXT: list[tuple[grpc.StatusCode, re.Pattern[str], type[YoutuError]]] = [
 ]
 
 
-INVALID = "invalid request: "
-"""How the model begins its refusals of a wrong request."""
+_BY_CONTRACT: dict[str, type[YoutuError]] = {
+    "invalid_value": InvalidRequest,
+    "context_length_exceeded": InvalidRequest,
+    "unsupported": InvalidRequest,
+    "queue_full": Busy,
+    "not_ready": NotReady,
+    "engine_stalled": EngineStalled,
+    "no_engine": ConnectionFailed,
+    "cancelled": Cancelled,
+    "deadline_exceeded": DeadlineExceeded,
+}
 
-# Triton ends a stream with a real status only when asked to by metadata, and 2.51 then dies of it now and
-# then. Without, the words are all there is: the model's own, and Triton's before the model is reached.
-_WITHOUT_CODE: list[tuple[re.Pattern[str], type[YoutuError]]] = [
-    (re.compile(f"^{INVALID}"), InvalidRequest),
-    (re.compile(r"^the engine has stalled"), EngineStalled),
-    (re.compile(r"queue is full|maximum queue size", re.I), Busy),
-    (
-        re.compile(
-            r"unknown model|not at ready state|no available versions|not ready|stopp|exiting"
-            r"|shutting down|engine does not answer|not healthy",
-            re.I,
-        ),
-        NotReady,
-    ),
-    (re.compile(r"\binputs?\b|\bshape\b|\bbatch|\bdata-type\b", re.I), InvalidRequest),
-]
+
+def from_error(error: Error, server: str | None = None) -> YoutuError:
+    """The exception for an error of the contract."""
+    kind = _BY_CONTRACT.get(error.code, ServerError)
+    message = f"{server} failed: {error}" if kind is ServerError and server else str(error)
+    return kind(message, server=server, error=error)
 
 
 def from_message(message: str, server: str) -> YoutuError:
     """The exception for an `error_message` in an otherwise good stream of `server`."""
-    for pattern, kind in _WITHOUT_CODE:
-        if pattern.search(message):
-            return kind(message.removeprefix(INVALID), server=server)
-    return ServerError(f"{server} failed: {message}", server=server)
+    return from_error(Error.from_line(message) or error_of_triton(message), server)
 
 
 def from_rpc(error: Any, server: str) -> YoutuError:

@@ -5,9 +5,13 @@ It knows the outputs of `youtu_llm` and nothing of channels, retries or threads.
 
 from __future__ import annotations
 
+import json
 import math
-import struct
 from typing import Any
+
+from youtu_contract.parts import ToolCall
+from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_OUTPUTS
+from youtu_contract.values import outputs_of
 
 from .answers import Answer, ModelInfo, Piece, Timings, Token, Usage
 from .errors import ServerError
@@ -20,7 +24,7 @@ class Transcript:
         self.request_id = request_id
         self.started = False
         self.finished = False
-        self._texts: list[str] = []
+        self._pieces: list[Piece] = []
         self.starts_in_thinking = False
         self._log_probs: list[float] | None = None
         self._tokens: list[Token] | None = None
@@ -56,10 +60,13 @@ class Transcript:
             self._log_probs = (self._log_probs or []) + list(log_probs)
         if tokens is not None:
             self._tokens = (self._tokens or []) + list(tokens)
-        if not text and not log_probs:
+        reasoning, content = values.get("reasoning_output", ""), values.get("content_output", "")
+        tool_calls: tuple[ToolCall, ...] = values.get("tool_calls_output", ())
+        piece = Piece(text, log_probs, tokens, reasoning, content, tool_calls)
+        if not any((text, log_probs, reasoning, content, tool_calls)):
             return None
-        self._texts.append(text)
-        return Piece(text, log_probs, tokens)
+        self._pieces.append(piece)
+        return piece
 
     def answer(self) -> Answer:
         """The whole. Raises ServerError when the end of the answer has not come: a half is no answer."""
@@ -71,7 +78,7 @@ class Transcript:
         except KeyError as missing:
             raise ServerError(f"the stream ended without its last response: no {missing}") from None
         return Answer(
-            text="".join(self._texts),
+            text="".join(piece.text for piece in self._pieces),
             finish_reason=finish_reason,
             usage=usage,
             timings=Timings(*times, tokens=usage.completion_tokens),
@@ -80,6 +87,9 @@ class Transcript:
             tokens=None if self._tokens is None else tuple(self._tokens),
             prompt_tokens=self._prompt_tokens,
             starts_in_thinking=self.starts_in_thinking,
+            reasoning="".join(piece.reasoning for piece in self._pieces),
+            content="".join(piece.content for piece in self._pieces),
+            tool_calls=tuple(call for piece in self._pieces for call in piece.tool_calls),
         )
 
 
@@ -105,35 +115,26 @@ def _tokens(
     )
 
 
-_FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "BOOL": "?"}
-_LISTS = ("output_tokens", "top_tokens", "prompt_tokens", "top_prompt_tokens")
-
-
 def _outputs(response: Any) -> dict[str, Any]:
-    if len(response.outputs) != len(response.raw_output_contents):
-        raise ServerError("the response's tensors are not in raw_output_contents")
-    values: dict[str, Any] = {}
-    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        try:
-            if tensor.datatype == "BYTES":
-                strings = _strings(raw)
-                values[tensor.name] = strings if tensor.name in _LISTS else strings[0].decode()
-            elif tensor.datatype == "FP32":
-                values[tensor.name] = struct.unpack(f"<{len(raw) // 4}f", raw)
-            else:
-                (values[tensor.name],) = struct.unpack("<" + _FORMATS[tensor.datatype], raw)
-        except (struct.error, UnicodeDecodeError, LookupError) as error:
-            raise ServerError(f"output {tensor.name} ({tensor.datatype}) cannot be read: {error!r}") from None
-    return values
+    """Output name -> its value, a tuple for a list. Raises ServerError."""
+    try:
+        return {name: _value(name, elements) for name, elements in outputs_of(response).items()}
+    except ValueError as error:
+        raise ServerError(str(error)) from None
 
 
-def _strings(raw: bytes) -> tuple[bytes, ...]:
-    found, at = [], 0
-    while at < len(raw):
-        end = at + 4 + struct.unpack_from("<I", raw, at)[0]
-        found.append(raw[at + 4 : end])
-        at = end
-    return tuple(found)
+def _value(name: str, elements: list[Any]) -> Any:
+    row = TEXT_OUTPUTS.get(name)
+    if row is None:  # of a newer server
+        return tuple(elements)
+    if row.is_list:
+        return tuple(elements)
+    if len(elements) != 1:
+        raise ValueError(f"output {name} has {len(elements)} values, one is expected")
+    if row.datatype != "BYTES":
+        return elements[0]
+    text = elements[0].decode()
+    return tuple(ToolCall(**call) for call in json.loads(text)) if row.json else text
 
 
 def model_info(response: Any) -> ModelInfo:
@@ -151,7 +152,7 @@ def model_info(response: Any) -> ModelInfo:
             tools=values.get("tools") == "true",
             top_log_probs=int(values.get("top_log_probs", "0")),
             prompt_log_probs=values.get("prompt_log_probs") == "true",
-            defaults={key: float(values[key]) for key in ("temperature", "top_p", "repetition_penalty")},
+            defaults={key: float(values[key]) for key in DEPLOYMENT_DEFAULTS},
         )
     except (KeyError, ValueError) as error:
         raise ServerError(f"model {response.config.name!r} does not describe itself: {error!r}") from None

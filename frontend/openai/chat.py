@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from youtu_client import Answer, ModelInfo, Piece
+from youtu_contract.parts import ToolCall
 
 from ..errors import unsupported
-from ..schema import timings
-from . import forms, schema
+from ..schema import NAMES, timings
+from . import forms
 from .forms import chat_log_probs, usage
-from .reading import Call, Content, Part, Reader, Reasoning
 from .schema import ChatCompletion
 
 
 def names(wanted: ChatCompletion) -> dict[str, str]:
     """What the caller calls the inputs of the model."""
-    return schema.NAMES | {
-        "messages": "messages",
-        "chat_template_kwargs": "chat_template_kwargs",
+    return NAMES | {
+        "return_log_probs": "logprobs",
         "max_tokens": wanted.length_field,
         "top_log_probs": "top_logprobs",
         "guided_decoding_guide_type": "response_format",
@@ -45,20 +45,18 @@ def whole(wanted: ChatCompletion, head: dict[str, Any], answers: list[Answer]) -
     """The JSON of all choices."""
     choices = []
     for index, answer in enumerate(answers):
-        reader = Reader(thinking=answer.starts_in_thinking, tools=wanted.uses_tools)
-        parts = [*reader.feed(answer.text), *reader.end()]
-        message: dict[str, Any] = {"role": "assistant", "content": _joined(parts, Content), "refusal": None}
-        if reasoning := _joined(parts, Reasoning):
-            message["reasoning_content"] = reasoning
-        if calls := [part for part in parts if isinstance(part, Call)]:
-            message["content"] = message["content"] or None
-            message["tool_calls"] = [_call(call) for call in calls]
+        message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
+        if answer.tool_calls:
+            message["content"] = answer.content or None
+            message["tool_calls"] = [_call(call) for call in answer.tool_calls]
         choices.append(
             {
                 "index": index,
                 "message": message,
                 "logprobs": chat_log_probs(answer.tokens or ()) if wanted.logprobs else None,
-                "finish_reason": _finish_reason(answer, reader),
+                "finish_reason": _finish_reason(answer),
             }
         )
     return head | {
@@ -69,11 +67,7 @@ def whole(wanted: ChatCompletion, head: dict[str, Any], answers: list[Answer]) -
     }
 
 
-def _joined(parts: list[Part], kind: type[Content] | type[Reasoning]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, kind))
-
-
-def _call(call: Call) -> dict[str, Any]:
+def _call(call: ToolCall) -> dict[str, Any]:
     return {
         "id": call.id,
         "type": "function",
@@ -81,8 +75,8 @@ def _call(call: Call) -> dict[str, Any]:
     }
 
 
-def _finish_reason(answer: Answer, reader: Reader) -> str:
-    return "tool_calls" if reader.calls and answer.finish_reason == "stop" else answer.finish_reason
+def _finish_reason(answer: Answer) -> str:
+    return "tool_calls" if answer.tool_calls and answer.finish_reason == "stop" else answer.finish_reason
 
 
 class Chunks(forms.Chunks):
@@ -91,13 +85,12 @@ class Chunks(forms.Chunks):
     def __init__(self, wanted: ChatCompletion, head: dict[str, Any]) -> None:
         super().__init__(wanted, head | {"object": "chat.completion.chunk"})
         self._wanted = wanted
-        self._readers: dict[int, Reader] = {}
+        self._calls: dict[int, int] = {}  # of each answer that has begun: its calls of tools so far
 
     def piece(self, index: int, piece: Piece, thinking: bool) -> str:
-        opening = self._open(index, thinking)
-        reader = self._readers[index]
+        opening = self._open(index)
         log_probs = chat_log_probs(piece.tokens or ()) if self._wanted.logprobs and piece.tokens else None
-        deltas = [self._delta(part, reader) for part in reader.feed(piece.text)]
+        deltas = list(self._deltas(index, piece))
         if log_probs is not None and not deltas:
             deltas.append({"content": ""})  # Text that is held back has tokens all the same.
         events = [self.chunk(index, {"delta": delta}) for delta in deltas[:-1]]
@@ -105,26 +98,25 @@ class Chunks(forms.Chunks):
         return opening + "".join(events)
 
     def answer(self, index: int, answer: Answer) -> str:
-        opening = self._open(index, answer.starts_in_thinking)
-        reader = self._readers[index]
-        events = [self.chunk(index, {"delta": self._delta(part, reader)}) for part in reader.end()]
         end = self.chunk(
-            index, {"delta": {}}, finish_reason=_finish_reason(answer, reader), timings=timings([answer])
+            index, {"delta": {}}, finish_reason=_finish_reason(answer), timings=timings([answer])
         )
-        return opening + "".join(events) + end
+        return self._open(index) + end
 
     def end(self, answers: list[Answer]) -> str:
         return self.last([answers])
 
-    def _open(self, index: int, thinking: bool) -> str:
-        if index in self._readers:
+    def _open(self, index: int) -> str:
+        if index in self._calls:
             return ""
-        self._readers[index] = Reader(thinking=thinking, tools=self._wanted.uses_tools)
+        self._calls[index] = 0
         return self.chunk(index, {"delta": {"role": "assistant", "content": ""}})
 
-    def _delta(self, part: Part, reader: Reader) -> dict[str, Any]:
-        if isinstance(part, Reasoning):
-            return {"reasoning_content": part.text}
-        if isinstance(part, Call):
-            return {"tool_calls": [{"index": reader.calls - 1} | _call(part)]}
-        return {"content": part.text}
+    def _deltas(self, index: int, piece: Piece) -> Iterator[dict[str, Any]]:
+        if piece.reasoning:
+            yield {"reasoning_content": piece.reasoning}
+        if piece.content:
+            yield {"content": piece.content}
+        for call in piece.tool_calls:
+            yield {"tool_calls": [{"index": self._calls[index]} | _call(call)]}
+            self._calls[index] += 1

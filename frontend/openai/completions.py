@@ -6,14 +6,15 @@ from typing import Any
 
 from youtu_client import Answer, ModelInfo, Piece
 
+from .. import schema
 from ..errors import unsupported
 from ..schema import timings
-from . import forms, schema
+from . import forms
 from .forms import Offsets, usage, with_text
 from .schema import Completion
 
 NAMES = schema.NAMES | {
-    "max_tokens": "max_tokens",
+    "return_log_probs": "logprobs",
     "text_input": "prompt",
     "input_ids": "prompt",
     "top_log_probs": "logprobs",

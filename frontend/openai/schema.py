@@ -17,11 +17,12 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    create_model,
     field_validator,
     model_validator,
 )
 
-from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, Words
+from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, sampling_fields, sampling_options
 
 MAX_CHOICES = 16
 """Answers to one request: `n`, or the number of prompts times `n`."""
@@ -185,58 +186,27 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] | None = None
 
 
-NAMES = {
-    name: name
-    for name in (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_tokens",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed",
-        "logit_bias",
-    )
-} | {"stop_words": "stop", "return_log_probs": "logprobs"}
-"""What callers of both routes call the inputs of the model."""
-
-
-def _bias(value: object) -> object:
-    """JSON's keys are strings; pydantic's strict integers are not."""
-    if not isinstance(value, dict):
-        return value
-    return {int(key) if key.isascii() and key.isdigit() else key: bias for key, bias in value.items()}
-
-
-Bias = Annotated[float, Field(ge=-100, le=100)]
-Biases = Annotated[
-    dict[int, Bias],
-    BeforeValidator(_bias, json_schema_input_type=dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Bias]),
-    Field(max_length=1024),
-]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
 Count = Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE]
 
+# Where OpenAI's own range is another than ours.
+_Sampling: Any = create_model(
+    "_Sampling",
+    __base__=Strict,
+    **sampling_fields(
+        temperature=Annotated[float, Field(ge=0, le=2)],
+        seed=Annotated[int, Field(ge=-(2**63), le=UINT64_MAX), WHOLE],
+        top_k=Annotated[int, Field(ge=-1, le=INT32_MAX), WHOLE],
+    ),
+)
 
-class Generation(Strict):
+
+class Generation(_Sampling):  # type: ignore[misc]
     """What both routes share. null means absent; absent values are the deployment's defaults."""
 
     model: Text | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: Biases | None = None
-    max_tokens: Count | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX), WHOLE] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
-    presence_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=UINT64_MAX), WHOLE] | None = None
-    stop: Words | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX), WHOLE] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     user: Text | None = None
 
     @model_validator(mode="after")
@@ -247,18 +217,10 @@ class Generation(Strict):
 
     def sampling(self, choice: int) -> dict[str, Any]:
         """Options for the client of the answer with this number; each gets a seed of its own."""
-        return {
-            "max_tokens": self.max_tokens,
-            "min_tokens": self.min_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
+        return sampling_options(self) | {
             "top_k": None if self.top_k is None else max(0, self.top_k),
-            "repetition_penalty": self.repetition_penalty,
-            "presence_penalty": self.presence_penalty,
-            "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias or None,
             "seed": None if self.seed is None else (self.seed + choice) % (UINT64_MAX + 1),
-            "stop": self.stop,
         }
 
 
@@ -332,6 +294,7 @@ class ChatCompletion(Generation):
         return super().sampling(choice) | {
             "max_tokens": self.max_completion_tokens or self.max_tokens,
             "chat_template_kwargs": kwargs or None,
+            "return_parts": True,
             "return_log_probs": self.logprobs or None,
             "top_log_probs": self.top_logprobs or None,
             "guided_decoding_guide_type": guide_type,

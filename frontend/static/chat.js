@@ -67,6 +67,7 @@ export async function send(text) {
 async function put(text) {
   const preset = composer.preset();
   const draftOf = state.current?.id ?? sessions.NEW;
+  composer.forgetPending();
   const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), preset));
   await sessions.forgetDraft(text, draftOf);
   composer.set("");

@@ -18,9 +18,14 @@ function fit() {
   draft.style.height = `${Math.min(draft.scrollHeight, 240)}px`;
 }
 
-export async function save() {
+// What was typed is on its way: writing it as a draft now would leave it behind.
+export function forgetPending() {
   clearTimeout(timer);
   timer = 0;
+}
+
+export async function save() {
+  forgetPending();
   try {
     await sessions.saveDraft(text(), owner);
   } catch (error) {

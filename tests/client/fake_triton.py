@@ -1,6 +1,7 @@
 """A fake Triton: KServe v2 gRPC in front of a make-believe `youtu_llm`, for tests of what sits above it.
 
-It speaks the text contract over real gRPC on loopback and knows no model, no tokens and no client library.
+It speaks the text contract, from the rows of `youtu_contract`, over real gRPC on loopback. It knows no model,
+no tokens and no client library.
 
     with FakeTriton() as fake:
         client = Client(fake.address)
@@ -18,7 +19,8 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
     delay        seconds before every piece but the first (default 0)
     prefill      seconds of silence before the first piece (default 0)
     fail_at      end the stream with an error in place of piece k (0: before anything is sent)
-    fail_code    gRPC status name for that (default INTERNAL);  fail_message its text
+    fail_code    a code of the contract (default engine_error), or a gRPC status name;  fail_message its text
+    fail_param   the input at fault;  fail_details numbers about it
     fail_times   fail only the first N requests with this very text, then answer (default: always)
     queue_full   true: UNAVAILABLE, as the engine says it when its queue is full
     not_ready    true: refused as Triton does it while a model loads
@@ -46,8 +48,6 @@ import collections
 import contextlib
 import itertools
 import json
-import math
-import struct
 import sys
 import threading
 import time
@@ -58,6 +58,10 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+from youtu_contract.errors import CODES, Error, Refused, invalid
+from youtu_contract.parts import Content, PartsParser, Reasoning, ToolCall
+from youtu_contract.rows import PROMPTS, TEXT_INPUTS, TEXT_OUTPUTS
+from youtu_contract.values import array_of, packed, unpacked, value_of
 
 from tests.limits import WAIT_S
 
@@ -79,32 +83,9 @@ PARAMETERS = {
     "top_log_probs": "20",
     "prompt_log_probs": "true",
 }
-INPUTS = {
-    "text_input": "BYTES",
-    "input_ids": "INT32",
-    "messages": "BYTES",
-    "chat_template_kwargs": "BYTES",
-    "max_tokens": "INT32",
-    "temperature": "FP32",
-    "top_p": "FP32",
-    "repetition_penalty": "FP32",
-    "top_k": "INT32",
-    "min_tokens": "INT32",
-    "presence_penalty": "FP32",
-    "frequency_penalty": "FP32",
-    "seed": "UINT64",
-    "stop_words": "BYTES",
-    "stream": "BOOL",
-    "return_log_probs": "BOOL",
-    "return_prompt_log_probs": "BOOL",
-    "top_log_probs": "INT32",
-    "logit_bias": "BYTES",
-    "guided_decoding_guide_type": "BYTES",
-    "guided_decoding_guide": "BYTES",
-}
 VOCAB_SIZE = 0xD800  # code points up to the surrogates
+LIMITS = {"context": 2**31 - 1, "vocab_size": VOCAB_SIZE, "last_token": VOCAB_SIZE - 1, "top_log_probs": 20}
 NOT_READY = f"Request for unknown model: '{MODEL}' version 1 is not at ready state"
-FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?", "INT64": "q"}
 
 
 @dataclass
@@ -142,16 +123,27 @@ class Call:
         return self.cancelled
 
 
-TOLD = (None, "INVALID_ARGUMENT", "INTERNAL", "UNKNOWN")
+CONTRACT_CODES = {"INVALID_ARGUMENT": "invalid_value", "INTERNAL": "engine_error"}
+"""gRPC status names that stand for a code of the contract."""
 
 
 class Refusal(Exception):
-    """Ends a request with an error. What the model or Triton refuses comes as a text in a good stream, as
-    Triton 2.51 sends it; any other status ends the call, as gRPC does when connection or time run out."""
+    """Ends a request: with an `error` of the contract or Triton's own prose in a good stream, as Triton 2.51
+    sends them, or with a `status` of gRPC, as when connection or time run out."""
 
-    def __init__(self, code: str | None, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    def __init__(self, error: Error | str, status: str | None = None) -> None:
+        super().__init__(str(error))
+        self.error, self.status = error, status
+
+    @classmethod
+    def of(cls, script: dict[str, Any], default_message: str) -> Refusal:
+        """What a script asks for with its `fail_` keys."""
+        code = script.get("fail_code", "engine_error")
+        message = script.get("fail_message", default_message)
+        code = CONTRACT_CODES.get(code, code)
+        if code in CODES:
+            return cls(Error(code, message, script.get("fail_param"), details=script.get("fail_details", {})))
+        return cls(message) if code == "UNKNOWN" or "queue" in message else cls(message, code)
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -238,8 +230,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def ModelMetadata(self, request: Any, context: Any) -> Any:
         self._known(request.name, context)
         response = service_pb2.ModelMetadataResponse(name=MODEL, versions=["1"], platform="python")
-        for name, datatype in INPUTS.items():
-            response.inputs.add(name=name, datatype=datatype, shape=[-1, -1])
+        for row in TEXT_INPUTS.values():
+            response.inputs.add(name=row.name, datatype=row.datatype, shape=[-1, *row.shape])
         return response
 
     def ModelConfig(self, request: Any, context: Any) -> Any:
@@ -267,11 +259,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             try:
                 yield from self._answer(request, metadata, context)
             except Refusal as refusal:
-                text = str(refusal)
-                if refusal.code not in TOLD and "queue" not in text:
-                    context.abort(getattr(grpc.StatusCode, refusal.code), text)
-                if refusal.code == "INVALID_ARGUMENT":
-                    text = f"invalid request: {text}"
+                if refusal.status is not None:
+                    context.abort(getattr(grpc.StatusCode, refusal.status), str(refusal))
+                error = refusal.error
+                text = error.to_line() if isinstance(error, Error) else error
                 yield service_pb2.ModelStreamInferResponse(error_message=text)
 
     def _probed(self, model: str) -> Any:
@@ -284,14 +275,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if not self.ready:
             return service_pb2.ModelStreamInferResponse(error_message=NOT_READY)
         if self.stalled:
-            text = (
-                "the engine has stalled: it has work and has made no progress for 16.0 s, the limit is 15 s"
-            )
-            return service_pb2.ModelStreamInferResponse(error_message=text)
+            stalled = Error("engine_stalled", "no progress for 16.0 s, the limit is 15 s")
+            return service_pb2.ModelStreamInferResponse(error_message=stalled.to_line())
         answer = service_pb2.ModelStreamInferResponse()
         answer.infer_response.model_name = MODEL
-        answer.infer_response.outputs.add(name="stalled_ms", datatype="INT64", shape=[1, 1])
-        answer.infer_response.raw_output_contents.append(struct.pack("<q", 0))
+        add_output(answer.infer_response, "stalled_ms", 0)
         answer.infer_response.parameters["triton_final_response"].bool_param = True
         return answer
 
@@ -327,23 +315,22 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def _pieces(self, request: Any, call: Call, gone: threading.Event) -> Iterator[Any]:
         if request.model_name != MODEL:
-            raise Refusal(None, f"Request for unknown model: '{request.model_name}' is not found")
+            raise Refusal(f"Request for unknown model: '{request.model_name}' is not found")
         if not self.ready:
-            raise Refusal(None, NOT_READY)
+            raise Refusal(NOT_READY)
         inputs = call.inputs
         inputs.update(read_inputs(request))
-        check(inputs)
         prompt = last_text(inputs)
         script = read_script(prompt)
         if script.get("not_ready"):
-            raise Refusal(None, NOT_READY)
+            raise Refusal(NOT_READY)
         if self.queue_full or script.get("queue_full"):
-            raise Refusal("UNAVAILABLE", "the engine's queue is full: 64 requests wait, the limit is 64")
+            raise Refusal(Error("queue_full", "64 requests wait, the limit is 64"))
 
         arrival = time.time_ns()
         first = last = arrival
         fail_at = script.get("fail_at")
-        failure = Refusal(script.get("fail_code", "INTERNAL"), script.get("fail_message", self.fail_message))
+        failure = Refusal.of(script, self.fail_message)
         if fail_at is not None and "fail_times" in script:
             self._failures[prompt] += 1
             if self._failures[prompt] > script["fail_times"]:
@@ -358,6 +345,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             return
         made: list[str] = []
         thinking = bool(script.get("thinking"))
+        tools = bool(json.loads(inputs.get("chat_template_kwargs", "{}")).get("tools"))
+        parser = PartsParser(thinking=thinking, tools=tools)
         finish = script.get("finish", "stop")
         for index, piece in enumerate(script_pieces(script, prompt)):
             if index == fail_at:
@@ -376,9 +365,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             made.append(piece)
             if inputs.get("stream", True):
                 is_first = len(made) == 1
-                yield self._response(
-                    request, inputs, [piece], thinking and is_first, prompt if is_first else ""
-                )
+                told = prompt if is_first else ""
+                yield self._response(request, inputs, parser, [piece], thinking and is_first, told)
                 call.sent += 1
         if fail_at is not None and fail_at >= len(made):
             raise failure
@@ -388,6 +376,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         yield self._response(
             request,
             inputs,
+            parser,
             [] if streamed else made,
             thinking,
             "" if streamed else prompt,
@@ -404,6 +393,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self,
         request: Any,
         inputs: dict[str, Any],
+        parser: PartsParser,
         pieces: list[str],
         thinking: bool,
         prompt: str = "",
@@ -428,21 +418,25 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             values["prompt_log_probs"] = [-0.5] * (len(prompt) - 1)
             if count:
                 values["top_prompt_tokens"], values["top_prompt_log_probs"] = likeliest(prompt[1:], count)
+        if inputs.get("return_parts"):
+            parts = [*parser.feed("".join(pieces)), *(parser.end() if end else ())]
+            values["reasoning_output"] = "".join(part.text for part in parts if isinstance(part, Reasoning))
+            values["content_output"] = "".join(part.text for part in parts if isinstance(part, Content))
+            if calls := [vars(part) for part in parts if isinstance(part, ToolCall)]:
+                values["tool_calls_output"] = json.dumps(calls)
         for name, value in values.items():
-            if isinstance(value, str):
-                datatype, shape, raw = "BYTES", [1, 1], pack_bytes(value)
-            elif name in ("output_tokens", "top_tokens", "prompt_tokens", "top_prompt_tokens"):
-                datatype, shape, raw = "BYTES", [1, len(value)], b"".join(map(pack_bytes, value))
-            elif isinstance(value, bool):
-                datatype, shape, raw = "BOOL", [1, 1], struct.pack("<?", value)
-            elif isinstance(value, list):
-                datatype, shape, raw = "FP32", [1, len(value)], struct.pack(f"<{len(value)}f", *value)
-            else:
-                datatype = "INT64" if name.endswith("_ns") else "INT32"
-                shape, raw = [1, 1], struct.pack("<" + FORMATS[datatype], value)
-            response.outputs.add(name=name, datatype=datatype, shape=shape)
-            response.raw_output_contents.append(raw)
+            add_output(response, name, value)
         return stream_response
+
+
+def add_output(response: Any, name: str, value: Any) -> None:
+    """Add an output of the text contract to a ModelInferResponse."""
+    row = TEXT_OUTPUTS[name]
+    elements = list(value) if row.is_list else [value]
+    if row.datatype == "BYTES":
+        elements = [element.encode() for element in elements]
+    response.outputs.add(name=name, datatype=row.datatype, shape=[1, len(elements)])
+    response.raw_output_contents.append(packed(row.datatype, elements))
 
 
 def likeliest(tokens: Sequence[str], count: int) -> tuple[list[str], list[float]]:
@@ -451,61 +445,50 @@ def likeliest(tokens: Sequence[str], count: int) -> tuple[list[str], list[float]
     return names, [-0.5 - at for _ in tokens for at in range(count)]
 
 
-def pack_bytes(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack("<I", len(data)) + data
-
-
 def read_inputs(request: Any) -> dict[str, Any]:
-    """Tensor name -> Python value, refusing what Triton itself would refuse."""
-    values: dict[str, Any] = {}
+    """Option or input -> Python value, refusing what Triton itself and the rows refuse."""
+    arrays = {}
     for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
         name, shape = tensor.name, list(tensor.shape)
-        if name not in INPUTS:
-            raise Refusal(None, f"unexpected inference input '{name}' for model '{MODEL}'")
-        if tensor.datatype != INPUTS[name]:
-            text = f"input '{name}' has data-type {tensor.datatype}, the model expects {INPUTS[name]}"
-            raise Refusal(None, text)
-        if shape[:1] != [1] or len(shape) != 2 or (shape[1] != 1 and name not in ("stop_words", "input_ids")):
-            raise Refusal(None, f"input '{name}' has shape {shape}, the model expects [1, 1]")
-        if tensor.datatype == "BYTES":
-            words, at = [], 0
-            while at < len(raw):
-                (size,) = struct.unpack_from("<I", raw, at)
-                words.append(raw[at + 4 : at + 4 + size].decode())
-                at += 4 + size
-            values[name] = words if name == "stop_words" else words[0]
-        elif name == "input_ids":
-            values[name] = list(struct.unpack(f"<{len(raw) // 4}i", raw))
-        else:
-            (values[name],) = struct.unpack("<" + FORMATS[tensor.datatype], raw)
-    return values
+        row = TEXT_INPUTS.get(name)
+        if row is None:
+            raise Refusal(f"unexpected inference input '{name}' for model '{MODEL}'")
+        if tensor.datatype != row.datatype:
+            raise Refusal(
+                f"inference input '{name}' data-type is '{tensor.datatype}', but model '{MODEL}' expects "
+                f"'{row.datatype}'"
+            )
+        if shape[:1] != [1] or len(shape) != 2 or (shape[1] != 1 and not row.is_list):
+            raise Refusal(f"unexpected shape for input '{name}' for model '{MODEL}'")
+        elements = unpacked(row.datatype, raw)
+        arrays[name] = array_of(row, elements if row.is_list else elements[0])
+    try:
+        values = {name: value_of(TEXT_INPUTS[name], array, LIMITS) for name, array in arrays.items()}
+        check(values)
+    except Refused as refused:
+        raise Refusal(refused.error) from None
+    # As the tests compare them: as they were sent.
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return values | {
+        name: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        for name, value in values.items()
+        if isinstance(value, dict)
+    }
 
 
 def check(inputs: dict[str, Any]) -> None:
-    """The refusals of the text contract that the layers above must carry through."""
-    if len(inputs.keys() & {"text_input", "messages", "input_ids"}) != 1:
-        raise Refusal("INVALID_ARGUMENT", "give exactly one of text_input, messages and input_ids")
-    if wrong := [index for index in inputs.get("input_ids", ()) if not 0 <= index < VOCAB_SIZE]:
-        text = f"input_ids: token ids are 0 to {VOCAB_SIZE - 1}, {wrong[0]} was sent"
-        raise Refusal("INVALID_ARGUMENT", text)
-    temperature = inputs.get("temperature", 0.7)
-    if not math.isfinite(temperature) or temperature < 0:
-        raise Refusal("INVALID_ARGUMENT", f"temperature must be a number of at least 0, not {temperature}")
-    if inputs.get("max_tokens", 1) < 1:
-        raise Refusal("INVALID_ARGUMENT", f"max_tokens must be at least 1, not {inputs['max_tokens']}")
+    """The refusals of the text contract that the layers above must carry through. Raises Refused."""
+    if len(inputs.keys() & PROMPTS.keys()) != 1:
+        raise invalid(None, f"exactly one of {', '.join(PROMPTS)} is expected")
     if inputs.get("top_log_probs") and not inputs.get("return_log_probs"):
-        text = f"top_log_probs: {inputs['top_log_probs']} was sent without return_log_probs true"
-        raise Refusal("INVALID_ARGUMENT", text)
+        raise invalid("top_log_probs", "it was sent without return_log_probs true")
     if "messages" in inputs:
         messages = inputs["messages"] = json.loads(inputs["messages"])
         if not messages:
-            raise Refusal("INVALID_ARGUMENT", "messages is empty")
+            raise invalid("messages", "1 to 1000 messages are allowed, 0 were sent")
         for at, message in enumerate(messages):
             if message.get("role") not in ("system", "user", "assistant", "tool"):
-                roles = "system, user, assistant or tool"
-                text = f"messages[{at}].role must be {roles}, not {message.get('role')!r}"
-                raise Refusal("INVALID_ARGUMENT", text)
+                raise invalid(f"messages[{at}].role", f"{message.get('role')!r} was sent")
 
 
 def last_text(inputs: dict[str, Any]) -> str:

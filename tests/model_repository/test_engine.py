@@ -15,6 +15,7 @@ import pytest
 from engine import Engine, Generation, QueueFull
 from llama import Llama
 from sampling import SamplingParams
+from youtu_contract.errors import Error
 
 from tests.limits import WAIT_S
 
@@ -133,7 +134,7 @@ def test_a_conversation_goes_on_from_its_own_slot(engine: Engine) -> None:
 def test_the_end_token_ends_it_and_is_delivered(engine: Engine) -> None:
     tokens = Run(engine, prompt(5), 30).wait().tokens
     end = tokens[9]
-    ended = Run(engine, prompt(5), 30, SamplingParams(temperature=0, end_id=end)).wait()
+    ended = Run(engine, prompt(5), 30, SamplingParams(temperature=0, ends=frozenset({end} - {None}))).wait()
     assert ended.tokens == tokens[: tokens.index(end) + 1]
 
 
@@ -200,7 +201,10 @@ def test_closing_fails_what_is_under_way(llama: Llama) -> None:
     run = Run(engine, prompt(7), 450)
     assert run.started.wait(WAIT_S)
     engine.close()
-    assert run.generation.error == "the engine is shutting down" or len(run.generation.tokens) == 450
+    assert (
+        run.generation.error == Error("not_ready", "the engine is shutting down")
+        or len(run.generation.tokens) == 450
+    )
 
 
 def test_the_likeliest_tokens_of_each_place_begin_with_the_greedy_one(engine: Engine) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prompt import PromptBuilder, PromptError
+from prompt import PromptBuilder
+from youtu_contract.errors import Refused
 
 from .conftest import DEMO
 
@@ -49,7 +50,7 @@ def test_raw_prompts_equal_those_of_transformers(builder: PromptBuilder) -> None
 
 
 def test_a_template_that_refuses_is_the_callers_fault(builder: PromptBuilder) -> None:
-    with pytest.raises(PromptError, match="the chat template refuses"):
+    with pytest.raises(Refused, match="the chat template refuses"):
         builder.render([{"role": "tool", "content": "x"}], {})
 
 
@@ -58,7 +59,7 @@ def test_a_template_cannot_reach_the_machine(builder: PromptBuilder, tmp_path: P
         shutil.copy(DEMO / name, tmp_path)
     (tmp_path / "engine.json").write_text("{}")
     (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
-    with pytest.raises(PromptError):
+    with pytest.raises(Refused):
         PromptBuilder(tmp_path).render(CONVERSATION, {})
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from contract import TextRequest
 from hypothesis import given
 from hypothesis import strategies as st
-from reply import Reply, Vocabulary
+from reply import Outputs, Reply, Vocabulary
+from text_request import TextRequest
+from youtu_contract.rows import OPTIONS, TEXT_OUTPUTS
+from youtu_contract.values import array_of
 
 END = 256
 NAMED = 257
@@ -18,24 +21,31 @@ NAMED = 257
 VOCABULARY = Vocabulary(
     [*(bytes([b]) for b in range(256)), b"", b"", b"stop!"], {END: b"<|end|>", NAMED: b"<|x|>"}, {END}
 )
-WANTED = TextRequest(
-    text="a", messages=None, input_ids=None, template_kwargs={}, max_tokens=None, temperature=0.0, top_p=1.0,
-    top_k=0, min_tokens=0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=None,
-    stop_words=(), stream=True, return_log_probs=True, return_prompt_log_probs=False, top_log_probs=0,
-    logit_bias={}, guide_type=None, guide=None,
-)  # fmt: skip
+NOTHING_ASKED = {name: row.default for name, row in OPTIONS.items()} | {"logit_bias": {}}
+REQUEST = TextRequest(
+    text="a", messages=None, input_ids=None, stream=True, template_kwargs={}, options=NOTHING_ASKED
+)
+
+
+def request_with(**options: Any) -> TextRequest:
+    """One that asks for log-probabilities and these options."""
+    return replace(REQUEST, options={**NOTHING_ASKED, "return_log_probs": True, **options})
 
 
 def answer(
-    ids: list[int], *, cuts: int = 1, thinking: bool = False, limit: int = 9999, **wanted: Any
+    ids: list[int], *, cuts: int = 1, thinking: bool = False, limit: int = 9999, **options: Any
 ) -> list[dict[str, Any]]:
     """The responses to an engine that sends `cuts` tokens at once; each a flat list, log-prob -id."""
-    request = replace(WANTED, **wanted)
+    request = request_with(**options)
     reply = Reply(request, VOCABULARY, prompt=[1], limit=limit, thinking=thinking)
     responses = []
     for at in range(0, len(ids), cuts):
         part = ids[at : at + cuts]
-        top = [i for token in part for i in (token, NAMED)][: 2 * len(part)] if request.top_log_probs else []
+        top = (
+            [i for token in part for i in (token, NAMED)][: 2 * len(part)]
+            if request.options["top_log_probs"]
+            else []
+        )
         reply.take(
             {
                 "output_ids": part,
@@ -50,8 +60,13 @@ def answer(
             responses.append(reply.news())
     reply.finish()
     end = reply.ending(prompt_tokens=1, arrival_ns=0, tokens_per_block=1)
-    responses.append(reply.news(last=True) + end)
-    return [{name: array.reshape(-1).tolist() for name, array in response} for response in responses]
+    responses.append(reply.news(last=True) | end)
+    return [flat(response) for response in responses]
+
+
+def flat(outputs: Outputs) -> dict[str, list[Any]]:
+    """As a client gets them."""
+    return {name: array_of(TEXT_OUTPUTS[name], value).reshape(-1).tolist() for name, value in outputs.items()}
 
 
 def whole(responses: list[dict[str, Any]], name: str) -> list[Any]:
@@ -63,7 +78,7 @@ def test_the_tokens_in_a_row_are_the_text(
     text: str, cuts: int, stop_words: tuple[str, ...], end: bool
 ) -> None:
     ids = [*text.encode(), *([END] if end else [])]
-    responses = answer(ids, cuts=cuts, stop_words=stop_words)
+    responses = answer(ids, cuts=cuts, stop=stop_words)
     shown = b"".join(whole(responses, "text_output"))
     assert b"".join(whole(responses, "output_tokens")) == shown
     told = whole(responses, "output_log_probs")
@@ -79,10 +94,10 @@ def test_a_token_goes_out_with_the_character_that_it_begins() -> None:
 
 
 def test_what_a_stop_word_swallows_counts_but_has_no_bytes() -> None:
-    responses = answer([*b"ab", 258, *b"never"], stop_words=("op",))
+    responses = answer([*b"ab", 258, *b"never"], stop=("op",))
     assert whole(responses, "text_output") == [b"a", b"b", b"st"]
     assert whole(responses, "output_tokens") == [b"a", b"b", b"st"]
-    responses = answer([*b"abs", *b"top", *b"never"], stop_words=("stop",))
+    responses = answer([*b"abs", *b"top", *b"never"], stop=("stop",))
     assert b"".join(whole(responses, "text_output")) == b"ab"
     assert whole(responses, "output_tokens") == [b"a", b"b", b"", b"", b"", b""]
     assert responses[-1]["finish_reason"] == [b"stop"]
@@ -102,7 +117,7 @@ def test_the_likeliest_are_named_even_where_they_are_no_text() -> None:
 
 def test_the_first_response_tells_of_the_prompt() -> None:
     reply = Reply(
-        replace(WANTED, return_prompt_log_probs=True, top_log_probs=1),
+        request_with(return_prompt_log_probs=True, top_log_probs=1),
         VOCABULARY,
         prompt=[NAMED, 97, END],
         limit=9,
@@ -121,12 +136,41 @@ def test_the_first_response_tells_of_the_prompt() -> None:
     }
     reply.take(made | told)
     reply.take(made)
-    first, then = dict(reply.news()), dict(reply.news())
-    assert first["prompt_tokens"].tolist() == [[b"<|x|>", b"a", b"<|end|>"]]
-    assert first["prompt_log_probs"].tolist() == [[-1.0, -2.0]]
-    assert first["top_prompt_tokens"].tolist() == [[b"b", b"<|end|>"]]
-    assert first["top_prompt_log_probs"].tolist() == [[-0.5, -2.0]]
+    first, then = reply.news(), reply.news()
+    assert first["prompt_tokens"] == [b"<|x|>", b"a", b"<|end|>"]
+    assert first["prompt_log_probs"] == [-1.0, -2.0]
+    assert first["top_prompt_tokens"] == [b"b", b"<|end|>"]
+    assert first["top_prompt_log_probs"] == [-0.5, -2.0]
     assert not [name for name in then if "prompt" in name]
+
+
+@pytest.mark.parametrize("cuts", [1, 3, 99])
+def test_the_parts_come_in_outputs_of_their_own_and_the_text_stays_raw(cuts: int) -> None:
+    call = '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'
+    text = f"hm </think>\n\n好{call}"
+    responses = answer([*text.encode(), END], cuts=cuts, thinking=True, return_parts=True)
+    assert b"".join(whole(responses, "text_output")).decode() == text
+    assert b"".join(whole(responses, "reasoning_output")) == b"hm"
+    assert b"".join(whole(responses, "content_output")).decode() == f"好{call}"  # no tools were offered
+    assert whole(responses, "tool_calls_output") == []
+
+
+def test_calls_of_tools_come_apart_where_tools_were_offered() -> None:
+    text = 'so <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'
+    request = replace(request_with(return_parts=True), template_kwargs={"tools": [{}]})
+    reply = Reply(request, VOCABULARY, prompt=[1], limit=99, thinking=False)
+    reply.take({"output_ids": [*text.encode(), END], "output_log_probs": []})
+    outputs = reply.news(last=True)
+    assert (outputs["content_output"], outputs["text_output"]) == ("so", text)
+    [made] = json.loads(outputs["tool_calls_output"])
+    assert (made["name"], json.loads(made["arguments"])) == ("f", {"x": 1})
+
+
+def test_a_stop_token_ends_the_answer_and_adds_no_text() -> None:
+    responses = answer([*b"ab", 258, *b"never"], stop_token_ids=(258,))
+    assert b"".join(whole(responses, "text_output")) == b"ab"
+    assert whole(responses, "output_tokens") == [b"a", b"b", b""]
+    assert responses[-1]["finish_reason"] == [b"stop"]
 
 
 def test_nothing_about_tokens_unless_asked() -> None:
@@ -145,12 +189,12 @@ def test_the_first_and_the_last_response_say_that_it_starts_in_thinking(stream: 
 def test_length_only_when_the_limit_was_reached_without_an_end() -> None:
     assert answer([*b"ab"], limit=2)[-1]["finish_reason"] == [b"length"]
     assert answer([*b"a", END], limit=2)[-1]["finish_reason"] == [b"stop"]
-    assert answer([*b"ab"], limit=2, stop_words=("b",))[-1]["finish_reason"] == [b"stop"]
+    assert answer([*b"ab"], limit=2, stop=("b",))[-1]["finish_reason"] == [b"stop"]
 
 
 def test_an_engine_of_nvidias_kind() -> None:
     """It pads, tells all log-probs again each time, and counts time from another beginning than 1970."""
-    reply = Reply(WANTED, VOCABULARY, prompt=[1], limit=9, thinking=False)
+    reply = Reply(request_with(), VOCABULARY, prompt=[1], limit=9, thinking=False)
     before = time.time_ns()
     ids = list(b"abc")
     for i, token in enumerate(ids):

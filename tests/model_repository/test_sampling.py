@@ -86,7 +86,7 @@ def test_presence_is_counted_once_and_frequency_each_time() -> None:
 
 def test_min_tokens_keeps_the_end_away_until_then() -> None:
     logits = np.array([5.0, 1.0], np.float32)
-    sampler = Sampler(SamplingParams(temperature=0, end_id=0, min_tokens=2), EMPTY, 2)
+    sampler = Sampler(SamplingParams(temperature=0, ends=frozenset({0}), min_tokens=2), EMPTY, 2)
     assert [sampler(logits) for _ in range(3)] == [1, 1, 0]
 
 
@@ -110,3 +110,18 @@ def test_the_most_probable_stand_in_order_and_the_lower_id_first(
     count = min(count, len(logits))
     order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
     assert most_probable(logits, count) == order[:count]
+
+
+def test_min_p_leaves_only_what_is_likely_enough_beside_the_best() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    for min_p, left in ((0.0, {0, 1, 2, 3}), (0.25, {0, 1, 2}), (0.5, {0, 1}), (1.0, {0})):
+        params = [SamplingParams(min_p=min_p, seed=seed) for seed in range(200)]
+        assert {Sampler(each, EMPTY, 4)(logits) for each in params} == left
+    # Of what min_p leaves, top_p takes its share: 0.5 of 0.8 is the best one alone.
+    assert {Sampler(SamplingParams(min_p=0.5, top_p=0.5, seed=s), EMPTY, 4)(logits) for s in range(50)} == {0}
+
+
+def test_min_tokens_holds_back_every_end() -> None:
+    sampler = Sampler(SamplingParams(temperature=0, ends=frozenset({0, 1}), min_tokens=1), EMPTY, 3)
+    logits = np.array([3, 2, 1], np.float32)
+    assert [sampler(logits), sampler(logits)] == [2, 0]

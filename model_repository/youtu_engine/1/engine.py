@@ -19,6 +19,7 @@ import numpy as np
 from llama import Llama, LlamaError
 from numpy.typing import NDArray
 from sampling import Guide, GuideError, Sampler, SamplingParams, log_probs, most_probable
+from youtu_contract.errors import Error
 
 
 class QueueFull(Exception):
@@ -50,7 +51,7 @@ class Generation:
     `tokens` only grows, on the engine's thread; whoever delivers keeps its own position in it.
     With `want_log_probs`, `told` has the log-probabilities of these tokens; with `want_prompt_log_probs`,
     `prompt_told` those of the prompt's tokens after the first, complete before the first token is made.
-    Times are nanoseconds of time.time_ns(). `error` is set when the engine failed it.
+    Times are nanoseconds of time.time_ns(). `error` is set when the engine could not finish it.
     """
 
     prompt: NDArray[np.int32]
@@ -73,19 +74,11 @@ class Generation:
     last_token_ns: int = 0
     finished: bool = False
     cancelled: bool = False
-    error: str | None = None
-
-    @property
-    def ends(self) -> frozenset[int]:
-        """The single tokens that end it."""
-        end_id = self.sampling.end_id
-        return frozenset([word[0] for word in self.stop_words if len(word) == 1]) | (
-            frozenset() if end_id is None else {end_id}
-        )
+    error: Error | None = None
 
     def ended_by(self, token: int) -> bool:
         """Whether `token`, just appended, is the last one."""
-        if token == self.sampling.end_id or len(self.tokens) >= self.max_new_tokens:
+        if token in self.sampling.ends or len(self.tokens) >= self.max_new_tokens:
             return True
         if self.guide is not None and self.guide.complete:
             return True
@@ -195,7 +188,7 @@ class Engine:
             except Exception as error:  # out of memory, say: these requests fail, the engine goes on
                 self._fail(self._active(), f"{type(error).__name__}: {error}")
         for generation in unfinished:
-            generation.error = "the engine is shutting down"
+            generation.error = Error("not_ready", "the engine is shutting down")
             self._finish(generation)
 
     def _active(self) -> list[_Slot]:
@@ -216,7 +209,7 @@ class Engine:
             try:
                 self._begin(generation, free)
             except Exception as error:
-                generation.error = f"{type(error).__name__}: {error}"
+                generation.error = Error("engine_error", f"{type(error).__name__}: {error}")
                 ended.append(generation)
         return ended
 
@@ -307,7 +300,7 @@ class Engine:
         try:
             token = sampler(logits)
         except GuideError as error:  # the others' tokens of this step are as good as ever
-            generation.error = str(error)
+            generation.error = Error("invalid_value", str(error), "guided_decoding_guide")
             with self._wake:
                 self._free(slot)
             self._finish(generation)
@@ -334,7 +327,7 @@ class Engine:
             with self._wake:
                 self._free(slot)
             if generation:
-                generation.error = message
+                generation.error = Error("engine_error", message)
                 self._finish(generation)
 
 

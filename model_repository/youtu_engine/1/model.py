@@ -1,4 +1,4 @@
-"""Triton's door to the CPU engine: tensors of the token contract in, tensors out.
+"""The Triton model of our engine: tensors of the token contract in, tensors out.
 
 Knows the token contract and the engine; knows no text. Three threads beside the engine's own: one
 delivers tokens (what piled up for a request while others were served goes out as one response),
@@ -24,40 +24,27 @@ from engine import Engine, Generation, LogProbs, QueueFull
 from guide import Guides, InvalidGuide
 from llama import Llama, LlamaError
 from numpy.typing import NDArray
+from youtu_contract.errors import Error, Refused, invalid
+from youtu_contract.responder import Responder, reader
+from youtu_contract.rows import TOKEN_OUTPUTS
+from youtu_contract.values import Array, Read, array_of
 
 # A step of a model this small is over before a second thread is awake.
 ONE_THREAD_BYTES = 64 << 20
 WATCH_PERIOD = 0.02  # s between two looks for callers that left
 
 
-class _Delivery:
-    """What Triton needs to answer one request, and how much of the answer it has got."""
+class _Delivery(Responder):
+    """The way back to the caller of one request, and how much of the answer it has got."""
 
     def __init__(self, request_id: str, sender: Any, *, streaming: bool, echo: bool, perf: bool) -> None:
+        super().__init__(sender)
         self.request_id = request_id
-        self._sender, self._lock, self._closed = sender, threading.Lock(), False
         self.streaming, self.echo, self.perf = streaming, echo, perf
         self.generation: Generation | None = None
         self.sent = 0
         self.queued = False
         self.done = False
-
-    def send(self, response: Any, *, final: bool) -> None:
-        """One response, or with None just the end. After the last one nothing goes out any more."""
-        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
-        # The stub drops outputs that nobody asked for without holding the GIL: these must not be the last
-        # references to them.
-        kept = response.output_tensors() if response else []
-        with self._lock:
-            if not self._closed:
-                self._closed = final
-                self._sender.send(response, flags) if response else self._sender.send(flags=flags)
-        kept.clear()
-
-    def left(self) -> bool:
-        """Whether the caller has gone. Triton dies when it is asked about a request that has ended."""
-        with self._lock:
-            return not self._closed and bool(self._sender.is_cancelled())
 
 
 class TritonPythonModel:
@@ -105,16 +92,15 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            sender = request.get_response_sender()
+            sender, request_id = request.get_response_sender(), request.request_id()
             try:
-                self._accept(request, sender)
-            except tensors.InvalidTensor as error:
-                sender.send(_invalid(str(error)), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                self._accept(request_id, sender, reader(request))
+            except Refused as refused:
+                Responder(sender).refuse(refused.error)
             except Exception as error:  # whatever it is, the caller must hear of it
                 message = f"the request could not be started: {type(error).__name__}: {error}"
-                pb_utils.Logger.log_error(f"request {request.request_id()!r}: {message}")
-                failure = _error(message, pb_utils.TritonError.INTERNAL)
-                sender.send(failure, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                pb_utils.Logger.log_error(f"request {request_id!r}: {message}")
+                Responder(sender).refuse(Error("engine_error", message))
 
     def finalize(self) -> None:
         self._closing.set()
@@ -124,22 +110,18 @@ class TritonPythonModel:
         for thread in self._threads:
             thread.join()
 
-    def _accept(self, request: Any, sender: Any) -> None:
-        def read(name: str) -> Any:
-            tensor = pb_utils.get_input_tensor_by_name(request, name)
-            return None if tensor is None else tensor.as_numpy()
-
-        if tensors.scalar(read, "stop", False):
-            self._stop(request.request_id())
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    def _accept(self, request_id: str, sender: Any, read: Read) -> None:
+        if tensors.flag(read, "stop"):
+            self._stop(request_id)
+            Responder(sender).send(None, final=True)
             return
-        if tensors.scalar(read, "probe", False):
-            sender.send(self._progress(), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        if tensors.flag(read, "probe"):
+            Responder(sender).send({"stalled_ms": self._stalled_ms()}, final=True)
             return
-        streaming = bool(tensors.scalar(read, "streaming", False))
-        echo = not streaming and not tensors.scalar(read, "exclude_input_in_output", False)
-        perf = bool(tensors.scalar(read, "return_perf_metrics", False))
-        delivery = _Delivery(request.request_id(), sender, streaming=streaming, echo=echo, perf=perf)
+        streaming = tensors.flag(read, "streaming")
+        echo = not streaming and not tensors.flag(read, "exclude_input_in_output")
+        perf = tensors.flag(read, "return_perf_metrics")
+        delivery = _Delivery(request_id, sender, streaming=streaming, echo=echo, perf=perf)
 
         def changed(generation: Generation) -> None:
             if generation.finished or streaming:
@@ -153,24 +135,24 @@ class TritonPythonModel:
         else:
             self._guide_maker.submit(self._submit_guided, delivery, generation, *wanted)
 
-    def _progress(self) -> Any:
+    def _stalled_ms(self) -> Array:
         """The answer to a probe: how long there has been no progress although there is work."""
         sending_since = self._sending_since
         unsent = 0.0 if sending_since is None else time.monotonic() - sending_since
         stalled_ms = round(1000 * max(self._engine.stalled(), unsent))
-        return pb_utils.InferenceResponse([pb_utils.Tensor("stalled_ms", np.array([[stalled_ms]], np.int64))])
+        return array_of(TOKEN_OUTPUTS["stalled_ms"], stalled_ms)
 
     def _submit_guided(self, delivery: _Delivery, generation: Generation, kind: str, text: str) -> None:
         try:
             if delivery.left():
                 delivery.send(None, final=True)
                 return
-            generation.guide = self._guides.make(kind, text, generation.ends)
+            generation.guide = self._guides.make(kind, text, generation.sampling.ends)
         except InvalidGuide as error:
-            delivery.send(_invalid(f"guided_decoding_guide: {error}"), final=True)
+            delivery.refuse(Error("invalid_value", str(error), "guided_decoding_guide"))
         except Exception as error:  # whatever it is, the caller must hear of it
-            message = f"guided_decoding_guide: {type(error).__name__}: {error}"
-            delivery.send(_error(message, pb_utils.TritonError.INTERNAL), final=True)
+            message = f"{type(error).__name__}: {error}"
+            delivery.refuse(Error("engine_error", message, "guided_decoding_guide"))
         else:
             self._submit(delivery, generation)
 
@@ -184,11 +166,11 @@ class TritonPythonModel:
             with self._lock:
                 self._active.discard(delivery)
             delivery.done = True
-            delivery.send(_error(str(error), pb_utils.TritonError.UNAVAILABLE), final=True)
+            delivery.refuse(Error("queue_full", str(error)))
 
     def _stop(self, request_id: str) -> None:
         if not request_id:
-            raise tensors.InvalidTensor("stop: the id of the request to stop is needed, none was sent")
+            raise invalid("stop", "the id of the request to stop is needed, none was sent")
         for delivery in self._snapshot():
             if delivery.request_id == request_id and delivery.generation:
                 self._engine.cancel(delivery.generation)
@@ -222,13 +204,16 @@ class TritonPythonModel:
         if generation is None or delivery.done:
             return
         finished = generation.finished  # read before the tokens: none can follow it
-        response = self._response(delivery, generation, finished)
         if finished:
             delivery.done = True
             with self._lock:
                 self._active.discard(delivery)
-        if response is not None or finished:
-            delivery.send(response, final=finished)
+        if generation.error is not None:
+            delivery.refuse(generation.error)
+            return
+        outputs = self._outputs(delivery, generation, finished)
+        if outputs is not None or finished:
+            delivery.send(outputs, final=finished)
 
     def _give_up(self, delivery: _Delivery) -> None:
         """End a request whose tokens could not be sent."""
@@ -238,48 +223,46 @@ class TritonPythonModel:
         if delivery.generation is not None:
             self._engine.cancel(delivery.generation)
         with contextlib.suppress(Exception):  # most likely it cannot be told either
-            delivery.send(_error("the answer could not be sent", pb_utils.TritonError.INTERNAL), final=True)
+            delivery.refuse(Error("engine_error", "the answer could not be sent"))
 
-    def _response(self, delivery: _Delivery, generation: Generation, finished: bool) -> Any:
-        if generation.error is not None:
-            return _error(generation.error, pb_utils.TritonError.INTERNAL)
+    def _outputs(
+        self, delivery: _Delivery, generation: Generation, finished: bool
+    ) -> dict[str, Array] | None:
+        """What has been made since the last response; None when there is nothing to say."""
         end = len(generation.tokens)
         new = generation.tokens[delivery.sent : end]
         if not new and not finished:
             return None
         first, start, delivery.sent = delivery.sent == 0, delivery.sent, end
         ids = [*generation.prompt.tolist(), *new] if delivery.echo else new
-        tensor = pb_utils.Tensor
-        out = [
-            tensor("output_ids", np.array([[ids]], np.int32)),
-            tensor("sequence_length", np.array([[len(ids)]], np.int32)),
-        ]
+        out: dict[str, Array] = {
+            "output_ids": np.array([[ids]], np.int32),
+            "sequence_length": np.array([[len(ids)]], np.int32),
+        }
         if generation.want_log_probs:
             values = np.array(generation.told.values[:end], np.float32)
-            out.append(tensor("output_log_probs", values[None, None, start:]))
-            out.append(tensor("cum_log_probs", np.array([[values.sum()]], np.float32)))
+            out["output_log_probs"] = values[None, None, start:]
+            out["cum_log_probs"] = np.array([[values.sum()]], np.float32)
         best = generation.want_top
         if best and new:
             top_ids, top_values = _top(generation.told, best, start, end)
-            out.append(tensor("top_log_prob_ids", top_ids[:, None]))
-            out.append(tensor("top_log_probs", top_values[:, None]))
+            out |= {"top_log_prob_ids": top_ids[:, None], "top_log_probs": top_values[:, None]}
         if generation.want_prompt_log_probs and new and first:
             told = generation.prompt_told
-            out.append(tensor("prompt_log_probs", np.array([told.values], np.float32)))
+            out["prompt_log_probs"] = np.array([told.values], np.float32)
             if best:
                 top_ids, top_values = _top(told, best, 0, len(told.values))
-                out.append(tensor("top_prompt_log_prob_ids", top_ids))
-                out.append(tensor("top_prompt_log_probs", top_values))
+                out |= {"top_prompt_log_prob_ids": top_ids, "top_prompt_log_probs": top_values}
         if delivery.perf and (first or finished):
-            out.append(tensor("kv_cache_reused_blocks", np.array([[generation.cached_tokens]], np.int32)))
-            for name, value in (
-                ("arrival_time_ns", generation.arrival_ns),
-                ("first_scheduled_time_ns", generation.scheduled_ns),
-                ("first_token_time_ns", generation.first_token_ns),
-                ("last_token_time_ns", generation.last_token_ns),
-            ):
-                out.append(tensor(name, np.array([[value]], np.int64)))
-        return pb_utils.InferenceResponse(out)
+            figures = {
+                "kv_cache_reused_blocks": generation.cached_tokens,
+                "arrival_time_ns": generation.arrival_ns,
+                "first_scheduled_time_ns": generation.scheduled_ns,
+                "first_token_time_ns": generation.first_token_ns,
+                "last_token_time_ns": generation.last_token_ns,
+            }
+            out |= {name: array_of(TOKEN_OUTPUTS[name], value) for name, value in figures.items()}
+        return out
 
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
@@ -301,12 +284,3 @@ def _top(told: LogProbs, best: int, start: int, end: int) -> tuple[NDArray[np.in
 def _threads(gguf: Path) -> int:
     """All processors that this process may use, or one for a tiny model."""
     return 1 if gguf.stat().st_size < ONE_THREAD_BYTES else len(os.sched_getaffinity(0))
-
-
-def _invalid(message: str) -> Any:
-    """Streams carry no status, so a wrong request is told by its first words too."""
-    return _error(f"invalid request: {message}", pb_utils.TritonError.INVALID_ARG)
-
-
-def _error(message: str, code: int) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

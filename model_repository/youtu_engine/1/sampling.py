@@ -1,7 +1,7 @@
 """From one row of logits to one token, as TensorRT-LLM's decoder does it.
 
-Order: embedding bias; repetition, presence and frequency penalties over prompt and output; bad
-words and min_tokens; a guide's mask; temperature; top_k; top_p; one draw. Pure numpy: no engine, no text.
+Order: embedding bias; repetition, presence and frequency penalties over prompt and output; bad words and
+min_tokens; a guide's mask; temperature; top_k; min_p; top_p; one draw. Pure numpy: no engine, no text.
 """
 
 from __future__ import annotations
@@ -33,17 +33,21 @@ class Guide(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """What the token contract says about choosing tokens. top_k 0 and top_p 1 mean no cut."""
+    """What the token contract says about choosing tokens.
+
+    top_k 0, top_p 1 and min_p 0 mean no cut. ends: tokens that end the answer, which min_tokens holds back.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     min_tokens: int = 0
     seed: int | None = None
-    end_id: int | None = None
+    ends: frozenset[int] = frozenset()
     bad_words: tuple[tuple[int, ...], ...] = ()
     bias: NDArray[np.float32] | None = None
 
@@ -95,8 +99,8 @@ class Sampler:
     def _adjusted(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         p = self.params
         banned = [word[-1] for word in p.bad_words if self._ends_with(word[:-1])]
-        if p.end_id is not None and self._made < p.min_tokens:
-            banned.append(p.end_id)
+        if self._made < p.min_tokens:
+            banned += p.ends
         if p.bias is None and self._counts is None and not banned and self._guide is None:
             return logits
         out = logits + p.bias if p.bias is not None else logits.copy()
@@ -111,8 +115,7 @@ class Sampler:
             out[~self._guide.allowed()] = -np.inf
             if out.max() == -np.inf:
                 raise GuideError(
-                    "guided_decoding_guide: of the tokens that it allows here, "
-                    "min_tokens and bad_words_list leave none"
+                    "of the tokens that it allows here, min_tokens and bad_words_list leave none"
                 )
         return out
 
@@ -129,10 +132,11 @@ class Sampler:
             logits = logits[candidates]
         # Weights relative to the best token: exp never overflows, and no normalising is needed.
         weights = np.exp((logits - logits.max()).astype(np.float64) / p.temperature)
-        order: NDArray[Any] = np.arange(len(weights))
+        order: NDArray[Any] = np.flatnonzero(weights >= p.min_p)
+        weights = weights[order]
         if p.top_p < 1.0:
-            order = _nucleus(weights, p.top_p)
-            weights = weights[order]
+            nucleus = _nucleus(weights, p.top_p)
+            order, weights = order[nucleus], weights[nucleus]
         cumulative = np.cumsum(weights)
         drawn = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
         chosen = order[min(drawn, len(order) - 1)]

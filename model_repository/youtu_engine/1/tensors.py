@@ -1,126 +1,94 @@
-"""Reads the token contract's input tensors into what the engine takes; refuses what is not in range.
-
-Source of names and shapes: NVIDIA's `tensorrt_llm` model configuration (inflight_batcher_llm).
-"""
+"""Reads the token contract's input tensors into what the engine takes; refuses what it cannot honour."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from engine import Generation
 from guide import KINDS, MAX_BYTES
-from numpy.typing import NDArray
 from sampling import SamplingParams
+from youtu_contract.errors import context_length_exceeded, invalid
+from youtu_contract.rows import TOKEN_INPUTS
+from youtu_contract.values import Read, value_of, values_of
 
-MAX_TOP_LOG_PROBS = 20
-
-Read = Callable[[str], "NDArray[Any] | None"]  # a tensor with its batch dimension, or None
-
-
-class InvalidTensor(ValueError):
-    """A tensor holds what the engine cannot honour; the message names it, the limit and the value."""
+# What is checked here, where more is known than the rows say.
+_ARRAYS = ("input_ids", "stop_words_list", "bad_words_list", "embedding_bias")
+_SCALARS = {name: row for name, row in TOKEN_INPUTS.items() if name not in _ARRAYS}
+# Fields of SamplingParams that have another name than their tensor.
+_TENSORS = {"top_k": "runtime_top_k", "top_p": "runtime_top_p"}
 
 
-def scalar(read: Read, name: str, default: Any) -> Any:
-    """The single value of `name` as a Python number, or `default` when it was not sent."""
-    value = read(name)
-    if value is None:
-        return default
-    if value.size != 1:
-        raise InvalidTensor(f"{name}: one value is expected, {value.size} were sent")
-    first = value.reshape(-1)[0]
-    return first if value.dtype == np.object_ else first.item()
+def flag(read: Read, name: str) -> bool:
+    """Whether the bool `name` was sent and is true. Raises Refused."""
+    return bool(value_of(TOKEN_INPUTS[name], read(name), {}))
 
 
 def guide(read: Read) -> tuple[str, str] | None:
-    """The kind and the text of what the output is to be held to. Raises InvalidTensor."""
-    kind, text = _string(read, "guided_decoding_guide_type"), _string(read, "guided_decoding_guide")
+    """The kind and the text of what the output is to be held to. Raises Refused."""
+    kind, text = (
+        value_of(TOKEN_INPUTS[name], read(name), {})
+        for name in ("guided_decoding_guide_type", "guided_decoding_guide")
+    )
     if kind is None:
         if text is not None:
-            raise InvalidTensor("guided_decoding_guide: it was sent without guided_decoding_guide_type")
+            raise invalid("guided_decoding_guide", "it was sent without guided_decoding_guide_type")
         return None
     if kind not in KINDS:
-        raise InvalidTensor(
-            f"guided_decoding_guide_type: this engine knows {', '.join(KINDS)}, {kind[:60]!r} was sent"
-        )
+        message = f"this engine knows {', '.join(KINDS)}, {kind[:60]!r} was sent"
+        raise invalid("guided_decoding_guide_type", message)
     if (text is None) != (kind == "json"):
         needed = "it must not be sent" if kind == "json" else "it is needed"
-        raise InvalidTensor(f"guided_decoding_guide: {needed} with the type {kind}")
+        raise invalid("guided_decoding_guide", f"{needed} with the type {kind}")
     if text is not None and (size := len(text.encode())) > MAX_BYTES:
-        raise InvalidTensor(f"guided_decoding_guide: at most {MAX_BYTES} bytes are allowed, {size} were sent")
+        raise invalid("guided_decoding_guide", f"at most {MAX_BYTES} bytes are allowed, {size} were sent")
     return kind, text or ""
-
-
-def _string(read: Read, name: str) -> str | None:
-    value = scalar(read, name, None)
-    try:
-        return value.decode("utf-8") if isinstance(value, bytes) else value
-    except UnicodeDecodeError as error:
-        raise InvalidTensor(f"{name}: UTF-8 is expected, byte {error.start} is not") from error
 
 
 def generation(
     read: Read, *, context: int, vocab_size: int, changed: Callable[[Generation], None]
 ) -> Generation:
-    """Build a request from its tensors. Raises InvalidTensor."""
-    ids = read("input_ids")
-    if ids is None or ids.size == 0:
-        raise InvalidTensor("input_ids: at least one token is needed, none was sent")
-    prompt = np.ascontiguousarray(ids.reshape(-1), np.int32)
-    length = scalar(read, "input_lengths", len(prompt))
-    if length != len(prompt):
-        raise InvalidTensor(f"input_lengths: {length} was sent with {len(prompt)} input_ids")
-    if prompt.min() < 0 or prompt.max() >= vocab_size:
-        wrong = int(prompt.min() if prompt.min() < 0 else prompt.max())
-        raise InvalidTensor(f"input_ids: ids are 0 to {vocab_size - 1}, {wrong} was sent")
+    """Build a request from its tensors. Raises Refused."""
+    limits = {"context": context, "vocab_size": vocab_size, "last_token": vocab_size - 1}
+    values = values_of(_SCALARS, read, limits, {})
+    prompt = np.array(value_of(TOKEN_INPUTS["input_ids"], read("input_ids"), limits) or (), np.int32)
+    if prompt.size == 0:
+        raise invalid("input_ids", "at least one token is needed, none was sent")
+    if values["input_lengths"] not in (None, len(prompt)):
+        raise invalid("input_lengths", f"{values['input_lengths']} was sent with {len(prompt)} input_ids")
     if len(prompt) >= context:
-        raise InvalidTensor(
-            f"input_ids: {len(prompt)} tokens were sent; "
-            f"at most {context - 1} leave room in a context of {context}"
-        )
-    room = context - len(prompt)
+        raise context_length_exceeded("input_ids", len(prompt), context)
     bias = read("embedding_bias")
     if bias is not None and (bias.size != vocab_size or not np.isfinite(bias).all()):
-        raise InvalidTensor(f"embedding_bias: {vocab_size} finite values are expected, {bias.size} were sent")
-    seed = read("seed")
-    want_log_probs = bool(scalar(read, "return_log_probs", False))
-    want_prompt_log_probs = bool(scalar(read, "return_prompt_log_probs", False))
-    want_top = _ranged(read, "num_top_log_probs", 0, 0, min(MAX_TOP_LOG_PROBS, vocab_size))
-    for name, sent in (("num_top_log_probs", want_top), ("return_prompt_log_probs", want_prompt_log_probs)):
-        if sent and not want_log_probs:
-            raise InvalidTensor(f"{name}: {sent} was sent without return_log_probs")
+        raise invalid("embedding_bias", f"{vocab_size} finite values are expected, {bias.size} were sent")
+    for name in ("num_top_log_probs", "return_prompt_log_probs"):
+        if values[name] and not values["return_log_probs"]:
+            raise invalid(name, f"{values[name]} was sent without return_log_probs")
+    if values["num_top_log_probs"] > vocab_size:
+        sent = values["num_top_log_probs"]
+        raise invalid("num_top_log_probs", f"0 to {vocab_size} is allowed, {sent} was sent")
+    stop_words = _words(read, "stop_words_list", vocab_size)
+    end_id = values["end_id"]
+    made: dict[str, Any] = {
+        "ends": frozenset(word[0] for word in stop_words if len(word) == 1) | ({end_id} - {-1}),
+        "bad_words": _words(read, "bad_words_list", vocab_size),
+        "bias": None if bias is None else np.ascontiguousarray(bias.reshape(-1), np.float32),
+    }
+    names = [field.name for field in fields(SamplingParams) if field.name not in made]
+    room = context - len(prompt)
     return Generation(
         prompt=prompt,
         # TensorRT-LLM lowers the length to what fits, too.
-        max_new_tokens=min(room, _ranged(read, "request_output_len", room, 1, 2**31 - 1)),
-        sampling=SamplingParams(
-            temperature=_ranged(read, "temperature", 1.0, 0.0, 1e4),
-            top_k=_ranged(read, "runtime_top_k", 0, 0, 2**31 - 1),
-            top_p=_ranged(read, "runtime_top_p", 1.0, 0.0, 1.0),
-            repetition_penalty=_ranged(read, "repetition_penalty", 1.0, 1e-4, 1e4),
-            presence_penalty=_ranged(read, "presence_penalty", 0.0, -1e4, 1e4),
-            frequency_penalty=_ranged(read, "frequency_penalty", 0.0, -1e4, 1e4),
-            min_tokens=_ranged(read, "min_tokens", 0, 0, 2**31 - 1),
-            seed=None if seed is None else int(seed.reshape(-1)[0]),
-            end_id=None if (end := _ranged(read, "end_id", -1, -1, vocab_size - 1)) == -1 else end,
-            bad_words=_words(read, "bad_words_list", vocab_size),
-            bias=None if bias is None else np.ascontiguousarray(bias.reshape(-1), np.float32),
-        ),
-        stop_words=_words(read, "stop_words_list", vocab_size),
-        want_log_probs=want_log_probs,
-        want_prompt_log_probs=want_prompt_log_probs,
-        want_top=want_top,
+        max_new_tokens=min(room, values["request_output_len"] or room),
+        sampling=SamplingParams(**made, **{name: values[_TENSORS.get(name, name)] for name in names}),
+        stop_words=stop_words,
+        want_log_probs=values["return_log_probs"],
+        want_prompt_log_probs=values["return_prompt_log_probs"],
+        want_top=values["num_top_log_probs"],
         changed=changed,
     )
-
-
-def _ranged(read: Read, name: str, default: Any, low: float, high: float) -> Any:
-    value = scalar(read, name, default)
-    if not low <= value <= high:  # false for NaN too
-        raise InvalidTensor(f"{name}: {low:g} to {high:g} is allowed, {value} was sent")
-    return value
 
 
 def _words(read: Read, name: str, vocab_size: int) -> tuple[tuple[int, ...], ...]:
@@ -129,17 +97,17 @@ def _words(read: Read, name: str, vocab_size: int) -> tuple[tuple[int, ...], ...
     if array is None:
         return ()
     if array.ndim != 3 or array.shape[:2] != (1, 2):
-        raise InvalidTensor(f"{name}: shape [1, 2, n] is expected, {list(array.shape)} was sent")
+        raise invalid(name, f"shape [1, 2, n] is expected, {list(array.shape)} was sent")
     ids, ends = array[0]
     words, start = [], 0
     for end in ends.tolist():
         if end == -1:
             break
         if not start < end <= len(ids):
-            raise InvalidTensor(f"{name}: offsets must grow and stay within {len(ids)}, {end} was sent")
+            raise invalid(name, f"offsets must grow and stay within {len(ids)}, {end} was sent")
         word = tuple(ids[start:end].tolist())
         if not all(0 <= token < vocab_size for token in word):
-            raise InvalidTensor(f"{name}: ids are 0 to {vocab_size - 1}, {list(word)} was sent")
+            raise invalid(name, f"ids are 0 to {vocab_size - 1}, {list(word)} was sent")
         words.append(word)
         start = end
     return tuple(words)

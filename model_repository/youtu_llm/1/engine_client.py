@@ -12,15 +12,16 @@ Knows tensors by name; knows neither text nor what an engine does.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import grpc.experimental  # type: ignore[import-untyped]
-import numpy as np
-from numpy.typing import NDArray
+from engine_errors import ERRORS_OF_ENGINES
 from tritonclient.grpc import service_pb2 as pb  # type: ignore[import-untyped]
+from youtu_contract.errors import Error
+from youtu_contract.rows import TOKEN_INPUTS
+from youtu_contract.values import Array, add_array, add_input, outputs_of
 
 _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 _OPTIONS = [
@@ -34,31 +35,14 @@ _OPTIONS = [
     (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
 ]
 STOP_TIMEOUT = 2.0  # s
-_DATATYPES = {
-    "int32": "INT32",
-    "int64": "INT64",
-    "uint64": "UINT64",
-    "float32": "FP32",
-    "bool": "BOOL",
-    "object": "BYTES",
-}
-_DTYPES = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
-# What a full queue is called: by our engine, and by Triton's scheduler in front of NVIDIA's.
-_FULL = re.compile(r"queue is full|maximum queue size", re.IGNORECASE)
-
-# How our engine begins what it says of a wrong request.
-_INVALID = "invalid request: "
 
 
 class EngineError(Exception):
-    """The engine refused or failed.
+    """The engine refused or failed; `error` says why. Of a failure the caller is not told the reason."""
 
-    unavailable: the same request may succeed a little later; invalid: the request is at fault.
-    """
-
-    def __init__(self, message: str, *, unavailable: bool, invalid: bool = False) -> None:
-        super().__init__(message)
-        self.unavailable, self.invalid = unavailable, invalid
+    def __init__(self, error: Error) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class EngineClient:
@@ -66,6 +50,7 @@ class EngineClient:
 
     def __init__(self, url: str, model: str) -> None:
         self._model = model
+        self.error_of = ERRORS_OF_ENGINES[model]
         self._channel = grpc.insecure_channel(url, options=_OPTIONS)
         # One request per call: the streaming method is opened as if only its answer were a stream.
         self._infer = self._channel.unary_stream(
@@ -77,7 +62,7 @@ class EngineClient:
     def start(
         self,
         request_id: str,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, Array],
         outputs: Sequence[str],
         trace: Mapping[str, str],
     ) -> EngineCall:
@@ -87,9 +72,7 @@ class EngineClient:
         """
         request = pb.ModelInferRequest(model_name=self._model, id=request_id)
         for name, array in inputs.items():
-            request.inputs.add(name=name, datatype=_DATATYPES[array.dtype.name], shape=array.shape)
-            strings = array.dtype == np.object_
-            request.raw_input_contents.append(_packed(array) if strings else array.tobytes())
+            add_array(request, name, array)
         for name in outputs:
             request.outputs.add(name=name)
         return EngineCall(self, request_id, self._infer(request, metadata=tuple(trace.items())))
@@ -109,7 +92,7 @@ class EngineClient:
         for response in EngineCall(self, "", self._infer(self._flagged("probe"), timeout=timeout)):
             stalled_ms = response.get("stalled_ms", stalled_ms)
         if stalled_ms is None:
-            raise EngineError("the engine does not answer a probe", unavailable=True)
+            raise EngineError(Error("not_ready", "the engine does not answer a probe"))
         return float(stalled_ms[0]) / 1000
 
     def _flagged(self, flag: str, request_id: str = "") -> Any:
@@ -117,10 +100,8 @@ class EngineClient:
         request = pb.ModelInferRequest(model_name=self._model, id=request_id)
         # The engine's required tensors, of which it reads none.
         for name in ("input_ids", "input_lengths", "request_output_len"):
-            request.inputs.add(name=name, datatype="INT32", shape=[1, 1])
-            request.raw_input_contents.append(np.ones(1, np.int32).tobytes())
-        request.inputs.add(name=flag, datatype="BOOL", shape=[1, 1])
-        request.raw_input_contents.append(b"\x01")
+            add_input(request, TOKEN_INPUTS[name], [1])
+        add_input(request, TOKEN_INPUTS[flag], [True])
         return request
 
     def close(self) -> None:
@@ -142,28 +123,9 @@ class EngineCall:
         try:
             for response in self._call:
                 if response.error_message:
-                    # After the first line NVIDIA's backend has its own call stack.
-                    raise _error(response.error_message.splitlines()[0])
-                yield _values(response.infer_response)
+                    raise EngineError(self._client.error_of(response.error_message))
+                yield outputs_of(response.infer_response)
         except grpc.RpcError as error:
-            raise EngineError(
-                f"the engine does not answer: {error.details()}",
-                unavailable=error.code() == grpc.StatusCode.UNAVAILABLE,
-            ) from error
-
-
-def _packed(strings: NDArray[Any]) -> bytes:
-    return b"".join(len(data).to_bytes(4, "little") + data for data in strings.reshape(-1))
-
-
-def _error(message: str) -> EngineError:
-    if message.startswith(_INVALID):
-        return EngineError(message.removeprefix(_INVALID), unavailable=False, invalid=True)
-    return EngineError(message, unavailable=bool(_FULL.search(message)))
-
-
-def _values(response: Any) -> dict[str, list[Any]]:
-    return {
-        output.name: np.frombuffer(raw, _DTYPES[output.datatype]).tolist()
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-    }
+            gone = error.code() == grpc.StatusCode.UNAVAILABLE
+            message = f"the engine does not answer: {error.details()}"
+            raise EngineError(Error("not_ready" if gone else "engine_error", message)) from error

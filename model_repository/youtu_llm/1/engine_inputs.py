@@ -7,54 +7,45 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from contract import GUIDE, TextRequest
-from numpy.typing import NDArray
+from text_request import TextRequest
+from youtu_contract.rows import OPTIONS, TOKEN_INPUTS
+from youtu_contract.values import Array, array_of
+
+ALWAYS = ("temperature", "top_p", "repetition_penalty")  # the engines' own defaults are others
+# What is more than one value under another name; see below.
+_MADE_BELOW = frozenset({"seed", "stop_token_ids", "logit_bias"})
 
 
 def engine_inputs(
-    wanted: TextRequest, ids: Sequence[int], *, limit: int, ends: Sequence[int], vocab_size: int
-) -> dict[str, NDArray[Any]]:
-    """Tensor name -> array with its batch dimension. ids: the prompt; ends: the ids that end an answer."""
-    inputs: dict[str, NDArray[Any]] = {
-        "input_ids": np.array([ids], np.int32),
-        "input_lengths": np.array([[len(ids)]], np.int32),
-        "request_output_len": np.array([[limit]], np.int32),
-        "temperature": np.array([[wanted.temperature]], np.float32),
-        "runtime_top_p": np.array([[wanted.top_p]], np.float32),
-        "repetition_penalty": np.array([[wanted.repetition_penalty]], np.float32),
-        "streaming": np.array([[True]]),
-        "return_perf_metrics": np.array([[True]]),
+    request: TextRequest, ids: Sequence[int], *, limit: int, ends: Sequence[int], vocab_size: int
+) -> dict[str, Array]:
+    """Tensor name -> array with its batch dimension. ids: the prompt; ends: the model's own end ids."""
+    options = request.options
+    seed = options["seed"]
+    values = {
+        "input_ids": ids,
+        "input_lengths": len(ids),
+        "request_output_len": limit,
+        "streaming": True,
+        "return_perf_metrics": True,
+        "seed": secrets.randbits(63) if seed is None else seed,
     }
+    for name, row in OPTIONS.items():
+        if row.engine and name not in _MADE_BELOW and (name in ALWAYS or options[name] != row.default):
+            values[row.engine] = options[name]
     # Both engines know greedy as top_k 1, and NVIDIA's refuses a top_p of 0.
-    if wanted.temperature == 0 or wanted.top_p == 0:
-        inputs["runtime_top_k"] = np.array([[1]], np.int32)
-        del inputs["temperature"], inputs["runtime_top_p"]
-    elif wanted.top_k:
-        inputs["runtime_top_k"] = np.array([[wanted.top_k]], np.int32)
+    if options["temperature"] == 0 or options["top_p"] == 0:
+        values["runtime_top_k"] = 1
+        del values["temperature"], values["runtime_top_p"]
     if ends:
-        inputs["end_id"] = np.array([[ends[0]]], np.int32)
-    if others := ends[1:]:
+        values["end_id"] = ends[0]
+    inputs = {name: array_of(TOKEN_INPUTS[name], value) for name, value in values.items()}
+    if others := [*ends[1:], *options["stop_token_ids"]]:
         inputs["stop_words_list"] = np.array([[others, range(1, len(others) + 1)]], np.int32)
-    for name, value, default, kind in (
-        ("presence_penalty", wanted.presence_penalty, 0.0, np.float32),
-        ("frequency_penalty", wanted.frequency_penalty, 0.0, np.float32),
-        ("min_tokens", wanted.min_tokens, 0, np.int32),
-        ("return_log_probs", wanted.return_log_probs, False, np.bool_),
-        ("return_prompt_log_probs", wanted.return_prompt_log_probs, False, np.bool_),
-        ("num_top_log_probs", wanted.top_log_probs, 0, np.int32),
-    ):
-        if value != default:
-            inputs[name] = np.array([[value]], kind)
-    for name, text in zip(GUIDE, (wanted.guide_type, wanted.guide), strict=True):
-        if text is not None:
-            inputs[name] = np.array([[text.encode()]], np.object_)
-    if wanted.logit_bias:
+    if options["logit_bias"]:
         bias = np.zeros((1, vocab_size), np.float32)
-        bias[0, list(wanted.logit_bias)] = list(wanted.logit_bias.values())
+        bias[0, list(options["logit_bias"])] = list(options["logit_bias"].values())
         inputs["embedding_bias"] = bias
-    seed = wanted.seed if wanted.seed is not None else secrets.randbits(63)
-    inputs["seed"] = np.array([[seed]], np.uint64)
     return inputs

@@ -1,4 +1,4 @@
-"""Triton's door to the text contract: text in, text out, streamed.
+"""The Triton model of the text contract: text in, text out, streamed.
 
 One thread per request walks its tokens from the engine to the reader; they are there before requests
 come, for a machine without memory starts none. One more asks Triton which readers have left and tells
@@ -15,20 +15,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import contract
 import triton_python_backend_utils as pb_utils
-from call import Call, Code, refuse
+from call import Call
 from detokenizer import special_names, token_bytes
 from engine_client import EngineClient, EngineError
 from engine_inputs import engine_inputs
 from prober import Prober
-from prompt import PromptBuilder, PromptError
-from reply import Outputs, Reply, Vocabulary, asked_of_the_engine
+from prompt import PromptBuilder
+from reply import Outputs, Reply, Vocabulary, engine_outputs
+from text_request import Deployment, TextRequest, is_probe, read_request
+from youtu_contract.errors import Error, Refused, context_length_exceeded, invalid
+from youtu_contract.responder import reader
+from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_OUTPUTS
+from youtu_contract.values import Array, Read, array_of
 
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
 STACK_BYTES = 8 << 20  # of a thread, the usual size
+FAILED = "the engine failed while it made the answer; the server's log has the reason"
 
 
 class TritonPythonModel:
@@ -45,22 +50,23 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"engine_dir {str(engine_dir)!r}: {error}") from error
         facts = self._prompts.facts
         thinking = parameters["enable_thinking"]
-        self._defaults = contract.Defaults(
-            temperature=float(parameters["temperature"]),
-            top_p=float(parameters["top_p"]),
-            repetition_penalty=float(parameters["repetition_penalty"]),
-            context=int(parameters["context"]),
-            vocab_size=int(facts["vocab_size"]),
-            top_log_probs=int(parameters["top_log_probs"]),
-            prompt_log_probs=parameters["prompt_log_probs"] == "true",
-            guided_decoding=parameters["guided_decoding"] == "true",
+        vocab_size = int(facts["vocab_size"])
+        self._deployment = Deployment(
+            defaults={name: float(parameters[name]) for name in DEPLOYMENT_DEFAULTS},
+            limits={
+                "context": int(parameters["context"]),
+                "vocab_size": vocab_size,
+                "last_token": vocab_size - 1,
+                "top_log_probs": int(parameters["top_log_probs"]),
+            },
+            engine_inputs=frozenset(parameters["engine_inputs"].split(",")),
             template_kwargs={"enable_thinking": thinking == "true"} if thinking else {},
         )
         self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
         self._tokens_per_block = int(parameters["tokens_per_block"])
         places = int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
         self._places = threading.BoundedSemaphore(places)
-        self._work: queue.SimpleQueue[tuple[Call, contract.TextRequest] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Call, TextRequest] | None] = queue.SimpleQueue()
         # Triton's own stack size, which is their default, is much larger than they need (serve/triton.py).
         threading.stack_size(STACK_BYTES)
         self._workers = [threading.Thread(target=self._run, name="serve", daemon=True) for _ in range(places)]
@@ -69,35 +75,37 @@ class TritonPythonModel:
         self._calls: set[Call] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        stalled_s = self._engine.stalled_s if parameters["engine_probe"] == "true" else self._silent_s
+        # An engine that answers no probes is judged by the responses that it sends.
+        probes = "probe" in self._deployment.engine_inputs
+        stalled_s = self._engine.stalled_s if probes else self._silent_s
         self._prober = Prober(stalled_s, float(parameters["hang_timeout"]))
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            call = Call(request.get_response_sender(), _trace_of(request))
+            call = Call(request.request_id(), request.get_response_sender(), _trace_of(request))
             try:
-                self._accept(call, _reader(request))
-            except contract.InvalidInput as error:
-                refuse(call, str(error), "INVALID_ARG")
+                self._accept(call, reader(request))
+            except Refused as refused:
+                call.refuse(refused.error)
             except Exception as error:  # out of memory, say: the caller must hear of it
-                pb_utils.Logger.log_error(f"{call.engine_id}: not started: {type(error).__name__}: {error}")
-                refuse(call, f"not ready: the request could not be started ({error})", "UNAVAILABLE")
+                pb_utils.Logger.log_error(f"{call.log_name}: not started: {type(error).__name__}: {error}")
+                call.refuse(Error("not_ready", "the request could not be started"))
 
-    def _accept(self, call: Call, read: contract.Read) -> None:
+    def _accept(self, call: Call, read: Read) -> None:
         """Hand the request to a thread. Whatever is raised here, its place has been given back."""
-        if contract.is_probe(read):
+        if is_probe(read):
             self._prober.ask(call)
             return
         if not self._places.acquire(blocking=False):
-            refuse(call, "the queue is full", "UNAVAILABLE")
+            call.refuse(Error("queue_full", "the queue is full"))
             return
         try:
-            wanted = contract.read_request(read, self._defaults)
+            request = read_request(read, self._deployment)
             with self._lock:
                 self._calls.add(call)
-            self._work.put((call, wanted))
+            self._work.put((call, request))
         except BaseException:
             self._leave(call)
             raise
@@ -119,63 +127,65 @@ class TritonPythonModel:
         while (work := self._work.get()) is not None:
             self._serve(*work)
 
-    def _serve(self, call: Call, wanted: contract.TextRequest) -> None:
+    def _serve(self, call: Call, request: TextRequest) -> None:
         try:
-            self._answer(call, wanted)
-        except (contract.InvalidInput, PromptError) as error:
-            refuse(call, str(error), "INVALID_ARG")
-        except EngineError as error:
-            code: Code = "UNAVAILABLE" if error.unavailable else "INTERNAL"
-            refuse(call, str(error), "INVALID_ARG" if error.invalid else code)
+            self._answer(call, request)
+        except Refused as refused:
+            call.refuse(refused.error)
+        except EngineError as failure:
+            call.refuse(self._for_caller(call, failure.error))
         except Exception as error:  # whatever it is, the caller must hear of it
-            pb_utils.Logger.log_error(f"{call.engine_id}: {type(error).__name__}: {error}")
-            refuse(call, f"the request failed inside the server: {error}", "INTERNAL")
+            pb_utils.Logger.log_error(f"{call.log_name}: {type(error).__name__}: {error}")
+            call.refuse(Error("engine_error", FAILED))
         finally:
             self._leave(call)
 
-    def _prompt(self, wanted: contract.TextRequest) -> tuple[list[int], bool]:
+    def _for_caller(self, call: Call, error: Error) -> Error:
+        """What the caller is told of an engine's error: of a failure only that it happened."""
+        if error.code != "engine_error":
+            return error
+        pb_utils.Logger.log_error(f"{call.log_name}: the engine failed: {error}")
+        return Error("engine_error", FAILED)
+
+    def _prompt(self, request: TextRequest) -> tuple[list[int], bool]:
         """Its tokens, and whether it leaves the model in the midst of its thinking."""
-        if wanted.input_ids is not None:
-            self._check_length("input_ids", len(wanted.input_ids))
-            return wanted.input_ids, False
+        if request.input_ids is not None:
+            self._check_length("input_ids", len(request.input_ids))
+            return request.input_ids, False
         thinking = False
-        name = "text_input" if wanted.messages is None else "messages"
-        if wanted.messages is None:
-            text = wanted.text or ""
+        name = "text_input" if request.messages is None else "messages"
+        if request.messages is None:
+            text = request.text or ""
         else:
-            text = self._prompts.render(wanted.messages, wanted.template_kwargs)
-            thinking = self._prompts.leaves_in_thinking(text, wanted.messages, wanted.template_kwargs)
-        context = self._defaults.context
+            text = self._prompts.render(request.messages, request.template_kwargs)
+            thinking = self._prompts.leaves_in_thinking(text, request.messages, request.template_kwargs)
         # No need to count the tokens of a text that even the longest ones could not spell.
-        if (size := len(text.encode())) > context * self._longest_token:
-            raise contract.InvalidInput(
-                f"{name}: no text of more than {context * self._longest_token} bytes fits a context of "
-                f"{context} tokens, {size} were sent"
-            )
-        ids = self._prompts.encode(text, add_special_tokens=wanted.messages is None)
+        least = len(text.encode()) // self._longest_token
+        if least > self._deployment.context:
+            raise context_length_exceeded(name, least, self._deployment.context, at_least=True)
+        ids = self._prompts.encode(text, add_special_tokens=request.messages is None)
         self._check_length(name, len(ids))
         return ids, thinking
 
     def _check_length(self, name: str, tokens: int) -> None:
-        context = self._defaults.context
-        if not 1 <= tokens < context:
-            raise contract.InvalidInput(
-                f"{name}: 1 to {context - 1} tokens fit a context of {context} with room for an answer, "
-                f"{tokens} were sent"
-            )
+        if tokens < 1:
+            raise invalid(name, "at least one token is needed, none was sent")
+        if tokens >= self._deployment.context:
+            raise context_length_exceeded(name, tokens, self._deployment.context)
 
-    def _answer(self, call: Call, wanted: contract.TextRequest) -> None:
-        ids, thinking = self._prompt(wanted)
-        room = self._defaults.context - len(ids)
-        limit = min(wanted.max_tokens or room, room)
-        reply = Reply(wanted, self._vocabulary, prompt=ids, limit=limit, thinking=thinking)
+    def _answer(self, call: Call, request: TextRequest) -> None:
+        ids, thinking = self._prompt(request)
+        room = self._deployment.context - len(ids)
+        limit = min(request.options["max_tokens"] or room, room)
+        reply = Reply(request, self._vocabulary, prompt=ids, limit=limit, thinking=thinking)
         if call.cancelled:
             call.send(None, final=True)
             return
         call.heard_at = time.monotonic()
-        inputs = engine_inputs(wanted, ids, limit=limit, ends=self._eos, vocab_size=self._defaults.vocab_size)
-        engine_call = self._engine.start(call.engine_id, inputs, asked_of_the_engine(wanted), call.trace)
-        call.follow(engine_call)
+        vocab_size = self._deployment.vocab_size
+        inputs = engine_inputs(request, ids, limit=limit, ends=self._eos, vocab_size=vocab_size)
+        engine_call = self._engine.start(call.engine_id, inputs, engine_outputs(request), call.trace)
+        call.engine_call = engine_call
         for response in engine_call:
             call.heard_at = time.monotonic()
             if reply.reason or call.cancelled:
@@ -183,8 +193,8 @@ class TritonPythonModel:
             reply.take(response)
             if reply.stopped:
                 engine_call.stop()
-            if wanted.stream and reply.has_news and not reply.reason:
-                call.send(_response(reply.news()), final=False)
+            if request.stream and reply.has_news and not reply.reason:
+                call.send(_tensors(reply.news()), final=False)
         if call.cancelled:
             call.send(None, final=True)
             return
@@ -192,7 +202,7 @@ class TritonPythonModel:
         end = reply.ending(
             prompt_tokens=len(ids), arrival_ns=call.arrival_ns, tokens_per_block=self._tokens_per_block
         )
-        call.send(_response(reply.news(last=True) + end), final=True)
+        call.send(_tensors(reply.news(last=True) | end), final=True)
 
     def _silent_s(self, _timeout: float) -> float:
         """Seconds for which an engine that answers no probes has said nothing of any request that it has."""
@@ -223,13 +233,5 @@ def _trace_of(request: Any) -> dict[str, str]:
     return json.loads(context) if context else {}
 
 
-def _reader(request: Any) -> contract.Read:
-    def read(name: str) -> Any:
-        tensor = pb_utils.get_input_tensor_by_name(request, name)
-        return None if tensor is None else tensor.as_numpy()
-
-    return read
-
-
-def _response(outputs: Outputs) -> Any:
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs])
+def _tensors(outputs: Outputs) -> dict[str, Array]:
+    return {name: array_of(TEXT_OUTPUTS[name], value) for name, value in outputs.items()}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
-from call import Call, refuse
+from youtu_contract.errors import Error
+from youtu_contract.responder import Responder
+from youtu_contract.rows import TEXT_OUTPUTS
+from youtu_contract.values import array_of
 
 ENGINE_TIMEOUT = 5.0  # s that the engine has to answer
 
@@ -26,48 +27,48 @@ class Prober:
 
     def __init__(self, stalled_s: Callable[[float], float], hang_timeout: float) -> None:
         self._stalled_s, self._hang_timeout = stalled_s, hang_timeout
-        self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Responder | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
         self._thread.start()
 
-    def ask(self, call: Call) -> None:
-        """Have `call` answered; returns at once."""
-        self._waiting.put(call)
+    def ask(self, caller: Responder) -> None:
+        """Have `caller` answered; returns at once."""
+        self._waiting.put(caller)
 
     def close(self) -> None:
         self._waiting.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while (call := self._waiting.get()) is not None:
-            calls = [call]
+        while (caller := self._waiting.get()) is not None:
+            callers = [caller]
             # Those that came meanwhile get the same answer; what closes the queue stays in it.
             for _ in range(self._waiting.qsize()):
                 another = self._waiting.get()
                 if another is None:
                     self._waiting.put(None)
                 else:
-                    calls.append(another)
-            try:
-                stalled_s = self._stalled_s(ENGINE_TIMEOUT)
-                fault = ""
-                if self._hang_timeout and stalled_s >= self._hang_timeout:
-                    fault = (
-                        "the engine has stalled: it has work and has made no progress for "
-                        f"{stalled_s:.1f} s, the limit is {self._hang_timeout:g} s"
-                    )
-            except Exception as error:
-                fault = f"not ready: {error}"
-            for each in calls:
+                    callers.append(another)
+            stalled_s, fault = self._ask()
+            stalled_ms = array_of(TEXT_OUTPUTS["stalled_ms"], round(1000 * stalled_s))
+            for each in callers:
                 try:
                     if fault:
-                        refuse(each, fault, "UNAVAILABLE")
+                        each.refuse(fault)
                     else:
-                        each.send(_response(stalled_s), final=True)
+                        each.send({"stalled_ms": stalled_ms}, final=True)
                 except Exception as error:
                     pb_utils.Logger.log_error(f"a probe could not be answered: {error}")
 
-
-def _response(stalled_s: float) -> Any:
-    value = np.array([[round(1000 * stalled_s)]], np.int64)
-    return pb_utils.InferenceResponse([pb_utils.Tensor("stalled_ms", value)])
+    def _ask(self) -> tuple[float, Error | None]:
+        try:
+            stalled_s = self._stalled_s(ENGINE_TIMEOUT)
+        except Exception as error:
+            return 0.0, Error("not_ready", str(error))
+        if self._hang_timeout and stalled_s >= self._hang_timeout:
+            message = (
+                f"the engine has work and has made no progress for {stalled_s:.1f} s, the limit is "
+                f"{self._hang_timeout:g} s"
+            )
+            return stalled_s, Error("engine_stalled", message)
+        return stalled_s, None

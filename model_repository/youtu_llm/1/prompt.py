@@ -15,10 +15,7 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
-
-
-class PromptError(ValueError):
-    """The request's messages or template arguments cannot be made into a prompt."""
+from youtu_contract.errors import invalid, unsupported
 
 
 class PromptBuilder:
@@ -40,7 +37,7 @@ class PromptBuilder:
         return ids
 
     def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> str:
-        """The conversation as text, up to where the model is to speak. Raises PromptError."""
+        """The conversation as text, up to where the model is to speak. Raises Refused."""
         return self._rendered(messages, template_kwargs, add_generation_prompt=True)
 
     def leaves_in_thinking(
@@ -65,7 +62,7 @@ class PromptBuilder:
         add_generation_prompt: bool,
     ) -> str:
         if self._template is None:
-            raise PromptError("messages: this model has no chat template; send text_input")
+            raise unsupported("messages", "this model has no chat template; send text_input")
         try:
             return self._template.render(
                 messages=messages,
@@ -75,7 +72,7 @@ class PromptBuilder:
                 **template_kwargs,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise PromptError(f"messages: the chat template refuses them: {error}") from error
+            raise invalid("messages", f"the chat template refuses them: {error}") from error
 
 
 def _environment() -> jinja2.Environment:

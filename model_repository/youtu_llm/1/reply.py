@@ -5,18 +5,19 @@ Knows both contracts' tensors by name; knows nothing of Triton, of gRPC or of wh
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from contract import TextRequest
 from detokenizer import StreamingText
-from numpy.typing import NDArray
+from text_request import TextRequest
+from youtu_contract.parts import Content, Part, PartsParser, Reasoning, ToolCall
 
-Outputs = list[tuple[str, NDArray[Any]]]
+Outputs = dict[str, Any]
+"""Output name -> its value, or values of a list."""
 
 # Tensors that an engine sends beside its tokens, and where they go in Reply.
 _PERF = {
@@ -30,16 +31,17 @@ _PROMPT = "prompt_log_probs"
 _TOP_OF_PROMPT = ("top_prompt_log_prob_ids", "top_prompt_log_probs")
 
 
-def asked_of_the_engine(wanted: TextRequest) -> tuple[str, ...]:
+def engine_outputs(request: TextRequest) -> tuple[str, ...]:
     """The engine's outputs that a reply is made of."""
+    top, prompt = request.options["top_log_probs"], request.options["return_prompt_log_probs"]
     return (
         "output_ids",
         "sequence_length",
         "output_log_probs",
         *_PERF,
-        *(_TOP if wanted.top_log_probs else ()),
-        *((_PROMPT,) if wanted.return_prompt_log_probs else ()),
-        *(_TOP_OF_PROMPT if wanted.return_prompt_log_probs and wanted.top_log_probs else ()),
+        *(_TOP if top else ()),
+        *((_PROMPT,) if prompt else ()),
+        *(_TOP_OF_PROMPT if prompt and top else ()),
     )
 
 
@@ -80,17 +82,24 @@ class Reply:
 
     def __init__(
         self,
-        wanted: TextRequest,
+        request: TextRequest,
         vocabulary: Vocabulary,
         *,
         prompt: Sequence[int],
         limit: int,
         thinking: bool,
     ) -> None:
-        self._wanted, self._vocabulary = wanted, vocabulary
+        options = request.options
+        self._vocabulary = vocabulary
+        self._ends = {*vocabulary.ends, *options["stop_token_ids"]}
+        self._log_probs: bool = options["return_log_probs"]
+        self._top: int = options["top_log_probs"]
         self._prompt, self._limit, self._thinking = prompt, limit, thinking
-        self._of_the_prompt: Outputs = []
-        self._text = StreamingText(vocabulary.table, wanted.stop_words)
+        self._of_the_prompt: Outputs = {}
+        self._text = StreamingText(vocabulary.table, options["stop_words"])
+        self._parser: PartsParser | None = None
+        if options["return_parts"]:
+            self._parser = PartsParser(thinking=thinking, tools=bool(request.template_kwargs.get("tools")))
         self._pieces: list[str] = []
         self._bytes = 0
         self._unsent: deque[_Token] = deque()
@@ -126,13 +135,14 @@ class Reply:
         top_ids, top_log_probs = (response.get(name, []) for name in _TOP)
         for i, token in enumerate(tokens):
             self.tokens += 1
-            data = self._vocabulary.data(token)
-            if self._wanted.return_log_probs and i < len(log_probs):
-                part = slice(i * self._wanted.top_log_probs, (i + 1) * self._wanted.top_log_probs)
+            end = token in self._ends
+            data = b"" if end else self._vocabulary.data(token)
+            if self._log_probs and i < len(log_probs):
+                part = slice(i * self._top, (i + 1) * self._top)
                 made = _Token(self._bytes, data, log_probs[i], top_ids[part], top_log_probs[part])
                 self._unsent.append(made)
             self._bytes += len(data)
-            if token in self._vocabulary.ends:
+            if end:
                 self.reason = "stop"
             elif piece := self._text.push(token):
                 self._pieces.append(piece)
@@ -149,28 +159,32 @@ class Reply:
 
     def news(self, *, last: bool = False) -> Outputs:
         """The outputs of one response: what has come since the one before."""
-        out = [("text_output", _strings(["".join(self._pieces).encode()]))]
+        text = "".join(self._pieces)
+        out: Outputs = {"text_output": text}
         self._pieces = []
+        if self._parser is not None:
+            parts = [*self._parser.feed(text), *(self._parser.end() if last else ())]
+            out |= _parts_outputs(parts)
         if self._thinking and (last or not self._begun):
-            out.append(("starts_in_thinking", np.array([[True]])))
+            out["starts_in_thinking"] = True
         self._begun = True
-        out += self._of_the_prompt
-        self._of_the_prompt = []
-        if self._wanted.return_log_probs:
-            out += self._token_outputs(last)
+        out |= self._of_the_prompt
+        self._of_the_prompt = {}
+        if self._log_probs:
+            out |= self._token_outputs(last)
         return out
 
     def ending(self, *, prompt_tokens: int, arrival_ns: int, tokens_per_block: int) -> Outputs:
         """What only the last response carries."""
-        return [
-            ("finish_reason", _strings([self.reason.encode()])),
-            ("num_input_tokens", np.array([[prompt_tokens]], np.int32)),
-            ("num_output_tokens", np.array([[self.tokens]], np.int32)),
-            ("num_cached_tokens", np.array([[self.cached_blocks * tokens_per_block]], np.int32)),
-            ("arrival_time_ns", np.array([[arrival_ns]], np.int64)),
-            ("first_token_time_ns", np.array([[self._since_1970(self.first_ns)]], np.int64)),
-            ("last_token_time_ns", np.array([[self._since_1970(self.last_ns)]], np.int64)),
-        ]
+        return {
+            "finish_reason": self.reason,
+            "num_input_tokens": prompt_tokens,
+            "num_output_tokens": self.tokens,
+            "num_cached_tokens": self.cached_blocks * tokens_per_block,
+            "arrival_time_ns": arrival_ns,
+            "first_token_time_ns": self._since_1970(self.first_ns),
+            "last_token_time_ns": self._since_1970(self.last_ns),
+        }
 
     def _since_1970(self, engine_ns: int) -> int:
         if not (engine_ns and self.engine_arrival_ns):
@@ -182,33 +196,34 @@ class Reply:
         shown, tokens = self._text.shown, []
         while self._unsent and (last or self._unsent[0].start + len(self._unsent[0].data) <= shown):
             tokens.append(self._unsent.popleft())
-        out = [
-            ("output_log_probs", np.array([[token.log_prob for token in tokens]], np.float32)),
-            ("output_tokens", _strings([token.data[: max(0, shown - token.start)] for token in tokens])),
-        ]
-        if self._wanted.top_log_probs:
-            ids = [index for token in tokens for index in token.top_ids]
-            values = [value for token in tokens for value in token.top_log_probs]
-            out.append(("top_tokens", self._names(ids)))
-            out.append(("top_output_log_probs", np.array([values], np.float32)))
+        out: Outputs = {
+            "output_log_probs": [token.log_prob for token in tokens],
+            "output_tokens": [token.data[: max(0, shown - token.start)] for token in tokens],
+        }
+        if self._top:
+            out["top_tokens"] = self._names([index for token in tokens for index in token.top_ids])
+            out["top_output_log_probs"] = [value for token in tokens for value in token.top_log_probs]
         return out
 
     def _prompt_outputs(self, response: Mapping[str, list[Any]]) -> Outputs:
-        out = [
-            ("prompt_tokens", self._names(self._prompt)),
-            ("prompt_log_probs", np.array([response[_PROMPT]], np.float32)),
-        ]
-        if self._wanted.top_log_probs:
+        out: Outputs = {"prompt_tokens": self._names(self._prompt), "prompt_log_probs": response[_PROMPT]}
+        if self._top:
             ids, values = (response[name] for name in _TOP_OF_PROMPT)
-            out.append(("top_prompt_tokens", self._names(ids)))
-            out.append(("top_prompt_log_probs", np.array([values], np.float32)))
+            out |= {"top_prompt_tokens": self._names(ids), "top_prompt_log_probs": values}
         return out
 
-    def _names(self, tokens: Sequence[int]) -> NDArray[Any]:
-        return _strings([self._vocabulary.name(token) for token in tokens])
+    def _names(self, tokens: Sequence[int]) -> list[bytes]:
+        return [self._vocabulary.name(token) for token in tokens]
 
 
-def _strings(values: list[bytes]) -> NDArray[Any]:
-    array = np.empty((1, len(values)), np.object_)
-    array[0, :] = values
-    return array
+def _parts_outputs(parts: Sequence[Part]) -> Outputs:
+    calls = [
+        {"id": part.id, "name": part.name, "arguments": part.arguments}
+        for part in parts
+        if isinstance(part, ToolCall)
+    ]
+    out: Outputs = {
+        "reasoning_output": "".join(part.text for part in parts if isinstance(part, Reasoning)),
+        "content_output": "".join(part.text for part in parts if isinstance(part, Content)),
+    }
+    return out | {"tool_calls_output": json.dumps(calls, ensure_ascii=False)} if calls else out

@@ -6,45 +6,31 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-from contract import Defaults, InvalidInput, TextRequest, read_request
+from text_request import Deployment, TextRequest, read_request
+from youtu_contract.errors import Refused
+from youtu_contract.rows import OPTIONS, TEXT_INPUTS, TOKEN_INPUTS
+from youtu_contract.values import array_of
 
-DEFAULTS = Defaults(
-    temperature=0.7,
-    top_p=0.9,
-    repetition_penalty=1.1,
-    context=2048,
-    vocab_size=3584,
-    top_log_probs=20,
-    prompt_log_probs=True,
-    guided_decoding=True,
+DEPLOYMENT = Deployment(
+    defaults={"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1},
+    limits={"context": 2048, "vocab_size": 3584, "last_token": 3583, "top_log_probs": 20},
+    engine_inputs=frozenset(TOKEN_INPUTS),
     template_kwargs={"enable_thinking": True},
 )
 HELLO = [{"role": "user", "content": "你好"}]
-KINDS: dict[str, Any] = {
-    "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "temperature": np.float32,
-    "top_p": np.float32, "repetition_penalty": np.float32, "presence_penalty": np.float32,
-    "frequency_penalty": np.float32, "seed": np.uint64, "stream": np.bool_, "return_log_probs": np.bool_,
-    "top_log_probs": np.int32, "return_prompt_log_probs": np.bool_,
-}  # fmt: skip
 
 
-def request(defaults: Defaults = DEFAULTS, **fields: Any) -> TextRequest:
+def request(deployment: Deployment = DEPLOYMENT, **fields: Any) -> TextRequest:
     def read(name: str) -> Any:
         if name not in fields:
             return None
-        value = fields[name]
-        if name == "stop_words":
-            return np.array([[word.encode() for word in value]], np.object_)
-        if name == "input_ids":
-            return np.array([value], np.int32)
-        if name in KINDS:
-            return np.array([[value]], KINDS[name])
-        text = value if isinstance(value, str | bytes) else json.dumps(value)
-        return np.array([[text.encode() if isinstance(text, str) else text]], np.object_)
+        value, row = fields[name], TEXT_INPUTS[name]
+        if row.datatype == "BYTES" and not row.is_list and not isinstance(value, str | bytes):
+            value = json.dumps(value)
+        return array_of(row, value)
 
-    return read_request(read, defaults)
+    return read_request(read, deployment)
 
 
 def test_a_template_argument_of_the_request_wins_over_the_deployments() -> None:
@@ -59,33 +45,40 @@ def test_a_template_argument_of_the_request_wins_over_the_deployments() -> None:
 
 def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:
     got = request(messages=HELLO)
-    assert (got.temperature, got.top_p, got.repetition_penalty) == (0.7, 0.9, 1.1)
-    assert (got.max_tokens, got.top_k, got.seed, got.stop_words, got.stream) == (None, 0, None, (), False)
+    assert {name: got.options[name] for name in DEPLOYMENT.defaults} == DEPLOYMENT.defaults
+    assert not got.stream
+    for name, row in OPTIONS.items():
+        if name not in DEPLOYMENT.defaults:
+            assert got.options[name] == ({} if name == "logit_bias" else row.default), name
 
 
 def test_everything_said_arrives() -> None:
+    sent = {
+        "max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "top_k": 3, "min_p": 0.25, "seed": 2**64 - 1,
+        "return_log_probs": True, "stop_token_ids": (7, 9), "return_parts": True,
+    }  # fmt: skip
     got = request(
-        text_input="a", max_tokens=5, temperature=0, top_p=0.5, top_k=3, seed=2**64 - 1,
-        stop_words=["x", "好"], stream=True, return_log_probs=True,
+        text_input="a",
+        stop_words=["x", "好"],
+        stream=True,
         chat_template_kwargs={"enable_thinking": False},
-    )  # fmt: skip
-    assert (got.text, got.max_tokens, got.temperature, got.top_k, got.seed) == ("a", 5, 0, 3, 2**64 - 1)
-    assert (got.stop_words, got.stream, got.template_kwargs) == (
-        ("x", "好"),
-        True,
-        {"enable_thinking": False},
+        **sent,
     )
+    assert {name: got.options[name] for name in sent} == sent
+    assert (got.text, got.stream, got.template_kwargs) == ("a", True, {"enable_thinking": False})
+    assert got.options["stop"] == ("x", "好")
 
 
 def test_biases_are_by_token_id() -> None:
-    assert request(text_input="a", logit_bias={"0": -100, "3583": 2.5}).logit_bias == {0: -100.0, 3583: 2.5}
-    assert request(text_input="a", logit_bias="").logit_bias == request(text_input="a").logit_bias == {}
+    biased = request(text_input="a", logit_bias={"0": -100, "3583": 2.5})
+    assert biased.options["logit_bias"] == {0: -100.0, 3583: 2.5}
+    assert request(text_input="a", logit_bias="").options["logit_bias"] == {}
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"logit_bias": "[5, 1]"}, "an object of token id to number is expected, .* was sent"),
+        ({"logit_bias": "[5, 1]"}, "logit_bias: a JSON object is expected, .* was sent"),
         ({"logit_bias": "{"}, "logit_bias: JSON is expected"),
         ({"logit_bias": {"3584": 1}}, "logit_bias: token ids are 0 to 3583, '3584' was sent"),
         ({"logit_bias": {"-1": 1}}, "logit_bias: token ids are 0 to 3583, '-1' was sent"),
@@ -105,27 +98,39 @@ def test_biases_are_by_token_id() -> None:
     ],
 )
 def test_what_only_belongs_to_single_tokens_is_refused(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(Refused, match=says):
         request(text_input="a", **fields)
 
 
-def test_an_engine_that_does_not_tell_of_the_prompt_is_not_asked_to() -> None:
-    wanted: dict[str, Any] = {"input_ids": [1], "return_log_probs": True, "return_prompt_log_probs": True}
-    assert request(**wanted).return_prompt_log_probs
-    with pytest.raises(
-        InvalidInput, match="return_prompt_log_probs: this engine tells of its own tokens only"
-    ):
-        request(replace(DEFAULTS, prompt_log_probs=False), **wanted)
+NEED_AN_ENGINE = {
+    "min_p": 0.5,
+    "stop_token_ids": [3],
+    "return_prompt_log_probs": True,
+    "guided_decoding_guide_type": "json",
+    "logit_bias": {"3": 1},
+    "min_tokens": 2,
+}
+
+
+@pytest.mark.parametrize("name", NEED_AN_ENGINE)
+def test_what_the_engine_lacks_is_refused_by_name(name: str) -> None:
+    fields: dict[str, Any] = {"input_ids": [1], "return_log_probs": True, name: NEED_AN_ENGINE[name]}
+    request(**fields)
+    lacking = replace(DEPLOYMENT, engine_inputs=frozenset(TOKEN_INPUTS) - {OPTIONS[name].engine})
+    with pytest.raises(Refused) as refused:
+        request(lacking, **fields)
+    assert (refused.value.error.code, refused.value.error.param) == ("unsupported", name)
+    request(lacking, input_ids=[1])  # what asks for nothing is no matter
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({}, "text_input, messages, input_ids: exactly one of the three is expected, none was sent"),
+        ({}, "exactly one of text_input, messages, input_ids is expected, none was sent"),
         ({"text_input": "a", "messages": HELLO}, "text_input and messages were sent"),
         ({"text_input": "a", "input_ids": [1]}, "text_input and input_ids were sent"),
-        ({"input_ids": [5, -1]}, "input_ids: token ids are 0 to 3583, -1 was sent"),
-        ({"input_ids": [3584]}, "input_ids: token ids are 0 to 3583, 3584 was sent"),
+        ({"input_ids": [5, -1]}, "input_ids: 0 to 3583 is allowed, -1 was sent"),
+        ({"input_ids": [3584]}, "input_ids: 0 to 3583 is allowed, 3584 was sent"),
         ({"text_input": ""}, "text_input: at least one character"),
         ({"text_input": b"\xff"}, "text_input: UTF-8 is expected, byte 0 is not"),
         ({"messages": []}, "messages: 1 to 1000 messages are allowed, 0 were sent"),
@@ -155,10 +160,13 @@ def test_an_engine_that_does_not_tell_of_the_prompt_is_not_asked_to() -> None:
         ({"messages": HELLO, "stop_words": ["a"] * 17}, "stop_words: at most 16 are allowed, 17 were sent"),
         ({"messages": HELLO, "stop_words": [""]}, "stop_words: 1 to 200 characters"),
         ({"messages": HELLO, "stop_words": ["x" * 201]}, "stop_words: 1 to 200 characters"),
-        ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "chat_template_kwargs: an object is expected"),
+        ({"messages": HELLO, "stop_token_ids": [0, 3584]}, "stop_token_ids: 0 to 3583 is allowed, 3584"),
+        ({"messages": HELLO, "stop_token_ids": [1] * 65}, "stop_token_ids: at most 64 are allowed, 65 were"),
+        ({"messages": HELLO, "min_p": 1.5}, "min_p: 0 to 1 is allowed, 1.5 was sent"),
+        ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "chat_template_kwargs: a JSON object is expected"),
         ({"messages": HELLO, "chat_template_kwargs": {"messages": []}}, "'messages' is the server's own"),
     ],
 )  # fmt: skip
 def test_refusals_name_the_field_the_limit_and_what_was_sent(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(Refused, match=says):
         request(**fields)

@@ -1,11 +1,11 @@
-"""The model's text, taken apart while it comes: its thinking, its calls of tools, and what it says.
+"""The parser that takes a model's text apart while it comes: thinking, calls of tools, and content.
 
     <think>…</think>                                              only at the very beginning
     <tool_call>{"name": "…", "arguments": {…}}</tool_call>        anywhere after, if tools were offered
 
 is Youtu-LLM's format (its chat template; ms-swift's agent template for it says the same). A tag may come in
 several pieces: what may become one is held back until it is decided. White space around tags is dropped.
-A call that is not such an object stays text. Knows no tokens and no HTTP.
+A call that is not such an object stays text. It runs in `youtu_llm`; all others receive the parts.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ CALL, CALL_END = "<tool_call>", "</tool_call>"
 
 @dataclass(frozen=True)
 class Reasoning:
-    """Thinking."""
+    """A piece of the thinking."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Content:
-    """What is said."""
+    """A piece of the text that is neither thinking nor a call of a tool."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Call:
+class ToolCall:
     """One whole call of a tool; `arguments` is JSON."""
 
     name: str
@@ -43,20 +43,22 @@ class Call:
     id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex[:24]}")
 
 
-Part = Reasoning | Content | Call
+Part = Reasoning | Content | ToolCall
 
 
-class Reader:
-    """Takes text in pieces, gives parts. `thinking`: the text begins within the thinking."""
+class PartsParser:
+    """Takes text in pieces, gives parts.
+
+    thinking: the text begins within the thinking; tools: whether calls of tools are looked for.
+    """
 
     def __init__(self, *, thinking: bool = False, tools: bool = False) -> None:
-        self._state = "thinking" if thinking else "start"
-        self._tools = tools
+        self._state = "start"
+        self._inside, self._tools = thinking, tools
         self._held = ""
         self._before_call = ""  # the tag and the white space before it, should it turn out to be no call
         self._started = False  # whether the present stretch has shown something but white space
         self._trim = thinking  # whether white space at its beginning is dropped
-        self.calls = 0
 
     def feed(self, text: str) -> Iterator[Part]:
         """The parts that are certain once `text` has come, too."""
@@ -69,7 +71,7 @@ class Reader:
     def end(self) -> Iterator[Part]:
         """What was held back; no text comes any more."""
         held, self._held = self._held, ""
-        if self._state == "thinking":
+        if self._state == "thinking" or (self._state == "start" and self._inside):
             yield from self._show(Reasoning, held.rstrip())
         elif self._state == "call":
             yield from self._show(Content, self._before_call + held)
@@ -80,9 +82,9 @@ class Reader:
         text = self._held.lstrip()
         if text.startswith(THINK):
             self._held = text[len(THINK) :]
-            self._turn("thinking", trim=True)
+            self._enter("thinking", trim=True)
         elif not THINK.startswith(text):
-            self._turn("saying", trim=False)
+            self._enter("thinking" if self._inside else "content", trim=self._inside)
         yield from ()
 
     def _thinking(self) -> Iterator[Part]:
@@ -90,11 +92,11 @@ class Reader:
         if tag:
             yield from self._show(Reasoning, before.rstrip())
             self._held = after
-            self._turn("saying", trim=True)
+            self._enter("content", trim=True)
         else:
             yield from self._certain(Reasoning, THINK_END)
 
-    def _saying(self) -> Iterator[Part]:
+    def _content(self) -> Iterator[Part]:
         if not self._tools:
             held, self._held = self._held, ""
             yield from self._show(Content, held)
@@ -105,7 +107,7 @@ class Reader:
             yield from self._show(Content, shown)
             self._before_call = before[len(shown) :] + CALL
             self._held = after
-            self._turn("call", trim=False)
+            self._enter("call", trim=False)
         else:
             yield from self._certain(Content, CALL)
 
@@ -117,13 +119,12 @@ class Reader:
         call = _parsed(inner)
         if call is None:
             yield from self._show(Content, self._before_call + inner + CALL_END)
-            self._turn("saying", trim=False)
+            self._enter("content", trim=False)
         else:
-            self.calls += 1
             yield call
-            self._turn("saying", trim=True)
+            self._enter("content", trim=True)
 
-    def _turn(self, state: str, *, trim: bool) -> None:
+    def _enter(self, state: str, *, trim: bool) -> None:
         self._state, self._started, self._trim = state, False, trim
 
     def _certain(self, kind: type[Reasoning] | type[Content], tag: str) -> Iterator[Part]:
@@ -146,7 +147,7 @@ class Reader:
             yield kind(text)
 
 
-def _parsed(text: str) -> Call | None:
+def _parsed(text: str) -> ToolCall | None:
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
@@ -154,6 +155,6 @@ def _parsed(text: str) -> Call | None:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     arguments = value.get("arguments", {})
-    return Call(
+    return ToolCall(
         value["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     )

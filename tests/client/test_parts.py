@@ -7,20 +7,21 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from frontend.openai.reading import Call, Content, Reader, Reasoning
+from youtu_contract.parts import Content, PartsParser, Reasoning, ToolCall
 
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "北京"}}</tool_call>'
 
 
-def read(pieces: list[str], *, thinking: bool = False, tools: bool = False) -> tuple[str, str, list[Call]]:
-    reader = Reader(thinking=thinking, tools=tools)
+def read(
+    pieces: list[str], *, thinking: bool = False, tools: bool = False
+) -> tuple[str, str, list[ToolCall]]:
+    reader = PartsParser(thinking=thinking, tools=tools)
     parts = [part for piece in pieces for part in reader.feed(piece)] + list(reader.end())
-    assert all(part.text for part in parts if not isinstance(part, Call))
+    assert all(part.text for part in parts if not isinstance(part, ToolCall))
     return (
         "".join(part.text for part in parts if isinstance(part, Reasoning)),
         "".join(part.text for part in parts if isinstance(part, Content)),
-        [part for part in parts if isinstance(part, Call)],
+        [part for part in parts if isinstance(part, ToolCall)],
     )
 
 
@@ -35,6 +36,8 @@ def read(pieces: list[str], *, thinking: bool = False, tools: bool = False) -> t
         ("\n<think>hm</think>yes ", False, "hm", "yes "),
         ("hm</think>yes", True, "hm", "yes"),
         ("\nhm <think> x\n</think>\nyes", True, "hm <think> x", "yes"),
+        ("<think>hm</think>yes", True, "hm", "yes"),  # the mark that the prompt has too
+        ("<thi", True, "<thi", ""),
         ("<think>cut off", False, "cut off", ""),
         ("<think>a </thin b</think>c", False, "a </thin b", "c"),
         ("<think></think>c", False, "", "c"),
@@ -76,11 +79,11 @@ def test_cutting_makes_no_difference(data: st.DataObject) -> None:
 
 
 def test_nothing_certain_is_held_back() -> None:
-    reader = Reader(tools=True)
+    reader = PartsParser(tools=True)
     assert list(reader.feed("a b")) == [Content("a b")]
     assert list(reader.feed(" <tool")) == []
     assert list(reader.feed("box>")) == [Content(" <toolbox>")]
-    thinking = Reader(thinking=True)
+    thinking = PartsParser(thinking=True)
     assert list(thinking.feed("hm, x < y")) == [Reasoning("hm, x < y")]
 
 

@@ -1,0 +1,128 @@
+"""Errors as data: a code, the parameter at fault, a message and a hint when to try again.
+
+On Triton's wire an error is one line of JSON, which plain Triton clients read in `error_message`:
+
+    {"code": "invalid_value", "param": "temperature", "message": "0 to 10 is allowed, 11 was sent",
+     "retry_after_s": null, "details": {}}
+
+A stream gets no gRPC status of its own: Triton 2.51 dies of these now and then. CODES is the one table of
+what a code means over HTTP and in Triton's own statuses. Only `code` decides; `message` is for people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TritonStatus = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL", "UNSUPPORTED"]
+"""Names of Triton's error codes."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a code means. `retry`: the very same request may succeed a little later."""
+
+    http: int
+    triton: TritonStatus
+    retry: bool
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    "invalid_value": Code(400, "INVALID_ARG", False, "An input is not what it must be."),
+    "context_length_exceeded": Code(
+        400,
+        "INVALID_ARG",
+        False,
+        "The prompt does not fit into the context; details: prompt_tokens, context_tokens.",
+    ),
+    "unsupported": Code(400, "INVALID_ARG", False, "This model or its engine cannot do what an input asks."),
+    "queue_full": Code(429, "UNAVAILABLE", True, "All slots are taken, and as many requests wait as may."),
+    "not_ready": Code(503, "UNAVAILABLE", True, "The model is loading, restarting or ending."),
+    "engine_stalled": Code(503, "UNAVAILABLE", True, "The engine has work and makes no progress."),
+    "no_engine": Code(503, "UNAVAILABLE", True, "There is no connection to the inference server."),
+    "cancelled": Code(503, "UNAVAILABLE", True, "The inference server gave the request up."),
+    "deadline_exceeded": Code(504, "UNAVAILABLE", False, "The time for the request is over."),
+    "engine_error": Code(
+        502, "INTERNAL", False, "The engine failed; the inference server's log has the reason."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Error:
+    """One error. `param`: the input at fault, as a path such as `messages[0].role`."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    details: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.param}: {self.message}" if self.param else self.message
+
+    def to_line(self) -> str:
+        """Its form on Triton's wire."""
+        value = {
+            "code": self.code,
+            "param": self.param,
+            "message": self.message,
+            "retry_after_s": self.retry_after_s,
+            "details": dict(self.details),
+        }
+        return json.dumps(value, ensure_ascii=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> Error | None:
+        """What `to_line` wrote; None for anything else, such as Triton's own prose."""
+        try:
+            value: Any = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("code"), str):
+            return None
+        details = value.get("details")
+        return cls(
+            code=value["code"],
+            message=str(value.get("message", "")),
+            param=value.get("param"),
+            retry_after_s=value.get("retry_after_s"),
+            details=details if isinstance(details, dict) else {},
+        )
+
+
+class Refused(Exception):
+    """A request that cannot be answered; `error` says why."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def invalid(param: str | None, message: str) -> Refused:
+    """An input is not what it must be; `message` names the limit and what was sent."""
+    return Refused(Error("invalid_value", message, param))
+
+
+def unsupported(param: str, message: str) -> Refused:
+    """This model or its engine cannot do what an input asks for."""
+    return Refused(Error("unsupported", message, param))
+
+
+def context_length_exceeded(
+    param: str | None, tokens: int, context: int, *, at_least: bool = False
+) -> Refused:
+    """A prompt of `tokens` tokens leaves no room for an answer. `at_least`: they were not counted to the end.
+
+    The sentence begins as OpenAI's does, since clients know it by these words.
+    """
+    sent = f"at least {tokens}" if at_least else str(tokens)
+    message = (
+        f"This model's maximum context length is {context} tokens. However, your prompt has {sent} tokens; "
+        f"at most {context - 1} leave room for an answer."
+    )
+    details = {"prompt_tokens": tokens, "context_tokens": context}
+    return Refused(Error("context_length_exceeded", message, param, details=details))

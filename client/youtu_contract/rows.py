@@ -1,0 +1,408 @@
+"""The tensors of the text contract and of the token contract, one row each.
+
+Names and shapes of the text contract follow NVIDIA's `ensemble` and `tensorrt_llm_bls` models, those of the
+token contract NVIDIA's `tensorrt_llm` model (inflight_batcher_llm, TensorRT-LLM 1.2). Shapes are without the
+batch dimension, which is 1. An option of a request is one annotated key of `SamplingOptions` or `Options`: a
+new one is one such key, a row in TOKEN_INPUTS if an engine has to know it, and the code that acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+
+Datatype = Literal["BYTES", "BOOL", "INT32", "INT64", "UINT64", "FP32"]
+
+MAX_TOP_LOG_PROBS = 20
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor.
+
+    low, high: the range of each value, both included; a name stands for a limit that the deployment sets
+    ("context", "vocab_size", "last_token", "top_log_probs"). max_values, max_length: of a list, and of each
+    text in it. default: what a request that leaves it out gets; "deployment" for the parameter of the same
+    name in the model's configuration, None where there is no value to name. engine: the token contract's
+    tensor that an engine needs for it. json: the text is a JSON object. nvidia: NVIDIA's model has it too.
+    """
+
+    datatype: Datatype
+    meaning: str
+    shape: tuple[int, ...] = (1,)
+    low: float | str | None = None
+    high: float | str | None = None
+    max_values: int | None = None
+    max_length: int | None = None
+    default: Any = None
+    engine: str | None = None
+    json: bool = False
+    required: bool = False
+    nvidia: bool = True
+    name: str = ""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it holds any number of values."""
+        return self.shape != (1,)
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How the text is made: options of the client, and fields of the HTTP API's requests."""
+
+    max_tokens: Annotated[
+        int | None,
+        Tensor("INT32", "Tokens to make at most; all that the context has room for.", low=1, high="context"),
+    ]
+    min_tokens: Annotated[
+        int | None,
+        Tensor(
+            "INT32",
+            "Tokens before which the answer does not end.",
+            low=0,
+            high="context",
+            default=0,
+            engine="min_tokens",
+        ),
+    ]
+    temperature: Annotated[
+        float | None,
+        Tensor(
+            "FP32",
+            "Sampling temperature; 0 takes the likeliest token each time.",
+            low=0,
+            high=10,
+            default="deployment",
+            engine="temperature",
+        ),
+    ]
+    top_p: Annotated[
+        float | None,
+        Tensor(
+            "FP32",
+            "Only the likeliest tokens that together have this probability are drawn from.",
+            low=0,
+            high=1,
+            default="deployment",
+            engine="runtime_top_p",
+        ),
+    ]
+    top_k: Annotated[
+        int | None,
+        Tensor(
+            "INT32",
+            "Only so many of the likeliest tokens are drawn from; 0: all.",
+            low=0,
+            high="vocab_size",
+            default=0,
+            engine="runtime_top_k",
+        ),
+    ]
+    min_p: Annotated[
+        float | None,
+        Tensor(
+            "FP32",
+            "Only tokens at least this probable, as a share of the likeliest one's, are drawn from; 0: all.",
+            low=0,
+            high=1,
+            default=0.0,
+            engine="min_p",
+        ),
+    ]
+    repetition_penalty: Annotated[
+        float | None,
+        Tensor(
+            "FP32",
+            "Makes tokens that stand in the prompt or the answer less likely; 1 is off.",
+            low=0.01,
+            high=10,
+            default="deployment",
+            engine="repetition_penalty",
+        ),
+    ]
+    presence_penalty: Annotated[
+        float | None,
+        Tensor(
+            "FP32",
+            "Taken from the score of each token that has come.",
+            low=-2,
+            high=2,
+            default=0.0,
+            engine="presence_penalty",
+        ),
+    ]
+    frequency_penalty: Annotated[
+        float | None,
+        Tensor(
+            "FP32",
+            "Taken from the score of each token as often as it has come.",
+            low=-2,
+            high=2,
+            default=0.0,
+            engine="frequency_penalty",
+        ),
+    ]
+    seed: Annotated[
+        int | None,
+        Tensor("UINT64", "Same seed, prompt and engine: same text. A new one each time.", engine="seed"),
+    ]
+    stop: Annotated[
+        str | Sequence[str] | None,
+        Tensor(
+            "BYTES",
+            "Texts that end the answer and are not part of it.",
+            shape=(-1,),
+            max_values=16,
+            max_length=200,
+            default=(),
+            name="stop_words",
+        ),
+    ]
+    stop_token_ids: Annotated[
+        Sequence[int] | None,
+        Tensor(
+            "INT32",
+            "Tokens that end the answer, beside the model's own, and add no text to it.",
+            shape=(-1,),
+            low=0,
+            high="last_token",
+            max_values=64,
+            default=(),
+            engine="stop_words_list",
+        ),
+    ]
+    logit_bias: Annotated[
+        Mapping[int, float] | None,
+        Tensor(
+            "BYTES",
+            "JSON object of token id to -100 ... 100, added to the token's score before anything else.",
+            low=-100,
+            high=100,
+            max_values=1024,
+            engine="embedding_bias",
+            json=True,
+        ),
+    ]
+
+
+class Options(SamplingOptions, total=False):
+    """All options of a request. What is absent or None is left to the server's defaults."""
+
+    chat_template_kwargs: Annotated[
+        Mapping[str, Any] | None,
+        Tensor("BYTES", "JSON object for the chat template: enable_thinking, tools, ...", json=True),
+    ]
+    guided_decoding_guide_type: Annotated[
+        str | None,
+        Tensor(
+            "BYTES",
+            "What the text is held to: json (any object), json_schema or regex.",
+            engine="guided_decoding_guide_type",
+        ),
+    ]
+    guided_decoding_guide: Annotated[
+        str | None,
+        Tensor("BYTES", "The schema or the expression of that type.", engine="guided_decoding_guide"),
+    ]
+    return_log_probs: Annotated[
+        bool | None,
+        Tensor("BOOL", "Tell the log-probability of each token.", default=False, engine="return_log_probs"),
+    ]
+    return_prompt_log_probs: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "Tell those of the prompt's tokens too; needs return_log_probs.",
+            default=False,
+            engine="return_prompt_log_probs",
+        ),
+    ]
+    top_log_probs: Annotated[
+        int | None,
+        Tensor(
+            "INT32",
+            "How many of the likeliest tokens to tell at each place; needs return_log_probs.",
+            low=0,
+            high="top_log_probs",
+            default=0,
+            engine="num_top_log_probs",
+        ),
+    ]
+    return_parts: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "Give the text also taken apart: reasoning_output, content_output, tool_calls_output.",
+            default=False,
+        ),
+    ]
+
+
+def _rows(options: Any) -> dict[str, Tensor]:
+    """Option -> its row, which is named after the option unless it says otherwise."""
+    hints = get_type_hints(options, include_extras=True)
+    return {
+        option: replace(row, name=row.name or option)
+        for option, hint in hints.items()
+        for row in hint.__metadata__
+    }
+
+
+def _by_name(*rows: Tensor, **named: Tensor) -> dict[str, Tensor]:
+    return {name: replace(row, name=name) for name, row in named.items()} | {row.name: row for row in rows}
+
+
+SAMPLING_OPTIONS: dict[str, Tensor] = _rows(SamplingOptions)
+"""Option of a request -> its row."""
+
+OPTIONS: dict[str, Tensor] = _rows(Options)
+"""Option of a request -> its row; all of them."""
+
+PROMPTS: dict[str, Tensor] = _by_name(
+    text_input=Tensor("BYTES", "A raw text, continued as it stands."),
+    messages=Tensor("BYTES", "JSON list of chat messages, put into the model's own chat template."),
+    input_ids=Tensor("INT32", "The prompt's tokens.", shape=(-1,), low=0, high="last_token", nvidia=False),
+)
+"""Exactly one of these is sent."""
+
+TEXT_INPUTS: dict[str, Tensor] = (
+    PROMPTS
+    | {row.name: row for row in OPTIONS.values()}
+    | _by_name(
+        stream=Tensor("BOOL", "One response per piece of text, or one for all.", default=False),
+        probe=Tensor(
+            "BOOL",
+            "true, and nothing else: whether text would come out. Answered with stalled_ms or an error.",
+            default=False,
+        ),
+    )
+)
+
+TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
+    text_output=Tensor("BYTES", "New text, whole characters."),
+    reasoning_output=Tensor("BYTES", "With return_parts: new thinking, without its marks."),
+    content_output=Tensor("BYTES", "With return_parts: new text that is neither of the others."),
+    tool_calls_output=Tensor(
+        "BYTES",
+        'With return_parts: new calls of tools, a JSON list of {"id", "name", "arguments"}; absent if none.',
+        json=True,
+    ),
+    finish_reason=Tensor("BYTES", "On the last response: stop or length."),
+    num_input_tokens=Tensor("INT32", "On the last response: tokens of the prompt."),
+    num_output_tokens=Tensor("INT32", "On the last response: tokens that were made."),
+    num_cached_tokens=Tensor("INT32", "On the last response: tokens of the prompt that were in the cache."),
+    arrival_time_ns=Tensor("INT64", "On the last response: when the request came, ns since 1970."),
+    first_token_time_ns=Tensor("INT64", "On the last response: when the first token was made."),
+    last_token_time_ns=Tensor("INT64", "On the last response: when the last token was made."),
+    starts_in_thinking=Tensor(
+        "BOOL", "True on the first and the last response when the prompt ends inside <think>; else absent."
+    ),
+    output_log_probs=Tensor(
+        "FP32",
+        "With return_log_probs: of each token that was made, the one that ended the answer included.",
+        shape=(-1,),
+    ),
+    output_tokens=Tensor(
+        "BYTES",
+        "With return_log_probs: the bytes that each of these tokens added; together they are the text.",
+        shape=(-1,),
+    ),
+    top_tokens=Tensor(
+        "BYTES",
+        "With top_log_probs k: the k likeliest at each place, in order; special tokens by their names.",
+        shape=(-1,),
+    ),
+    top_output_log_probs=Tensor("FP32", "The log-probabilities of top_tokens.", shape=(-1,)),
+    prompt_tokens=Tensor(
+        "BYTES",
+        "With return_prompt_log_probs, in the first response: the prompt's tokens; special ones by name.",
+        shape=(-1,),
+    ),
+    prompt_log_probs=Tensor("FP32", "Of each of these tokens after the first.", shape=(-1,)),
+    top_prompt_tokens=Tensor("BYTES", "The likeliest at each of these places.", shape=(-1,)),
+    top_prompt_log_probs=Tensor("FP32", "The log-probabilities of top_prompt_tokens.", shape=(-1,)),
+    stalled_ms=Tensor("INT64", "To a probe: milliseconds without progress while there is work, else 0."),
+)
+
+TOKEN_INPUTS: dict[str, Tensor] = _by_name(
+    input_ids=Tensor("INT32", "The prompt's tokens.", shape=(-1,), low=0, high="last_token", required=True),
+    input_lengths=Tensor("INT32", "How many these are."),
+    request_output_len=Tensor("INT32", "Tokens to make at most; what the context has room for.", low=1),
+    end_id=Tensor(
+        "INT32", "The token that ends the answer; -1: none.", low=-1, high="last_token", default=-1
+    ),
+    temperature=Tensor("FP32", "As in the text contract.", low=0, high=1e4, default=1.0),
+    runtime_top_k=Tensor("INT32", "As top_k in the text contract.", low=0, default=0),
+    runtime_top_p=Tensor("FP32", "As top_p in the text contract.", low=0, high=1, default=1.0),
+    min_p=Tensor("FP32", "As in the text contract.", low=0, high=1, default=0.0, nvidia=False),
+    repetition_penalty=Tensor("FP32", "As in the text contract.", low=1e-4, high=1e4, default=1.0),
+    presence_penalty=Tensor("FP32", "As in the text contract.", low=-1e4, high=1e4, default=0.0),
+    frequency_penalty=Tensor("FP32", "As in the text contract.", low=-1e4, high=1e4, default=0.0),
+    min_tokens=Tensor("INT32", "As in the text contract.", low=0, default=0),
+    seed=Tensor("UINT64", "Same seed, prompt and engine: same tokens."),
+    stop_words_list=Tensor(
+        "INT32",
+        "Token sequences that end the answer: row 0 all their ids, row 1 where each ends, filled up with -1.",
+        shape=(2, -1),
+    ),
+    bad_words_list=Tensor("INT32", "Token sequences that must not come, in the same form.", shape=(2, -1)),
+    embedding_bias=Tensor("FP32", "Added to the score of each token of the vocabulary.", shape=(-1,)),
+    return_log_probs=Tensor("BOOL", "As in the text contract.", default=False),
+    return_prompt_log_probs=Tensor("BOOL", "As in the text contract.", default=False, nvidia=False),
+    num_top_log_probs=Tensor(
+        "INT32",
+        "As top_log_probs in the text contract.",
+        low=0,
+        high=MAX_TOP_LOG_PROBS,
+        default=0,
+        nvidia=False,
+    ),
+    guided_decoding_guide_type=Tensor("BYTES", "As in the text contract."),
+    guided_decoding_guide=Tensor("BYTES", "As in the text contract."),
+    return_perf_metrics=Tensor("BOOL", "Tell cached blocks and times.", default=False),
+    exclude_input_in_output=Tensor("BOOL", "Leave the prompt out of an answer in one piece.", default=False),
+    streaming=Tensor("BOOL", "Responses as tokens come, or one for all.", default=False),
+    stop=Tensor("BOOL", "true: end the request of the same id.", default=False),
+    probe=Tensor(
+        "BOOL",
+        "true: no request for tokens; answered at once with stalled_ms.",
+        default=False,
+        nvidia=False,
+    ),
+)
+
+TOKEN_OUTPUTS: dict[str, Tensor] = _by_name(
+    output_ids=Tensor("INT32", "New tokens, [beam 1, tokens].", shape=(-1, -1)),
+    sequence_length=Tensor("INT32", "How many these are.", shape=(-1,)),
+    cum_log_probs=Tensor("FP32", "Sum of the log-probabilities so far.", shape=(-1,)),
+    output_log_probs=Tensor("FP32", "Of each new token, [beam 1, tokens].", shape=(-1, -1)),
+    top_log_prob_ids=Tensor(
+        "INT32",
+        "The likeliest at each place, [beam 1, tokens, num_top_log_probs].",
+        shape=(-1, -1, -1),
+        nvidia=False,
+    ),
+    top_log_probs=Tensor("FP32", "Their log-probabilities.", shape=(-1, -1, -1), nvidia=False),
+    prompt_log_probs=Tensor(
+        "FP32",
+        "With return_prompt_log_probs: of the prompt's tokens after the first.",
+        shape=(-1,),
+        nvidia=False,
+    ),
+    top_prompt_log_prob_ids=Tensor(
+        "INT32", "The likeliest at each of these places.", shape=(-1, -1), nvidia=False
+    ),
+    top_prompt_log_probs=Tensor("FP32", "Their log-probabilities.", shape=(-1, -1), nvidia=False),
+    kv_cache_reused_blocks=Tensor("INT32", "Blocks of the prompt that were in the cache."),
+    arrival_time_ns=Tensor("INT64", "When the engine got the request, ns of a clock of its own."),
+    first_scheduled_time_ns=Tensor("INT64", "When the request got its slot."),
+    first_token_time_ns=Tensor("INT64", "When the first token was made."),
+    last_token_time_ns=Tensor("INT64", "When the last token was made."),
+    stalled_ms=Tensor(
+        "INT64", "To a probe: milliseconds without progress while there is work, else 0.", nvidia=False
+    ),
+)
+
+DEPLOYMENT_DEFAULTS = tuple(option for option, row in OPTIONS.items() if row.default == "deployment")
+"""Options whose defaults the deployment sets: parameters of youtu_llm's configuration."""

@@ -1,0 +1,147 @@
+"""A request of the text contract: what its rows cannot say of messages, biases and options together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from youtu_contract.errors import invalid, unsupported
+from youtu_contract.rows import OPTIONS, PROMPTS, TEXT_INPUTS
+from youtu_contract.values import Limits, Read, json_value, shown, value_of, values_of
+
+ROLES = ("system", "user", "assistant", "tool")
+MAX_MESSAGES = 1000
+_MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
+_TEMPLATE_OWN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
+# What means nothing without return_log_probs.
+_ABOUT_LOG_PROBS = ("top_log_probs", "return_prompt_log_probs")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The deployment's own values where a request names none, and the limits that its engine sets.
+
+    defaults: option -> value; limits: see `youtu_contract.values.Limits`; engine_inputs: the tensors of the
+    token contract that the engine has.
+    """
+
+    defaults: Mapping[str, Any]
+    limits: Limits
+    engine_inputs: Collection[str]
+    template_kwargs: dict[str, Any]
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return int(self.limits["context"])
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.limits["vocab_size"])
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A request, complete and within its limits: one of three prompts, and a value of every option."""
+
+    text: str | None
+    messages: list[dict[str, Any]] | None
+    input_ids: list[int] | None
+    stream: bool
+    template_kwargs: dict[str, Any]
+    options: Mapping[str, Any]
+
+
+def is_probe(read: Read) -> bool:
+    """Whether the request asks for no text, but whether text would come out."""
+    value = read("probe")
+    return value is not None and bool(value.size) and bool(value.reshape(-1)[0])
+
+
+def read_request(read: Read, deployment: Deployment) -> TextRequest:
+    """Raises Refused."""
+    limits = deployment.limits
+    prompts = {name: value_of(row, read(name), limits) for name, row in PROMPTS.items()}
+    sent = [name for name, value in prompts.items() if value is not None]
+    if len(sent) != 1:
+        found = f"{' and '.join(sent)} were" if sent else "none was"
+        raise invalid(None, f"exactly one of {', '.join(PROMPTS)} is expected, {found} sent")
+    if prompts["text_input"] == "":
+        raise invalid("text_input", "at least one character is needed, an empty text was sent")
+    options = values_of(OPTIONS, read, limits, deployment.defaults)
+    _check_engine_has(read, deployment)
+    for name in _ABOUT_LOG_PROBS:
+        if options[name] and not options["return_log_probs"]:
+            raise invalid(name, f"{json.dumps(options[name])} was sent without return_log_probs true")
+    longest = options["max_tokens"]
+    if longest is not None and options["min_tokens"] > longest:
+        raise invalid("min_tokens", f"0 to {longest} is allowed, {options['min_tokens']} was sent")
+    options["logit_bias"] = _logit_bias(options["logit_bias"], deployment.vocab_size)
+    ids, messages = prompts["input_ids"], prompts["messages"]
+    return TextRequest(
+        text=prompts["text_input"],
+        messages=None if messages is None else _messages(messages),
+        input_ids=None if ids is None else ids.tolist(),
+        stream=bool(value_of(TEXT_INPUTS["stream"], read("stream"), limits)),
+        template_kwargs=deployment.template_kwargs | _template_kwargs(options["chat_template_kwargs"]),
+        options=options,
+    )
+
+
+def _check_engine_has(read: Read, deployment: Deployment) -> None:
+    for row in OPTIONS.values():
+        if row.engine is None or row.engine in deployment.engine_inputs:
+            continue
+        value = value_of(row, read(row.name), deployment.limits)
+        if value is not None and value != row.default:
+            raise unsupported(row.name, f"this engine cannot do it, {shown(value)} was sent")
+
+
+def _messages(text: str) -> list[dict[str, Any]]:
+    messages = json_value("messages", text)
+    if not isinstance(messages, list):
+        raise invalid("messages", f"a list of messages is expected, {shown(messages)} was sent")
+    if not 1 <= len(messages) <= MAX_MESSAGES:
+        raise invalid("messages", f"1 to {MAX_MESSAGES} messages are allowed, {len(messages)} were sent")
+    for i, message in enumerate(messages):
+        _check_message(f"messages[{i}]", message)
+    return messages
+
+
+def _check_message(where: str, message: Any) -> None:
+    if not isinstance(message, dict):
+        raise invalid(where, f'{{"role", "content"}} is expected, {shown(message)} was sent')
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise invalid(f"{where}.role", f"one of {', '.join(ROLES)} is expected, {shown(role)} was sent")
+    calls = role == "assistant" and message.get("tool_calls")
+    if not isinstance(content, str) and not (calls and content is None):
+        raise invalid(f"{where}.content", f"a text is expected, {shown(content)} was sent")
+    if unknown := sorted(message.keys() - _MESSAGE_KEYS):
+        raise invalid(where, f"unknown key {shown(unknown[0])}")
+    if any("\ud800" <= c <= "\udfff" for c in json.dumps(message, ensure_ascii=False)):
+        raise invalid(where, "half of a surrogate pair is not a character")
+
+
+def _template_kwargs(value: dict[str, Any] | None) -> dict[str, Any]:
+    if taken := sorted((value or {}).keys() & _TEMPLATE_OWN):
+        raise invalid("chat_template_kwargs", f"{taken[0]!r} is the server's own")
+    return value or {}
+
+
+def _logit_bias(value: dict[str, Any] | None, vocab_size: int) -> dict[int, float]:
+    row = OPTIONS["logit_bias"]
+    value = value or {}
+    if row.max_values is not None and len(value) > row.max_values:
+        raise invalid("logit_bias", f"at most {row.max_values} tokens are allowed, {len(value)} were sent")
+    biases = {}
+    for key, bias in value.items():
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < vocab_size):
+            raise invalid("logit_bias", f"token ids are 0 to {vocab_size - 1}, {shown(key)} was sent")
+        number = isinstance(bias, int | float) and not isinstance(bias, bool)
+        if not number or not row.low <= bias <= row.high:
+            raise invalid(f"logit_bias[{key}]", f"{row.low} to {row.high} is allowed, {shown(bias)} was sent")
+        biases[int(key)] = float(bias)
+    return biases
