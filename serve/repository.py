@@ -19,7 +19,9 @@ from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve.settings import Settings
 
 COMMITTED = Path(__file__).resolve().parent.parent / "model_repository"
+CONTRACT = COMMITTED.parent / "client" / "youtu_contract"
 CONFIG = "config.pbtxt"
+IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 # The same in every deployment: stay as committed.
 FIXED = {
     "youtu_engine": {"tokens_per_block"},
@@ -133,7 +135,11 @@ def render(settings: Settings, engine: Engine, target: Path, committed: Path = C
     values = parameters(settings, engine)
     values["youtu_llm"]["engine_inputs"] = ",".join(_inputs(committed, settings.engine, values["youtu_llm"]))
     for model in models(settings):
-        shutil.copytree(committed / model, draft / model, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copytree(committed / model, draft / model, ignore=IGNORED)
+        if (
+            draft / model / "1" / "model.py"
+        ).exists():  # the stub finds it beside the model, wherever it runs
+            shutil.copytree(CONTRACT, draft / model / "1" / CONTRACT.name, ignore=IGNORED)
         path = draft / model / CONFIG
         config = _filled_in(model, path.read_text(encoding="utf-8"), values[model])
         if isinstance(engine, TensorRTEngineInfo) and model == settings.engine:

@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from youtu_client.errors import from_error
+from youtu_contract.errors import CODES, Error
 
+from frontend.errors import from_client
 from serve.addresses import free_ports
 from tests.client.fake_triton import PARAMETERS, FakeTriton
 from tests.limits import NEVER_S, WAIT_S
@@ -28,6 +31,34 @@ TABLE = [
         "no_engine",
     ),
 ]
+
+
+SENTENCES = [
+    "invalid request: the queue is full",
+    "not ready: input 'a' has shape [1], expected [2]; connection reset by peer",
+    "Exceeds maximum queue size; the engine has stalled; deadline exceeded; Request for unknown model",
+    '{"code": "invalid_value"}',
+    "",
+]
+"""Each sounds like every other code."""
+
+
+@pytest.mark.parametrize("message", SENTENCES)
+@pytest.mark.parametrize("code", CODES)
+def test_the_status_follows_from_the_code_whatever_the_message_says(
+    frontend: Frontend, code: str, message: str
+) -> None:
+    """The fault: an engine's failure whose text had "invalid" in it became a 400 that showed the text."""
+    reply = frontend.post({"prompt": script(fail_at=0, fail_code=code, fail_message=message)})
+    assert (reply.status, reply.error["code"]) == (CODES[code].http, code)
+    assert ("Retry-After" in reply.headers) == (reply.status in (429, 503))
+    if reply.status != 400:
+        assert not message or message not in reply.error["message"]
+
+
+def test_a_code_that_is_not_known_is_the_servers_failure() -> None:
+    error = from_error(Error("brand_new", "it is full", "prompt"))
+    assert (from_client(error).status, from_client(error).code) == (502, "engine_error")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -256,17 +256,30 @@ def test_no_body_is_the_servers_fault(app: FlaskClient, body: bytes) -> None:
 
 
 def test_a_refusal_by_the_model_keeps_its_sentence(frontend: Frontend) -> None:
-    prompt = script(fail_at=0, fail_code="INVALID_ARGUMENT", fail_message="top_k must be at most 9, not 10")
+    prompt = script(
+        fail_at=0, fail_code="invalid_value", fail_param="top_k", fail_message="at most 9, not 10"
+    )
     for stream in (False, True):
         reply = frontend.post({"prompt": prompt, "stream": stream})
         assert reply.status == 400
-        assert reply.error["message"] == "top_k must be at most 9, not 10"
+        assert reply.error["message"] == "top_k: at most 9, not 10"
         assert reply.error["param"] == "top_k"
 
 
 def test_a_question_that_does_not_fit_is_named_as_it_was_asked(frontend: Frontend) -> None:
-    question = script(fail_at=0, fail_code="INVALID_ARGUMENT", fail_message="messages: 9 tokens do not fit")
-    reply = frontend.post({"prompt": question})
-    assert (reply.error["message"], reply.error["param"]) == ("prompt: 9 tokens do not fit", "prompt")
-    reply = frontend.post({"messages": [{"role": "user", "content": question}]})
-    assert (reply.error["message"], reply.error["param"]) == ("messages: 9 tokens do not fit", "messages")
+    numbers = {"prompt_tokens": 3000, "context_tokens": 2048}
+    question = script(
+        fail_at=0,
+        fail_code="context_length_exceeded",
+        fail_param="messages",
+        fail_message="3000 do not fit",
+        fail_details=numbers,
+    )
+    for body, name in (
+        ({"prompt": question}, "prompt"),
+        ({"messages": [{"role": "user", "content": question}]}, "messages"),
+    ):
+        error = frontend.post(body).error
+        assert (error["message"], error["param"]) == (f"{name}: 3000 do not fit", name)
+        assert error["code"] == "context_length_exceeded"
+        assert error | numbers == error

@@ -147,7 +147,7 @@ class Broken:
     def take(self, token: int) -> None:
         self.left -= 1
         if self.left == 0:
-            raise GuideError("guided_decoding_guide: too complex")
+            raise GuideError("too complex")
 
 
 def test_a_guide_that_fails_midway_fails_its_own_request_only(engine: Engine) -> None:

@@ -98,7 +98,7 @@ class Guide:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GuideError(f"guided_decoding_guide: {_line(self._matcher.get_error())}")
+            raise GuideError(_line(self._matcher.get_error()))
 
 
 def _line(text: str) -> str:

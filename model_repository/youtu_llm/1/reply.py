@@ -96,7 +96,7 @@ class Reply:
         self._top: int = options["top_log_probs"]
         self._prompt, self._limit, self._thinking = prompt, limit, thinking
         self._of_the_prompt: Outputs = {}
-        self._text = StreamingText(vocabulary.table, options["stop_words"])
+        self._text = StreamingText(vocabulary.table, options["stop"])
         self._parser: PartsParser | None = None
         if options["return_parts"]:
             self._parser = PartsParser(thinking=thinking, tools=bool(request.template_kwargs.get("tools")))

@@ -83,7 +83,7 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
     return TextRequest(
         text=prompts["text_input"],
         messages=None if messages is None else _messages(messages),
-        input_ids=None if ids is None else ids.tolist(),
+        input_ids=None if ids is None else list(ids),
         stream=bool(value_of(TEXT_INPUTS["stream"], read("stream"), limits)),
         template_kwargs=deployment.template_kwargs | _template_kwargs(options["chat_template_kwargs"]),
         options=options,

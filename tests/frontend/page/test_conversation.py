@@ -210,9 +210,8 @@ def test_branch_makes_a_conversation_of_its_own(visit: Visits) -> None:
 
 
 def too_long(limit: int, count: int) -> dict[str, Any]:
-    fit = f"1 to {limit - 1} tokens fit a context of {limit} with room for an answer"
-    words = f"messages: {fit}, {count} were sent"
-    return {"fail_at": 0, "fail_code": "INVALID_ARGUMENT", "fail_message": words}
+    details = {"prompt_tokens": count, "context_tokens": limit}
+    return {"fail_at": 0, "fail_code": "context_length_exceeded", "fail_details": details}
 
 
 def test_a_full_context_offers_to_drop_the_oldest_turns(visit: Visits, fake: FakeTriton) -> None:
