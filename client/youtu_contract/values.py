@@ -149,13 +149,14 @@ def encoded(field: str, row: Tensor, value: object) -> list[Any]:
     """A Python value as elements of the tensor of `row`; `field`: the caller's name of it. Raises Refused."""
     if row.json:
         if not isinstance(value, Mapping):
-            raise invalid(field, f"a dict is expected, not {_kind(value)}")
+            raise invalid(field, f"must be a dict, not {_kind(value)}")
         return [encoded_json(field, dict(value))]
     if not row.is_list:
         return [_element(field, row.datatype, value)]
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, Sequence) or isinstance(values, bytes):
-        raise invalid(field, f"a list is expected, not {_kind(value)}")
+        kinds = "a string or a list of strings" if row.datatype == "BYTES" else "a list"
+        raise invalid(field, f"must be {kinds}, not {_kind(value)}")
     return [_element(f"{field}[{at}]", row.datatype, each) for at, each in enumerate(values)]
 
 
@@ -164,18 +165,18 @@ def encoded_json(field: str, value: object) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise invalid(field, f"it cannot be written as JSON: {error}") from None
+        raise invalid(field, f"cannot be written as JSON: {error}") from None
     return encoded_text(field, text)
 
 
 def encoded_text(field: str, value: object) -> bytes:
     """A text in UTF-8. Raises Refused."""
     if not isinstance(value, str):
-        raise invalid(field, f"a string is expected, not {_kind(value)}")
+        raise invalid(field, f"must be a string, not {_kind(value)}")
     try:
         return value.encode()
     except UnicodeEncodeError as error:
-        raise invalid(field, f"it is no valid text: a lone surrogate at character {error.start}") from None
+        raise invalid(field, f"is not valid text: a lone surrogate at character {error.start}") from None
 
 
 def _element(field: str, datatype: str, value: object) -> Any:
@@ -183,21 +184,21 @@ def _element(field: str, datatype: str, value: object) -> Any:
         return encoded_text(field, value)
     if datatype == "BOOL":
         if not isinstance(value, bool):
-            raise invalid(field, f"True or False is expected, not {value!r}")
+            raise invalid(field, f"must be True or False, not {value!r}")
         return value
     if datatype == "FP32":
         if not isinstance(value, Real) or isinstance(value, bool):
-            raise invalid(field, f"a number is expected, not {value!r}")
+            raise invalid(field, f"must be a number, not {value!r}")
         try:
             struct.pack("<f", float(value))
         except OverflowError:
-            raise invalid(field, f"{value!r} does not fit a 32-bit float") from None
+            raise invalid(field, f"does not fit a 32-bit float: {value!r}") from None
         return float(value)
     low, high = RANGES[datatype]
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise invalid(field, f"a whole number is expected, not {value!r}")
+        raise invalid(field, f"must be a whole number, not {value!r}")
     if not low <= int(value) <= high:
-        raise invalid(field, f"{low} to {high} is possible, not {int(value)}")
+        raise invalid(field, f"must be from {low} to {high}, not {int(value)}")
     return int(value)
 
 

@@ -22,7 +22,7 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
     fail_code    a code of the contract (default engine_error), or a gRPC status name;  fail_message its text
     fail_param   the input at fault;  fail_details numbers about it
     fail_times   fail only the first N requests with this very text, then answer (default: always)
-    queue_full   true: UNAVAILABLE, as the engine says it when its queue is full
+    queue_full   true: as the engine says it when its queue is full
     not_ready    true: refused as Triton does it while a model loads
     no_end       true: the stream ends without the last response, as if cut off
     finish       finish_reason (default "stop", or "length" when max_tokens was reached)
@@ -325,7 +325,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if script.get("not_ready"):
             raise Refusal(NOT_READY)
         if self.queue_full or script.get("queue_full"):
-            raise Refusal(Error("queue_full", "64 requests wait, the limit is 64"))
+            raise Refusal(Error("queue_full", "the queue is full: 64 requests wait, the limit is 64"))
 
         arrival = time.time_ns()
         first = last = arrival

@@ -106,7 +106,7 @@ def test_each_failure_is_its_own_error(fake: FakeTriton, script: str, error: typ
 
 def test_bad_arguments_are_refused_before_sending(fake: FakeTriton) -> None:
     async def scene(client: AsyncClient) -> None:
-        with pytest.raises(InvalidRequest, match="seed: 0 to"):
+        with pytest.raises(InvalidRequest, match="seed: must be from 0 to"):
             await client.chat("x", seed=-1)
         with pytest.raises(InvalidRequest, match="timeout"):
             client.stream("x", timeout=-1)

@@ -170,7 +170,7 @@ def test_answers_are_written_as_they_arrive_and_asked_concurrently(fake: FakeTri
 
 def test_busy_is_tried_again(fake: FakeTriton, tmp_path: Path) -> None:
     given, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
-    full = 'fake:{"fail_at": 0, "fail_times": 1, "fail_code": "UNAVAILABLE", "fail_message": "queue is full"}'
+    full = 'fake:{"fail_at": 0, "fail_times": 1, "fail_code": "queue_full", "fail_message": "no place"}'
     write_csv(given, [["question"], [full], ["b"]])
     done = youtu(fake, "batch", str(given), str(out))
     assert done.returncode == 0, done.stderr
@@ -204,7 +204,7 @@ def test_refused_rows_are_written_once_and_failed_rows_asked_again(fake: FakeTri
     assert "2 refused as invalid" in done.stderr
     assert "1 failed" in done.stderr
     errors = {answer["id"]: answer["error"] for answer in jsonl(out)}
-    assert errors["bad"] == "messages[0].role must be system, user, assistant or tool, not 'robot'"
+    assert errors["bad"] == "messages[0].role: 'robot' was sent"
     assert "not valid text" in errors["half"]
     assert set(errors) == {"bad", "half"}
     asked = len(fake.calls)

@@ -208,10 +208,10 @@ def test_ask_json(fake: FakeTriton) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["ask", 'fake:{"queue_full": true}'], 1, "youtu: the engine's queue is full"),
+        (["ask", 'fake:{"queue_full": true}'], 1, "youtu: the queue is full"),
         (["ask", 'fake:{"tokens": 5, "fail_at": 2}'], 1, "failed: the fake fails"),
-        (["ask", "x", "--temperature", "nan"], 1, "youtu: temperature must be"),
-        (["ask", "x", "--seed", "-1"], 1, "youtu: seed must be from 0 to 18446744073709551615, not -1"),
+        (["ask", "x", "--temperature", "nan"], 1, "youtu: temperature: 0 to 10 is allowed, nan was sent"),
+        (["ask", "x", "--seed", "-1"], 1, "youtu: seed: must be from 0 to 18446744073709551615, not -1"),
         (["ask", SILENT, "--timeout", "0.2"], 1, "was not done within the timeout"),
         (["ask", ""], 2, "youtu: the question is empty"),
         (["ask", "x", "--seed", "many"], 2, "--seed"),
