@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 from serve import processes
 from serve.launch import RESTARTS, get
-from serve.run_folder import HOME, PREFIX, end_leftovers
+from serve.run_folder import HOME, PREFIX
 from serve.settings import reachable
 from tests.limits import WAIT_S
 from tests.serve.test_guard import eventually, gone
@@ -39,6 +41,11 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def run_of(data_dir: Path) -> Path:
+    """The folder of the latest run from a data folder."""
+    return HOME / f"{PREFIX}{(data_dir / 'log' / 'latest').resolve().name}"
+
+
 class Launch:
     """`serve.launch.Server` in a process of its own, with `programs` (name -> Python).
 
@@ -49,8 +56,9 @@ class Launch:
         self, folder: Path, programs: dict[str, str], *, ready: str = "True", hang_timeout: float = 0
     ) -> None:
         script = (
-            "import os, sys\n"
+            "import os, sys, threading, time\n"
             "from pathlib import Path\n"
+            "threading.Thread(target=time.sleep, args=[600], daemon=True).start()\n"  # as a library may
             "from serve.launch import Server\n"
             "from serve.messages import flush, say\n"
             "from serve.run_folder import RunFolder\n"
@@ -105,7 +113,7 @@ class Launch:
     @property
     def run(self) -> Path:
         """The folder of its run."""
-        return HOME / f"{PREFIX}{(self.folder / 'log' / 'latest').resolve().name}"
+        return run_of(self.folder)
 
 
 def test_it_is_up_and_ends_its_programs_from_the_last_to_the_first(tmp_path: Path) -> None:
@@ -171,6 +179,19 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     # Its programs have 5 s to end and their guards 10 more; the second signal waits for neither.
 
 
+def test_a_signal_that_a_librarys_thread_takes_is_heeded(tmp_path: Path) -> None:
+    """The fault: such a thread blocks no signals; a second Ctrl-C that it took killed the launcher."""
+    launch = Launch(tmp_path, {"below": ENDS_WELL})
+    launch.until_all("UP", "below runs")
+    main = launch.process.pid
+    open_to_all = f"SigBlk:\t{0:016x}\n"
+    tasks = [task for task in Path(f"/proc/{main}/task").iterdir() if task.name != str(main)]
+    thread = next(int(task.name) for task in tasks if open_to_all in (task / "status").read_text())
+    assert ctypes.CDLL(None).tgkill(main, thread, signal.SIGINT) == 0
+    assert launch.end() == 0
+    assert "everything has ended" in launch.lines[-1]
+
+
 def test_nothing_is_left_of_a_killed_launcher(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
     launch = Launch(tmp_path, {"below": leaves_a_mark(ended)})
@@ -180,7 +201,7 @@ def test_nothing_is_left_of_a_killed_launcher(tmp_path: Path) -> None:
     launch.process.kill()
     assert eventually(lambda: all(gone(pid) for pid in left), WAIT_S)
     assert ended.exists()
-    assert end_leftovers() == []
+    shutil.rmtree(launch.run)
 
 
 def test_a_guard_that_starts_while_the_launcher_is_killed_ends_too(tmp_path: Path) -> None:
@@ -201,7 +222,7 @@ def test_a_guard_that_starts_while_the_launcher_is_killed_ends_too(tmp_path: Pat
     guard = int(output)
     os.kill(guard, signal.SIGCONT)
     assert eventually(lambda: gone(guard), WAIT_S)
-    end_leftovers()
+    shutil.rmtree(run_of(tmp_path))
 
 
 def test_waiting_is_reported(tmp_path: Path) -> None:
@@ -263,7 +284,7 @@ def test_a_program_goes_on_while_the_launcher_is_stopped_and_ends_when_it_is_kil
     launch.process.kill()
     assert eventually(lambda: all(gone(pid) for pid in left), WAIT_S)
     assert ended.exists()
-    end_leftovers()
+    shutil.rmtree(launch.run)
 
 
 def test_what_a_killed_guard_leaves_is_ended(tmp_path: Path) -> None:
