@@ -125,7 +125,7 @@ def test_what_a_program_writes_is_in_its_log_which_is_rotated(tmp_path: Path) ->
     log = tmp_path / "a.log"
     script = (
         "import sys\n"
-        "for n in range(1000): print(n, '字', file=sys.stderr if n % 2 else sys.stdout, flush=True)"
+        "for n in range(3000): print(n, '字', file=sys.stderr if n % 2 else sys.stdout, flush=True)"
     )
     process = guarded(script, "--log", str(log), "--log-bytes", "4000")
     assert process.wait(60) == 0
@@ -133,7 +133,7 @@ def test_what_a_program_writes_is_in_its_log_which_is_rotated(tmp_path: Path) ->
     assert [file.name for file in files] == ["a.log.2", "a.log.1", "a.log"]
     assert all(file.stat().st_size < 4100 for file in files)
     lines = "".join(file.read_text() for file in files).splitlines()
-    assert lines == [f"{n} 字" for n in range(1000)][-len(lines) :]
+    assert lines == [f"{n} 字" for n in range(3000)][-len(lines) :]
     assert process.communicate() == (b"", b"")
 
 
@@ -146,7 +146,7 @@ def test_bytes_that_are_no_text_and_a_last_line_without_an_end_are_logged(tmp_pa
 
 def test_a_log_that_cannot_be_written_stops_no_program() -> None:
     """As on a disk that is full."""
-    process = guarded("for n in range(100_000): print(n)", "--log", "/dev/full")
+    process = guarded("for n in range(20_000): print(n)  # more than a pipe holds", "--log", "/dev/full")
     assert process.wait(60) == 0
 
 
