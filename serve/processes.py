@@ -95,6 +95,20 @@ def stopped(pids: Iterable[int]) -> set[int]:
     return {pid for pid in pids if (process := _stat(pid)) and process.state in ("T", "t")}
 
 
+def holds_files(pid: int) -> bool:
+    """Whether a process may still hold ports: a killed one loses its environment before its files.
+
+    A zombie still does while one of its threads has not ended.
+    """
+    process = _stat(pid)
+    if process is None or process.state != ZOMBIE:
+        return process is not None
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > 1
+    except OSError:
+        return False
+
+
 def with_variable(name: str, value: str) -> list[int]:
     """Pids of the living processes, ours excepted, that were started with this environment variable."""
     mark = f"{name}={value}".encode()

@@ -277,9 +277,9 @@ def test_a_program_goes_on_while_the_launcher_is_stopped_and_ends_when_it_is_kil
     os.kill(launch.process.pid, signal.SIGSTOP)
     go.touch()
     assert eventually(written.exists, WAIT_S)
-    log = (tmp_path / "log" / "latest" / "below.log").read_text()
-    assert log.count("x" * 1000) == 3000
-    assert eventually(lambda: "below runs" in (tmp_path / "log" / "latest" / "below.log").read_text(), WAIT_S)
+    log = tmp_path / "log" / "latest" / "below.log"
+    assert eventually(lambda: "below runs" in log.read_text(), WAIT_S)
+    assert log.read_text().count("x" * 1000) == 3000
     left = processes.descendants(launch.process.pid)
     launch.process.kill()
     assert eventually(lambda: all(gone(pid) for pid in left), WAIT_S)
