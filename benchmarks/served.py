@@ -5,6 +5,7 @@ Also its memory, asked of the system: this is the one place that looks at the se
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -71,7 +72,8 @@ class Served:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C is for us; the server is ended in order
-                preexec_fn=_with_us,  # and it does not outlive us, however we end
+                # and it does not outlive us, however we end
+                preexec_fn=functools.partial(processes.end_with_parent, signal.SIGTERM, os.getpid()),
             )
 
     def __enter__(self) -> Served:
@@ -131,10 +133,6 @@ class Served:
                         process.kill()
                 self._process.kill()
                 self._process.wait()
-
-
-def _with_us() -> None:
-    processes.end_with_parent(signal.SIGTERM)
 
 
 def _is_engine(process: psutil.Process) -> bool:

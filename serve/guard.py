@@ -1,39 +1,67 @@
-"""Runs one program for the supervisor, so that it is neither left behind nor lives on broken.
+"""Runs one program for the launcher, so that it is neither left behind nor lives on broken.
 
-    python -m serve.guard [--models] [--shared-memory PREFIX] [--grace SECONDS] COMMAND ...
+    python -m serve.guard [--models] [--shared-memory PREFIX] [--grace SECONDS] [--log FILE] COMMAND ...
 
-The program ends with the guard, and the guard with the supervisor, also when they are killed. With --models
+The program ends with the guard, and the guard with the launcher, also when they are killed. With --models
 the program is Triton, and is killed when the process of a model dies: Triton would still answer "ready", let
-that model's running requests hang for ever, and never start it again; the supervisor starts Triton anew.
+that model's running requests hang for ever, and never start it again; the launcher starts Triton anew.
 Shared memory whose name begins with PREFIX is removed before and after, since a killed Triton leaves it, and
-closed to other users: Triton lets them read it, and it holds what is asked and answered.
-Told to end, the program has SECONDS for it. Exit status: the program's, or 128 and the signal it died of.
+closed to other users: Triton lets them read it, and it holds prompts and answers.
+What the program writes goes to FILE, which is rotated; a disk that is full loses lines and stops no program.
+Asked to end, the program has SECONDS for it. Exit status: the program's, or 128 and the signal it died of.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import logging
+import logging.handlers
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 from serve import processes
 from serve.run_folder import HOME, remove_regions
 
 LOOK_EVERY = 0.5  # s; a model's process that is a zombie at two looks has died and will not come back
 STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+OLD_LOGS = 2  # rotated files that are kept: FILE.1, FILE.2
+PIECE = 1 << 16  # bytes of a line that are logged at once
+LOGGED_WITHIN = 5.0  # s for the last lines of a program that has ended
+
+_log = logging.getLogger("guard")
 
 
-def guard(command: Sequence[str], *, models: bool, shared_memory: str | None, grace: float) -> int:
-    """Run `command` until it ends or we are told to; see the module. Returns the exit status."""
+def guard(
+    command: Sequence[str],
+    *,
+    parent: int,
+    models: bool = False,
+    shared_memory: str | None = None,
+    grace: float = 30.0,
+    logged: bool = False,
+) -> int:
+    """Run `command` until it ends or we are asked to end; see the module. Returns the exit status."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, signal.SIGCHLD})
     processes.adopt_orphans()
-    processes.end_with_parent(signal.SIGTERM)
-    child = subprocess.Popen(command, preexec_fn=_as_child)
+    processes.end_with_parent(signal.SIGTERM, parent)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE if logged else None,
+        stderr=subprocess.STDOUT if logged else None,
+        preexec_fn=functools.partial(_as_child, os.getpid()),
+    )
+    copier = threading.Thread(target=_copy, args=[child.stdout], daemon=True)
+    if logged:
+        copier.start()  # only now: preexec_fn is unsafe beside threads
     deadline = None
     dead: set[int] = set()
     while child.poll() is None:
@@ -54,15 +82,38 @@ def guard(command: Sequence[str], *, models: bool, shared_memory: str | None, gr
                 child.kill()
             dead = zombies
     processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):  # until all that we adopted are buried
+    with contextlib.suppress(ChildProcessError):  # until all that we adopted are reaped
         while True:
             os.wait()
+    if logged:
+        copier.join(LOGGED_WITHIN)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _as_child() -> None:
+def _as_child(parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
-    processes.end_with_parent(signal.SIGKILL)
+    processes.end_with_parent(signal.SIGKILL, parent)
+
+
+def _copy(output: BinaryIO) -> None:
+    """Log what the program writes, line by line, until its last process has ended."""
+    while line := output.readline(PIECE):
+        _log.info(line.decode(errors="surrogateescape"))
+
+
+def _log_to(path: Path | None, size: int) -> None:
+    """Log to this file, which is rotated at `size` bytes; without one, to standard error."""
+    handler = (
+        logging.handlers.RotatingFileHandler(
+            path, maxBytes=size, backupCount=OLD_LOGS, encoding="utf-8", errors="surrogateescape"
+        )
+        if path
+        else logging.StreamHandler()
+    )
+    handler.terminator = ""  # lines bring their own
+    logging.raiseExceptions = False  # a full disk is no reason to end
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
 
 
 def _close_to_others(prefix: str) -> None:
@@ -73,8 +124,7 @@ def _close_to_others(prefix: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"guard: {text}\n")
-    sys.stderr.flush()
+    _log.info(f"guard: {text}\n")
 
 
 def main() -> int:
@@ -82,16 +132,22 @@ def main() -> int:
     parser.add_argument("--models", action="store_true", help="watch the processes of Triton's models")
     parser.add_argument("--shared-memory", metavar="PREFIX", help="whose regions to close and to remove")
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS")
+    parser.add_argument("--parent", type=int, default=os.getppid(), metavar="PID", help="to end with")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="for what the program writes; else ours")
+    parser.add_argument("--log-bytes", type=int, default=10 << 20, metavar="BYTES", help="of FILE at most")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
+    _log_to(arguments.log, arguments.log_bytes)
     if arguments.shared_memory:
         remove_regions(arguments.shared_memory)
     try:
         return guard(
             arguments.command,
+            parent=arguments.parent,
             models=arguments.models,
             shared_memory=arguments.shared_memory,
             grace=arguments.grace,
+            logged=arguments.log is not None,
         )
     except OSError as error:
         _say(f"cannot start {arguments.command[0]}: {error.strerror}")

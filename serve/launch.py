@@ -1,9 +1,8 @@
 """From checked settings to a running server and its orderly end: what `make serve` does after the engine.
 
-Starts Triton and the frontend under the supervisor, waits until both answer, then watches: a program that
-ends is started again by the supervisor, a bounded number of times, and one that hangs is killed, so that it
-is started again, too. Everything ends when a program cannot be brought up, when the supervisor itself dies or
-hangs, or on SIGTERM, SIGINT or SIGHUP.
+Starts Triton and the frontend, each under a guard, waits until both answer, then watches: a program that ends
+is started again, a bounded number of times, and one that hangs is killed, so that it is started again, too.
+Everything ends when a program cannot be brought up, or on SIGTERM, SIGINT or SIGHUP.
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import FrameType
 
 from youtu_client import Client, EngineStalled, NotReady
 
@@ -21,15 +22,20 @@ from serve import processes, triton
 from serve.guard import STOP
 from serve.logs import Followed
 from serve.messages import say
+from serve.program import AFTER_GRACE, Child, Program
 from serve.repository import Engine, render
 from serve.run_folder import RunFolder
 from serve.settings import Settings, reachable
-from serve.supervisor import AFTER_GRACE, Program, Supervisor
 from serve.watch import Stalled, Watch
 
 RESTARTS, RESTARTS_WITHIN = 20, 600.0  # more of one program in so many seconds, and we give up
 FAILED_STARTS = 2  # ends of a program that has never been ready
-LOOK_EVERY = 0.25  # s
+SHORT_RUN, BACK_OFF = (
+    3.0,
+    1.0,
+)  # s; a program that ended sooner than the first is started again after the second
+CANNOT_START = 127  # stands for the exit status of a program that could not even be started
+LOOK_EVERY, LOOK_EVERY_WHEN_UP = 0.25, 1.0  # s
 REPORT_EVERY = 5.0  # s between two lines while waiting
 STOPPED_EVERY = 3.0  # s between two looks for processes that a signal has stopped
 LAST_LINES = 8
@@ -86,7 +92,7 @@ def watches(settings: Settings) -> dict[str, Watch]:
 
 
 class Server:
-    """All of it, from start to end. `run()` once."""
+    """All of it, from start to end. `run()` once, in the main thread."""
 
     def __init__(
         self,
@@ -97,82 +103,90 @@ class Server:
         hang_timeout: float,
     ) -> None:
         """`watched`: program -> its watch. `up` is called once, when all are ready for the first time."""
-        self._programs, self._watches, self._up = started, watched, up
-        self._hang_timeout = hang_timeout
-        self._logs = {program.name: Followed(run.logs / f"{program.name}.log") for program in started}
-        self._grace = sum(program.grace + AFTER_GRACE for program in started)
-        self._waiting = {program.name: time.monotonic() for program in started}
-        self._pids: dict[str, int] = {}
-        self._restarts: dict[str, list[float]] = {program.name: [] for program in started}
+        self._children = [Child(program, run) for program in started]
+        self._watches, self._up, self._hang_timeout = watched, up, hang_timeout
+        now = time.monotonic()
+        names = [program.name for program in started]
+        self._logs = {name: Followed(run.logs / f"{name}.log") for name in names}
+        self._waiting = dict.fromkeys(names, now)  # program that is not ready -> since when
+        self._start_at = dict.fromkeys(names, now)  # for a program that does not run
+        self._restarts: dict[str, list[float]] = {name: [] for name in names}
         self._been_ready: set[str] = set()
-        self._report_at = time.monotonic() + REPORT_EVERY
+        self._report_at = now + REPORT_EVERY
         self._announced = False
         self._stopped: dict[int, float] = {}  # process -> when it was first seen stopped
-        self._look_for_stopped_at = time.monotonic() + STOPPED_EVERY
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, signal.SIGCHLD})
+        self._look_for_stopped_at = now + STOPPED_EVERY
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, signal.SIGCHLD})  # in the watches' threads, too
+        for number in STOP:
+            signal.signal(number, _to_main_thread)
         processes.adopt_orphans()
-        self._supervisor = Supervisor(started, run)
-        for watch in watched.values():  # after the supervisor's fork: gRPC's threads do not survive one
-            watch.start()
 
     def run(self) -> int:
         """Watch until something ends it; 0 when it was asked to end, 1 when it failed."""
+        for watch in self._watches.values():
+            watch.start()
         while True:
-            asked = signal.sigtimedwait(STOP, LOOK_EVERY)
-            processes.bury(but=self._supervisor.process.pid)
-            # Python gives an uninitialised number when it was itself stopped meanwhile (SIGSTOP).
-            if asked and asked.si_signo in STOP:
-                say("ending: answers that are being written are finished first (again: end at once)")
-                return self._end(0)
-            if self._supervisor.process.poll() is not None:
-                say("the supervisor itself has died; ending everything")
-                return self._end(1)
-            if self._hang_timeout and self._supervisor.silent > self._hang_timeout:
-                say(f"the supervisor has not answered for {self._supervisor.silent:.0f} s; ending everything")
-                self._supervisor.process.kill()
-                return self._end(1)
-            self._show_logs()
-            failed = self._look_at_states()
-            if failed:
-                say(f"{failed}; the end of its log:")
-                for line in self._logs[failed.split()[0]].last_lines(LAST_LINES):
-                    say(f"    {line}")
-                return self._end(1)
+            for child in self._children:
+                if failed := self._keep_running(child):
+                    self._show_logs()
+                    say(f"{failed}; the end of its log:")
+                    for line in self._logs[child.program.name].last_lines(LAST_LINES):
+                        say(f"    {line}")
+                    return self._end(1)
             self._look_at_readiness()
             self._look_for_hangs()
+            if self._wait(LOOK_EVERY if self._waiting else LOOK_EVERY_WHEN_UP):
+                say("ending: answers that are being written are finished first (again: end at once)")
+                return self._end(0)
 
-    def _look_at_states(self) -> str | None:
-        """Note restarts; returns a sentence when a program cannot be brought up."""
-        for name, state in self._supervisor.states().items():
-            if state.name == "FATAL":
-                return f"{name} does not start (exit status {state.exit_status})"
-            pid = state.pid if state.name in ("STARTING", "RUNNING") else 0
-            before = self._pids.get(name)
-            if before is None or pid == before:
-                self._pids[name] = pid or before or 0
-                continue
-            if before:
-                now = time.monotonic()
-                recent = [at for at in self._restarts[name] if now - at < RESTARTS_WITHIN] + [now]
-                self._restarts[name] = recent
-                # Readiness is seen a moment late, so a program that was ready before is not judged by this.
-                if name not in self._been_ready and len(recent) == FAILED_STARTS:
-                    return f"{name} does not start: it ended {FAILED_STARTS} times before it was ready"
-                if len(recent) > RESTARTS:
-                    return f"{name} ended {len(recent)} times in {RESTARTS_WITHIN / 60:.0f} minutes"
-                say(f"{name} has ended; it is started again ({len(recent)} of at most {RESTARTS})")
-                self._waiting[name] = now
-                self._report_at = now + REPORT_EVERY
-                self._watches[name].restarted()
-            self._pids[name] = pid
+    def _wait(self, seconds: float) -> bool:
+        """Until a child ends, but not longer than that; True when a signal has asked us to end."""
+        received = signal.sigtimedwait({*STOP, signal.SIGCHLD}, seconds)
+        processes.reap(but={child.pid for child in self._children})
+        self._show_logs()
+        # Python gives an uninitialised number when it was itself stopped meanwhile (SIGSTOP).
+        return received is not None and received.si_signo in STOP
+
+    def _keep_running(self, child: Child) -> str | None:
+        """Start it, again if it has ended; returns a sentence when it is given up."""
+        status = child.ended()
+        if status is not None and (failed := self._note_end(child, status)):
+            return failed
+        if child.pid or time.monotonic() < self._start_at[child.program.name]:
+            return None
+        try:
+            child.start()
+        except OSError as error:
+            say(f"{child.program.name} cannot be started: {error}")
+            return self._note_end(child, CANNOT_START)
+        return None
+
+    def _note_end(self, child: Child, status: int) -> str | None:
+        """Count it, and have the program started again; returns a sentence when it is given up."""
+        name, now = child.program.name, time.monotonic()
+        recent = [at for at in self._restarts[name] if now - at < RESTARTS_WITHIN] + [now]
+        self._restarts[name] = recent
+        # Readiness is seen a moment late, so a program that was ready before is not judged by this.
+        if name not in self._been_ready and len(recent) == FAILED_STARTS:
+            return (
+                f"{name} does not start: it ended {FAILED_STARTS} times before it was ready "
+                f"(exit status {status})"
+            )
+        if len(recent) > RESTARTS:
+            return f"{name} ended {len(recent)} times in {RESTARTS_WITHIN / 60:.0f} minutes"
+        say(f"{name} has ended; it is started again ({len(recent)} of at most {RESTARTS})")
+        self._start_at[name] = now if child.age > SHORT_RUN else now + BACK_OFF
+        self._waiting[name] = now
+        self._report_at = now + REPORT_EVERY
+        self._watches[name].restarted()
         return None
 
     def _look_at_readiness(self) -> None:
-        for program in self._programs:  # in their order: the frontend is not ready before Triton is
-            name = program.name
+        for child in self._children:  # in their order: the frontend is not ready before Triton is
+            name = child.program.name
             if name not in self._waiting:
                 continue
-            if not self._pids.get(name) or not self._watches[name].up:
+            if not child.pid or not self._watches[name].up:
                 break
             self._been_ready.add(name)
             say(f"{name} is ready ({time.monotonic() - self._waiting.pop(name):.1f} s)")
@@ -185,32 +199,34 @@ class Server:
             self._up()
 
     def _look_for_hangs(self) -> None:
-        """Kill a program that does not get on; the supervisor starts it again, as one that has died."""
-        for program in self._programs:
-            if fault := self._watches[program.name].fault:
-                self._replace(program.name, fault)
+        """Kill a program that makes no progress; it is then started again, as one that has died."""
+        for child in self._children:
+            if fault := self._watches[child.program.name].fault:
+                self._replace(child, fault)
         now = time.monotonic()
         if not self._hang_timeout or now < self._look_for_stopped_at:
             return
         self._look_for_stopped_at = now + STOPPED_EVERY
         # Once a program is up, its watch knows better what keeps it from working; only its guard has none.
         trees = {
-            name: [pid, *([] if self._watches[name].up else processes.descendants(pid))]
-            for name, pid in self._pids.items()
-            if pid
+            child: [
+                child.pid,
+                *([] if self._watches[child.program.name].up else processes.descendants(child.pid)),
+            ]
+            for child in self._children
+            if child.pid
         }
         stopped = processes.stopped(pid for tree in trees.values() for pid in tree)
         self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
-        for name, tree in trees.items():
+        for child, tree in trees.items():
             since = [self._stopped[pid] for pid in tree if pid in self._stopped]
             if since and now - min(since) >= self._hang_timeout:
-                self._replace(name, f"a process of it has been stopped for {now - min(since):.0f} s")
+                self._replace(child, f"a process of it has been stopped for {now - min(since):.0f} s")
 
-    def _replace(self, name: str, fault: str) -> None:
-        say(f"{name} hangs: {fault}; it is ended, to start it again")
-        self._watches[name].restarted()
-        if guard := self._pids.get(name):
-            processes.send([*processes.descendants(guard), guard], signal.SIGKILL)
+    def _replace(self, child: Child, fault: str) -> None:
+        say(f"{child.program.name} hangs: {fault}; it is ended, to start it again")
+        self._watches[child.program.name].restarted()
+        child.kill()
 
     def _show_logs(self) -> None:
         for name, log in self._logs.items():
@@ -221,19 +237,29 @@ class Server:
         """End everything in order, and by force what has not ended in its time."""
         for watch in self._watches.values():
             watch.close()
-        self._supervisor.end()
-        deadline = time.monotonic() + self._grace
-        while self._supervisor.process.poll() is None or processes.descendants(os.getpid()):
-            # What is stopped could not end, and would be waited for as long as an answer may take.
-            processes.send(processes.stopped(processes.descendants(os.getpid())), signal.SIGCONT)
-            again = signal.sigtimedwait({*STOP, signal.SIGCHLD}, LOOK_EVERY)
-            processes.bury(but=self._supervisor.process.pid)
-            self._show_logs()
-            if time.monotonic() > deadline or (again and again.si_signo in STOP):
-                processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
+        at_once = False
+        for child in reversed(self._children):
+            child.terminate()
+            deadline = time.monotonic() + child.program.grace + AFTER_GRACE
+            while child.pid and child.ended() is None:
+                if at_once or time.monotonic() > deadline:
+                    child.kill()
+                # What is stopped could not end, and would be waited for as long as an answer may take.
+                processes.send(
+                    processes.stopped([child.pid, *processes.descendants(child.pid)]), signal.SIGCONT
+                )
+                at_once = self._wait(LOOK_EVERY) or at_once
+        while left := processes.descendants(os.getpid()):  # what we have adopted
+            processes.send(left, signal.SIGKILL)
+            self._wait(LOOK_EVERY)
         self._show_logs()
         say("everything has ended")
         return status
+
+
+def _to_main_thread(number: int, _frame: FrameType | None) -> None:
+    """For `sigtimedwait`: threads that a library started at its import (OpenBLAS) block no signals."""
+    signal.pthread_kill(threading.get_ident(), number)  # Python runs us in the main thread
 
 
 def get(host: str, port: int, path: str, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""Linux process facts that the standard library has no door to: parents, children, and who outlives whom."""
+"""Linux process facts that the standard library does not offer: parents, children, and who outlives whom."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -20,9 +21,14 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
-def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send us `number` when our parent ends, however it ends. Holds across exec."""
+def end_with_parent(number: signal.Signals, parent: int) -> None:
+    """Have the kernel send us `number` when our `parent` ends, however it ends. Holds across exec.
+
+    It is sent at once when the parent has ended already.
+    """
     _prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 def adopt_orphans() -> None:
@@ -30,57 +36,88 @@ def adopt_orphans() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def bury(but: int) -> None:
-    """Ask how our ended children ended, except `but`, whose Popen asks itself.
+def reap(but: Collection[int]) -> None:
+    """Collect the exit statuses of ended children, except those in `but`, whose Popen collects its own.
 
-    An adopted zombie is no mere blemish: Triton's stubs live on as long as their parent's pid exists.
+    Adopted zombies do harm: Triton's stubs live on as long as their parent's pid exists.
     """
     with contextlib.suppress(ChildProcessError):
         while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if ended.si_pid == but:
+            if ended.si_pid in but:
                 return
             os.waitpid(ended.si_pid, 0)
 
 
-def _all() -> Iterator[tuple[int, int, str]]:
-    """(pid, parent's pid, state) of every process that can be seen."""
+class _Process(NamedTuple):
+    pid: int
+    state: str
+    parent: int
+    session: int
+
+
+def _stat(pid: int) -> _Process | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # ended meanwhile
+        return None
+    state, parent, _group, session = text.rpartition(")")[2].split()[:4]
+    return _Process(pid, state, int(parent), int(session))
+
+
+def _all() -> Iterator[_Process]:
+    """Every process that can be seen."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:  # ended meanwhile
-                continue
-            yield int(entry.name), int(parent), state
+        if entry.name.isdigit() and (process := _stat(int(entry.name))):
+            yield process
 
 
 def children(pid: int) -> dict[int, str]:
     """Pid -> state letter of the children of `pid`. A zombie (Z) has ended and nobody has asked how."""
-    return {child: state for child, parent, state in _all() if parent == pid}
+    return {process.pid: process.state for process in _all() if process.parent == pid}
 
 
 def descendants(pid: int) -> list[int]:
     """Pids of the living children of `pid`, their children, and so on."""
-    living = [(child, parent) for child, parent, state in _all() if state != ZOMBIE]
+    living = [process for process in _all() if process.state != ZOMBIE]
     found = [pid]
     for known in found:
-        found += [child for child, parent in living if parent == known]
+        found += [process.pid for process in living if process.parent == known]
     return found[1:]
+
+
+def of_session(session: int) -> list[int]:
+    """Pids of the living processes of a session (setsid), which has the pid of its first process."""
+    return [process.pid for process in _all() if process.session == session and process.state != ZOMBIE]
 
 
 def stopped(pids: Iterable[int]) -> set[int]:
     """Those of `pids` that a signal (SIGSTOP) or a debugger has stopped."""
-    return {pid for pid, _, state in _all() if state in ("T", "t")} & set(pids)
+    return {pid for pid in pids if (process := _stat(pid)) and process.state in ("T", "t")}
+
+
+def holds_files(pid: int) -> bool:
+    """Whether a process may still hold ports: a killed one loses its environment before its files.
+
+    A zombie still does while one of its threads has not ended.
+    """
+    process = _stat(pid)
+    if process is None or process.state != ZOMBIE:
+        return process is not None
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > 1
+    except OSError:
+        return False
 
 
 def with_variable(name: str, value: str) -> list[int]:
     """Pids of the living processes, ours excepted, that were started with this environment variable."""
     mark = f"{name}={value}".encode()
     found = []
-    for pid, _, state in _all():
+    for process in _all():
         with contextlib.suppress(OSError):  # ended, or another user's
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if mark in variables and state != ZOMBIE and pid != os.getpid():
-                found.append(pid)
+            variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            if mark in variables and process.state != ZOMBIE and process.pid != os.getpid():
+                found.append(process.pid)
     return found
 
 

@@ -184,8 +184,11 @@ def _end_processes(folder: Path) -> list[int]:
     """Kill every process of the run until there is none: one may start another meanwhile."""
     ended: list[int] = []
     deadline = time.monotonic() + END_TIMEOUT
-    while (found := processes.with_variable(VARIABLE, str(folder))) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        found = processes.with_variable(VARIABLE, str(folder))
         processes.send(found, signal.SIGKILL)
         ended += [pid for pid in found if pid not in ended]
+        if not found and not any(processes.holds_files(pid) for pid in ended):
+            break
         time.sleep(0.05)
     return ended

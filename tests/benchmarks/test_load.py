@@ -186,7 +186,7 @@ def test_its_own_server_does_not_outlive_it(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) > 4  # the supervisor, Triton and its models, the frontend
+    assert len(family) > 4  # the guards, Triton and its models, the frontend
     process.kill()
     process.wait()
     assert psutil.wait_procs(family, timeout=WAIT_S)[1] == []

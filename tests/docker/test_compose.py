@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from frontend.server import SPARE_THREADS
+from serve.program import AFTER_GRACE
 from serve.settings import Settings, SettingsError
-from serve.supervisor import AFTER_GRACE
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 PORTS = {"port": 8080, "http_port": 8000, "grpc_port": 8001, "metrics_port": 8002}

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from serve.program import AFTER_GRACE
 from serve.settings import Settings
-from serve.supervisor import AFTER_GRACE
 
 MANIFEST = Path(__file__).resolve().parents[2] / "docker" / "kubernetes.yaml"
 OBJECTS = {item["kind"]: item["spec"] for item in yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8"))}

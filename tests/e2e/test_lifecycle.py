@@ -93,18 +93,11 @@ def test_killed_programs_come_back(running: RunningServer) -> None:
 
 
 def test_a_killed_guard_takes_its_program_along_and_comes_back(running: RunningServer) -> None:
-    os.kill(running.pid_of("serve.guard", "tritonserver", without="-m supervisor"), signal.SIGKILL)
+    os.kill(running.pid_of("serve.guard", "tritonserver", without="-m serve "), signal.SIGKILL)
     running.wait_for_line("triton has ended; it is started again")
     wait_for_answer(running)
     # Once the stubs of a Triton whose end nobody had asked for lived on, and had to be killed.
     assert running.end() == 0, running.log
-    assert running.left_behind() == []
-
-
-def test_nothing_is_left_of_a_killed_supervisor(running: RunningServer) -> None:
-    os.kill(running.pid_of("supervisor.supervisord"), signal.SIGKILL)
-    assert running.wait() == 1
-    assert "the supervisor itself has died" in running.log
     assert running.left_behind() == []
 
 

@@ -121,6 +121,42 @@ def test_what_a_killed_program_leaves_running_ends_too() -> None:
     assert gone(orphan)
 
 
+def test_what_a_program_writes_is_in_its_log_which_is_rotated(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    script = (
+        "import sys\n"
+        "for n in range(3000): print(n, '字', file=sys.stderr if n % 2 else sys.stdout, flush=True)"
+    )
+    process = guarded(script, "--log", str(log), "--log-bytes", "4000")
+    assert process.wait(60) == 0
+    files = sorted(tmp_path.iterdir(), reverse=True)
+    assert [file.name for file in files] == ["a.log.2", "a.log.1", "a.log"]
+    assert all(file.stat().st_size < 4100 for file in files)
+    lines = "".join(file.read_text() for file in files).splitlines()
+    assert lines == [f"{n} 字" for n in range(3000)][-len(lines) :]
+    assert process.communicate() == (b"", b"")
+
+
+def test_bytes_that_are_no_text_and_a_last_line_without_an_end_are_logged(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    script = "import sys; sys.stdout.buffer.write(b'\\xff\\n' + b'x' * 200_000 + b'\\nend')"
+    assert guarded(script, "--log", str(log)).wait(60) == 0
+    assert log.read_bytes() == b"\xff\n" + b"x" * 200_000 + b"\nend"
+
+
+def test_a_log_that_cannot_be_written_stops_no_program() -> None:
+    """As on a disk that is full."""
+    process = guarded("for n in range(20_000): print(n)  # more than a pipe holds", "--log", "/dev/full")
+    assert process.wait(60) == 0
+
+
+def test_what_the_guard_says_is_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    command = [sys.executable, "-m", "serve.guard", "--log", str(log), "/no/such/program"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 127
+    assert log.read_text() == "guard: cannot start /no/such/program: No such file or directory\n"
+
+
 def test_a_killed_guard_takes_its_program_along() -> None:
     process = guarded("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     program = pid_from(process)
@@ -143,6 +179,10 @@ def test_a_guard_ends_well_when_its_parent_is_killed(tmp_path: Path) -> None:
     pid_from(parent)
     parent.kill()
     assert eventually(ended.exists)
+
+
+def test_a_guard_whose_parent_has_ended_already_ends() -> None:
+    assert guarded("import time; time.sleep(600)", "--parent", "1").wait(60) == 128 + 15
 
 
 def test_shared_memory_of_that_name_is_removed_before_and_after() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from serve.launch import RESTARTS, get
 from serve.run_folder import HOME, PREFIX
 from serve.settings import reachable
 from tests.limits import WAIT_S
+from tests.serve.test_guard import eventually, gone
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENDS_WELL = (
@@ -38,6 +41,11 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def run_of(data_dir: Path) -> Path:
+    """The folder of the latest run from a data folder."""
+    return HOME / f"{PREFIX}{(data_dir / 'log' / 'latest').resolve().name}"
+
+
 class Launch:
     """`serve.launch.Server` in a process of its own, with `programs` (name -> Python).
 
@@ -48,12 +56,13 @@ class Launch:
         self, folder: Path, programs: dict[str, str], *, ready: str = "True", hang_timeout: float = 0
     ) -> None:
         script = (
-            "import os, sys\n"
+            "import os, sys, threading, time\n"
             "from pathlib import Path\n"
+            "threading.Thread(target=time.sleep, args=[600], daemon=True).start()\n"  # as a library may
             "from serve.launch import Server\n"
             "from serve.messages import flush, say\n"
             "from serve.run_folder import RunFolder\n"
-            "from serve.supervisor import Program\n"
+            "from serve.program import Program\n"
             "from serve.watch import Watch\n"
             f"folder, limit = Path({str(folder)!r}), {hang_timeout}\n"
             f"programs = {programs!r}\n"
@@ -104,7 +113,7 @@ class Launch:
     @property
     def run(self) -> Path:
         """The folder of its run."""
-        return HOME / f"{PREFIX}{(self.folder / 'log' / 'latest').resolve().name}"
+        return run_of(self.folder)
 
 
 def test_it_is_up_and_ends_its_programs_from_the_last_to_the_first(tmp_path: Path) -> None:
@@ -129,7 +138,7 @@ def test_a_program_that_does_not_start_ends_it_with_its_last_lines(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_program_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
-    """supervisord alone bounds only failed starts: what dies after four seconds is started for ever."""
+    """Also when it was ready each time: without a bound it would be started for ever."""
     launch = Launch(tmp_path, {"below": "import time; time.sleep(0.7); raise SystemExit(3)"})
     assert launch.end() == 1
     again = [line for line in launch.lines if "it is started again" in line]
@@ -170,13 +179,50 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     # Its programs have 5 s to end and their guards 10 more; the second signal waits for neither.
 
 
-def test_nothing_is_left_of_a_killed_supervisor(tmp_path: Path) -> None:
+def test_a_signal_that_a_librarys_thread_takes_is_heeded(tmp_path: Path) -> None:
+    """The fault: such a thread blocks no signals; a second Ctrl-C that it took killed the launcher."""
+    launch = Launch(tmp_path, {"below": ENDS_WELL})
+    launch.until_all("UP", "below runs")
+    main = launch.process.pid
+    open_to_all = f"SigBlk:\t{0:016x}\n"
+    tasks = [task for task in Path(f"/proc/{main}/task").iterdir() if task.name != str(main)]
+    thread = next(int(task.name) for task in tasks if open_to_all in (task / "status").read_text())
+    assert ctypes.CDLL(None).tgkill(main, thread, signal.SIGINT) == 0
+    assert launch.end() == 0
+    assert "everything has ended" in launch.lines[-1]
+
+
+def test_nothing_is_left_of_a_killed_launcher(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
     launch = Launch(tmp_path, {"below": leaves_a_mark(ended)})
     launch.until("below runs")
-    os.kill(int((launch.run / "supervisord.pid").read_text()), signal.SIGKILL)
-    assert launch.end() == 1
+    left = processes.descendants(launch.process.pid)
+    assert len(left) == 2  # the guard and the program
+    launch.process.kill()
+    assert eventually(lambda: all(gone(pid) for pid in left), WAIT_S)
     assert ended.exists()
+    shutil.rmtree(launch.run)
+
+
+def test_a_guard_that_starts_while_the_launcher_is_killed_ends_too(tmp_path: Path) -> None:
+    """It asks for a signal at its parent's end, which may have come before it asks."""
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from serve.program import Child, Program\n"
+        "from serve.run_folder import RunFolder\n"
+        "run = RunFolder(pathlib.Path(sys.argv[1]))\n"
+        "child = Child(Program('below', ['sleep', '600'], grace=5), run)\n"
+        "child.start()\n"
+        "os.kill(child.pid, signal.SIGSTOP)\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    guard = int(output)
+    os.kill(guard, signal.SIGCONT)
+    assert eventually(lambda: gone(guard), WAIT_S)
+    shutil.rmtree(run_of(tmp_path))
 
 
 def test_waiting_is_reported(tmp_path: Path) -> None:
@@ -218,15 +264,47 @@ def test_a_program_of_which_a_process_is_stopped_is_replaced(tmp_path: Path) -> 
     assert launch.end() == 0
 
 
-def test_a_supervisor_that_is_stopped_ends_everything(tmp_path: Path) -> None:
-    """The fault: the launcher waited for its answer for ever, and heeded no signal."""
-    ended = tmp_path / "ended"
-    launch = Launch(tmp_path, {"below": leaves_a_mark(ended)}, hang_timeout=5)
-    launch.until("below runs")
-    os.kill(int((launch.run / "supervisord.pid").read_text()), signal.SIGSTOP)
-    launch.until("the supervisor has not answered for")
-    assert launch.end() == 1
+def test_a_program_goes_on_while_the_launcher_is_stopped_and_ends_when_it_is_killed(tmp_path: Path) -> None:
+    """Its output, far more than a pipe holds, is taken by its guard."""
+    go, written, ended = tmp_path / "go", tmp_path / "written", tmp_path / "ended"
+    chatter = (
+        f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.1)\n"
+        f"for _ in range(3000): print('x' * 1000, flush=True)\nopen({str(written)!r}, 'w').close()\n"
+    )
+    code = f"print(NAME, 'waits', flush=True)\n{chatter}{leaves_a_mark(ended)}"
+    launch = Launch(tmp_path, {"below": code}, hang_timeout=5)
+    launch.until("below waits")
+    os.kill(launch.process.pid, signal.SIGSTOP)
+    go.touch()
+    assert eventually(written.exists, WAIT_S)
+    log = tmp_path / "log" / "latest" / "below.log"
+    assert eventually(lambda: "below runs" in log.read_text(), WAIT_S)
+    assert log.read_text().count("x" * 1000) == 3000
+    left = processes.descendants(launch.process.pid)
+    launch.process.kill()
+    assert eventually(lambda: all(gone(pid) for pid in left), WAIT_S)
     assert ended.exists()
+    shutil.rmtree(launch.run)
+
+
+def test_what_a_killed_guard_leaves_is_ended(tmp_path: Path) -> None:
+    """Its program dies with it; what the program had started held ports and memory, stopped for ever."""
+    code = (
+        "import os, subprocess, sys\n"
+        "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"print(left.pid, 'is its pid', flush=True)\n{ENDS_WELL}"
+    )
+    launch = Launch(tmp_path, {"below": code})
+    left = int(launch.until("is its pid").split("|")[1].split()[0])
+    os.kill(left, signal.SIGSTOP)
+    pids = processes.descendants(launch.process.pid)
+    [guard] = [pid for pid in pids if "serve.guard" in command_of(pid)]
+    os.kill(guard, signal.SIGKILL)
+    launch.until("below has ended; it is started again")
+    assert eventually(lambda: gone(left), WAIT_S)
+    launch.until("is its pid")
+    launch.process.terminate()
+    assert launch.end() == 0
 
 
 def test_a_launcher_that_was_stopped_goes_on(tmp_path: Path) -> None:
