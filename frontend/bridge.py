@@ -17,9 +17,8 @@ from typing import Any
 import structlog
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
-from .caller import ENVIRON_KEY, Caller
 from .connection import Connection
-from .environ import environ
+from .environ import CALLER_KEY, Caller, environ
 from .errors import ApiError, too_busy
 
 log = structlog.get_logger()
@@ -204,7 +203,7 @@ class Answer:
         self.caller = Caller()
         self.failed = False
         self.taken: Callable[[], object] = bool
-        self._environ = {**environ, ENVIRON_KEY: self.caller}
+        self._environ = {**environ, CALLER_KEY: self.caller}
         self._loop = loop
         self._came = asyncio.Event()
         self._changed = threading.Condition()

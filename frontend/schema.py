@@ -1,4 +1,4 @@
-"""The fields of `POST /chat`, in and out. Knows the text contract's options; knows no HTTP.
+"""The fields of a request to `POST /chat`. Knows the text contract's options; knows no HTTP.
 
 What a value may be is said once more by the model behind Triton, which has the last word (a prompt that does
 not fit, a `top_k` beyond its vocabulary); here stands what can be refused without asking it.
@@ -7,7 +7,7 @@ not fit, a `top_k` beyond its vocabulary); here stands what can be refused witho
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from youtu_client import Answer, Sampling
+from youtu_client import Sampling
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
@@ -177,44 +177,3 @@ class ChatRequest(Strict):
 
 NAMES = {name: name for name in ChatRequest.model_fields} | {"stop_words": "stop"}
 """What the caller calls the inputs of the model."""
-
-
-def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
-    """The JSON of an answer, in the contract's order of keys.
-
-    `seconds`: what the caller waited, measured here. `timings` are from the model server's clock:
-    `ttft_s` arrival to first token, `total_s` arrival to last token, both seconds; `tokens_per_second` the
-    decode speed after the first token.
-    """
-    usage = answer.usage
-    value: dict[str, Any] = {
-        "response": answer.text,
-        "time_cost": f"{seconds:.1f}s",
-        "token_count": usage.completion_tokens,
-        "finish_reason": answer.finish_reason,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-            "cached_tokens": usage.cached_tokens,
-        },
-        "timings": timings([answer]),
-        "model": model,
-        "request_id": answer.request_id,
-    }
-    if answer.starts_in_thinking:
-        value["starts_in_thinking"] = True
-    return value
-
-
-def timings(answers: list[Answer]) -> dict[str, float]:
-    """From the model server's clock. Of several answers: to the first token of any, the last of all; the
-    decode speed of all together."""
-    times = [answer.timings for answer in answers]
-    first = min(times, key=lambda one: one.ttft)
-    last = max(times, key=lambda one: one.total)
-    return {
-        "ttft_s": round(first.ttft, 4),
-        "total_s": round(last.total, 4),
-        "tokens_per_second": round(sum(one.tokens_per_second for one in times), 2),
-    }
