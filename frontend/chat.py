@@ -84,9 +84,9 @@ class _Form:
     def piece(self, index: int, piece: Piece, thinking: bool) -> str:
         if not piece.text:
             return ""
-        delta = ChatDelta(delta=piece.text)
+        delta: ChatDelta = {"delta": piece.text}
         if self._first and thinking:
-            delta.starts_in_thinking = True
+            delta["starts_in_thinking"] = True
         self._first = False
         return event(delta)
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, jsonify
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
 
 from .replies import Error, Reply
 
@@ -49,7 +48,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 class Event:
     """A kind of server-sent event: its data (a reply as JSON, or a fixed text) and its name, if any."""
 
-    data: type[Reply] | str
+    data: type[Any] | str
     name: str | None = None
 
     def schema(self) -> dict[str, Any]:
@@ -88,14 +87,14 @@ class Operation:
         view.operation = self  # type: ignore[attr-defined]
         return view
 
-    def models(self) -> list[tuple[type[BaseModel], Any]]:
+    def models(self) -> list[tuple[type[Any], Any]]:
         """The models that it refers to, each with pydantic's mode of its schema."""
         replies = [
             self.reply,
             *(event.data for event in self.events),
             *(each[0] for each in self.further.values()),
         ]
-        found: list[tuple[type[BaseModel], Any]] = [
+        found: list[tuple[type[Any], Any]] = [
             (reply, "serialization") for reply in replies if not isinstance(reply, str)
         ]
         return found if self.request is None else [(self.request, "validation"), *found]
@@ -135,7 +134,7 @@ class Operation:
 def document(app: Flask, needs_key: bool) -> dict[str, Any]:
     """The whole description of `app`."""
     paths: dict[str, dict[str, Any]] = {}
-    models: list[tuple[type[BaseModel], Any]] = [(Error, "serialization")]
+    models: list[tuple[type[Any], Any]] = [(Error, "serialization")]
     for rule in app.url_map.iter_rules():
         operation: Operation | None = getattr(app.view_functions[rule.endpoint], "operation", None)
         if operation is None:
@@ -145,7 +144,10 @@ def document(app: Flask, needs_key: bool) -> dict[str, Any]:
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             described = operation.described(sorted(rule.arguments), needs_key)
             paths.setdefault(path, {})[method.lower()] = described
-    _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    _, schemas = TypeAdapter.json_schemas(
+        [(model.__name__, mode, TypeAdapter(model)) for model, mode in models],
+        ref_template="#/components/schemas/{model}",
+    )
     value: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -173,7 +175,7 @@ def _response(status: int, reply: type[Reply], description: str) -> dict[str, An
     return value
 
 
-def _ref(model: type[BaseModel]) -> dict[str, Any]:
+def _ref(model: type[Any]) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 

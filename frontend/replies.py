@@ -9,9 +9,8 @@ import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import NotRequired, TypedDict
 from youtu_client import Answer
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Reply(BaseModel):
@@ -26,9 +25,12 @@ class Reply(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-def event(data: Reply | dict[str, Any], name: str | None = None) -> str:
-    """One server-sent event."""
-    text = _encode(data.to_dict() if isinstance(data, Reply) else data)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=Reply.to_dict).encode
+
+
+def event(data: object, name: str | None = None) -> str:
+    """One server-sent event. `data`: a reply, or a JSON value that may hold replies."""
+    text = _encode(data)
     return f"data: {text}\n\n" if name is None else f"event: {name}\ndata: {text}\n\n"
 
 
@@ -123,11 +125,11 @@ class ChatReply(Reply):
         )
 
 
-class ChatDelta(Reply):
+class ChatDelta(TypedDict):
     """A piece of the text. `starts_in_thinking` as in the whole answer, in the first event only."""
 
     delta: str
-    starts_in_thinking: bool = False
+    starts_in_thinking: NotRequired[bool]
 
 
 class Probe(Reply):

@@ -117,7 +117,7 @@ class Chunks(forms.Chunks):
         log_probs = chat_log_probs(piece.tokens or ()) if self._request.logprobs and piece.tokens else None
         deltas = [self._delta(part, reader) for part in reader.feed(piece.text)]
         if log_probs is not None and not deltas:
-            deltas.append(Delta(content=""))  # Text that is held back has tokens all the same.
+            deltas.append({"content": ""})  # Text that is held back has tokens all the same.
         events = [self.event(self._chunk(index, delta)) for delta in deltas[:-1]]
         events += [self.event(self._chunk(index, delta, log_probs)) for delta in deltas[-1:]]
         return opening + "".join(events)
@@ -126,8 +126,8 @@ class Chunks(forms.Chunks):
         opening = self._open(index, answer.starts_in_thinking)
         reader = self._readers[index]
         events = [self.event(self._chunk(index, self._delta(part, reader))) for part in reader.end()]
-        end = self._chunk(index, Delta(), finish_reason=_finish_reason(answer, reader))
-        end.timings = Timings.of([answer])
+        end = self._chunk(index, {}, finish_reason=_finish_reason(answer, reader))
+        end["timings"] = Timings.of([answer])
         return opening + "".join(events) + self.event(end)
 
     def end(self, answers: list[Answer]) -> str:
@@ -137,19 +137,16 @@ class Chunks(forms.Chunks):
         if index in self._readers:
             return ""
         self._readers[index] = Reader(thinking=thinking, tools=self._request.uses_tools)
-        return self.event(self._chunk(index, Delta(role="assistant", content="")))
+        return self.event(self._chunk(index, {"role": "assistant", "content": ""}))
 
     def _delta(self, part: Part, reader: Reader) -> Delta:
         if isinstance(part, Reasoning):
-            return Delta(reasoning_content=part.text)
+            return {"reasoning_content": part.text}
         if isinstance(part, Call):
             number = reader.calls - 1
-            return Delta(
-                tool_calls=[
-                    ToolCallDelta(index=number, id=part.id, type="function", function=_function(part))
-                ]
-            )
-        return Delta(content=part.text)
+            call = ToolCallDelta(index=number, id=part.id, type="function", function=_function(part))
+            return {"tool_calls": [call]}
+        return {"content": part.text}
 
     def _chunk(
         self,
@@ -158,5 +155,16 @@ class Chunks(forms.Chunks):
         log_probs: ChatLogProbs | None = None,
         finish_reason: ChatFinishReason | None = None,
     ) -> ChatCompletionChunk:
-        choice = ChatChunkChoice(index=index, delta=delta, logprobs=log_probs, finish_reason=finish_reason)
-        return ChatCompletionChunk(**self.head, object=self.object, choices=[choice])
+        choice: ChatChunkChoice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": log_probs,
+            "finish_reason": finish_reason,
+        }
+        return {
+            "id": self.head["id"],
+            "object": self.object,
+            "created": self.head["created"],
+            "model": self.head["model"],
+            "choices": [choice],
+        }

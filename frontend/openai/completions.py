@@ -105,7 +105,7 @@ class Chunks(forms.Chunks):
     def answer(self, index: int, answer: Answer) -> str:
         opening = self._open(index)
         end = self._chunk(index, "", finish_reason=cast(FinishReason, answer.finish_reason))
-        end.timings = Timings.of([answer])
+        end["timings"] = Timings.of([answer])
         return opening + self.event(end)
 
     def end(self, answers: list[Answer]) -> str:
@@ -125,5 +125,16 @@ class Chunks(forms.Chunks):
         log_probs: TextLogProbs | None = None,
         finish_reason: FinishReason | None = None,
     ) -> CompletionChunk:
-        choice = TextChunkChoice(index=index, text=text, logprobs=log_probs, finish_reason=finish_reason)
-        return CompletionChunk(**self.head, object=self.object, choices=[choice])
+        choice: TextChunkChoice = {
+            "index": index,
+            "text": text,
+            "logprobs": log_probs,
+            "finish_reason": finish_reason,
+        }
+        return {
+            "id": self.head["id"],
+            "object": self.object,
+            "created": self.head["created"],
+            "model": self.head["model"],
+            "choices": [choice],
+        }

@@ -17,7 +17,6 @@ from .replies import (
     CompletionChunk,
     CompletionUsage,
     Head,
-    LikelyToken,
     ScoredToken,
     TextLogProbs,
     UsageChunk,
@@ -39,7 +38,7 @@ class Chunks:
     def event(self, chunk: ChatCompletionChunk | CompletionChunk) -> str:
         """The event of a chunk; where usage was asked for, OpenAI has it null in every chunk but the last."""
         if self._usage:
-            chunk.usage = None  # A key that is set is sent.
+            chunk["usage"] = None
         return event(chunk)
 
     def last(self, prompts: list[list[Answer]]) -> str:
@@ -68,19 +67,19 @@ def with_text(tokens: Iterable[Token]) -> list[Token]:
 
 def chat_log_probs(tokens: Iterable[Token]) -> ChatLogProbs:
     """`logprobs` of a chat choice."""
-    scored = [
-        ScoredToken(
-            token=_text(token.data),
-            logprob=token.log_prob,
-            bytes=list(token.data),
-            top_logprobs=[
-                LikelyToken(token=_text(data), logprob=log_prob, bytes=list(data))
+    scored: list[ScoredToken] = [
+        {
+            "token": _text(token.data),
+            "logprob": token.log_prob,
+            "bytes": list(token.data),
+            "top_logprobs": [
+                {"token": _text(data), "logprob": log_prob, "bytes": list(data)}
                 for data, log_prob in token.top
             ],
-        )
+        }
         for token in with_text(tokens)
     ]
-    return ChatLogProbs(content=scored, refusal=None)
+    return {"content": scored, "refusal": None}
 
 
 def _text(data: bytes) -> str:
@@ -106,13 +105,10 @@ class Offsets:
         for token in tokens:
             offsets.append(max(0, self._at))
             self._at += len(self._decoder.decode(token.data))
-        return TextLogProbs(
-            tokens=[_text(token.data) for token in tokens],
-            token_logprobs=[known(token, token.log_prob) for token in tokens],
-            top_logprobs=[
-                known(token, {_text(data): chance for data, chance in token.top}) for token in tokens
-            ]
-            if top
-            else None,
-            text_offset=offsets,
-        )
+        likeliest = [known(token, {_text(data): chance for data, chance in token.top}) for token in tokens]
+        return {
+            "tokens": [_text(token.data) for token in tokens],
+            "token_logprobs": [known(token, token.log_prob) for token in tokens],
+            "top_logprobs": likeliest if top else None,
+            "text_offset": offsets,
+        }

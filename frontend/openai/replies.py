@@ -1,10 +1,15 @@
-"""OpenAI's replies: whole, in chunks, and models. `timings` and `reasoning_content` are beyond OpenAI."""
+"""OpenAI's replies: whole, in chunks, and models. `timings` and `reasoning_content` are beyond OpenAI.
+
+What is built for every piece of a stream is a TypedDict, which costs half of a pydantic model: its keys are
+given in the order declared here.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
 from youtu_client import Answer
 
 from ..replies import Reply, Timings, Usage
@@ -72,7 +77,7 @@ class AssistantMessage(Reply):
     tool_calls: list[CalledTool] = Field(default=[])
 
 
-class LikelyToken(Reply):
+class LikelyToken(TypedDict):
     """A token that was likely at a place. `bytes` are its UTF-8, which may be part of a character only."""
 
     token: str
@@ -86,7 +91,7 @@ class ScoredToken(LikelyToken):
     top_logprobs: list[LikelyToken]
 
 
-class ChatLogProbs(Reply):
+class ChatLogProbs(TypedDict):
     """The tokens of the answer with their natural log-probabilities."""
 
     content: list[ScoredToken]
@@ -123,16 +128,16 @@ class ToolCallDelta(Reply):
     function: ToolCallFunction
 
 
-class Delta(Reply):
+class Delta(TypedDict):
     """What is new: the role at the beginning, then text, thinking and tool calls; nothing at the end."""
 
-    role: Literal["assistant"] = "assistant"
-    content: str = ""
-    reasoning_content: str = ""
-    tool_calls: list[ToolCallDelta] = Field(default=[])
+    role: NotRequired[Literal["assistant"]]
+    content: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCallDelta]]
 
 
-class ChatChunkChoice(Reply):
+class ChatChunkChoice(TypedDict):
     """News of one of `n` answers; `finish_reason` in its last chunk."""
 
     index: int
@@ -141,7 +146,7 @@ class ChatChunkChoice(Reply):
     finish_reason: ChatFinishReason | None
 
 
-class ChatCompletionChunk(Reply):
+class ChatCompletionChunk(TypedDict):
     """News of one answer. `timings` in its last chunk; `usage` (null) where it was asked for."""
 
     id: str
@@ -149,11 +154,11 @@ class ChatCompletionChunk(Reply):
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    timings: Timings | None = None
-    usage: None = None
+    timings: NotRequired[Timings]
+    usage: NotRequired[None]
 
 
-class TextLogProbs(Reply):
+class TextLogProbs(TypedDict):
     """The tokens with their natural log-probabilities, the likeliest at each place, and where in the text
     each begins (in characters). The first token of a prompt has no log-probability."""
 
@@ -184,7 +189,7 @@ class CompletionReply(Reply):
     timings: Timings
 
 
-class TextChunkChoice(Reply):
+class TextChunkChoice(TypedDict):
     """News of one of the answers; `finish_reason` in its last chunk."""
 
     index: int
@@ -193,7 +198,7 @@ class TextChunkChoice(Reply):
     finish_reason: FinishReason | None
 
 
-class CompletionChunk(Reply):
+class CompletionChunk(TypedDict):
     """News of one answer. `timings` in its last chunk; `usage` (null) where it was asked for."""
 
     id: str
@@ -201,8 +206,8 @@ class CompletionChunk(Reply):
     created: int
     model: str
     choices: list[TextChunkChoice]
-    timings: Timings | None = None
-    usage: None = None
+    timings: NotRequired[Timings]
+    usage: NotRequired[None]
 
 
 class UsageChunk(Reply):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,10 +49,10 @@ class Described:
 
     def __init__(self, app: FlaskClient) -> None:
         self.paths = document(app)["paths"]
-        text = json.dumps(document(app)["components"])
-        self._components = json.loads(
-            text.replace('"additionalProperties": true', '"unevaluatedProperties": false')
-        )
+        self._components = document(app)["components"]
+        for schema in self._components["schemas"].values():
+            if schema.pop("additionalProperties", None) is not False and "properties" in schema:
+                schema["unevaluatedProperties"] = False
 
     def forget(self, schema: str, key: str) -> None:
         """Take a key out of the description."""
