@@ -111,7 +111,7 @@ KEYS_FILE ?= $(or $(YOUTU_KEYS_FILE),keys.txt)
 
 .PHONY: key
 key: .venv/.stamp  ## make an API key, shown once; its hash goes to KEYS_FILE [NAME=shop KEYS_FILE=keys.txt]
-	@exec .venv/bin/python -m frontend.make_key "$(KEYS_FILE)" "$(or $(NAME),default)"
+	@exec .venv/bin/python -m frontend.keys "$(KEYS_FILE)" "$(or $(NAME),default)"
 
 .PHONY: load
 load: .venv/.stamp .venv-bench/.stamp  ## load on one door, step by step up to the knee [MODEL=... or ARGS="--url ..."]

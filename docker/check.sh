@@ -68,7 +68,7 @@ ok "again, with the engine of the first start: $(docker logs "$container" 2>&1 |
 
 if compose -f docker/open.yaml --profile cpu run --rm --no-deps cpu >"$log" 2>&1; then fail "open.yaml starts without a key"; fi
 grep --quiet 'set YOUTU_API_KEY or YOUTU_KEYS_FILE' "$log" || { cat "$log"; fail "opened without a key, it does not say so"; }
-compose --profile cpu run --rm --no-deps cpu python -m frontend.make_key /data/keys.txt check >"$log"
+compose --profile cpu run --rm --no-deps cpu python -m frontend.keys /data/keys.txt check >"$log"
 key=$(tail -n 1 "$log")
 YOUTU_KEYS_FILE=/data/keys.txt compose -f docker/open.yaml --profile cpu up --detach --wait
 for header in 'x: y' "Authorization: Bearer $key"; do

@@ -1,4 +1,4 @@
-"""The HTTP door: `POST /chat`, OpenAI's routes, health, metrics, and a page.
+"""The HTTP frontend: `POST /chat`, OpenAI's routes, health, metrics, and a page.
 
 It speaks to the model only through `youtu_client` and knows no tokens and no engines.
 """
@@ -26,12 +26,10 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from . import access, chat, description, errors, health, openai, page, render
     from . import metrics as prometheus
     from .admission import Admission
-    from .drain import Drain
     from .keys import Keys
     from .metrics import Metrics
-    from .model import ServedModel
     from .renderer import Renderer
-    from .service import Service
+    from .service import Drain, ServedModel, Service
 
     if client is None:
         host = f"[{settings.triton_host}]" if ":" in settings.triton_host else settings.triton_host
@@ -52,14 +50,12 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         if settings.rate_limit:  # One budget over all routes that make the model work.
             limiter.shared_limit(settings.rate_limit, scope="model", methods=["POST"])(routes)
         app.register_blueprint(routes)
-    app.register_blueprint(health.blueprint(service.served, service.drain))
+    app.register_blueprint(health.blueprint(service))
     renderer = Renderer()
     rendering = render.blueprint(renderer, metrics)
     limiter.limit(render.RATE)(rendering)
     app.register_blueprint(rendering)
-    app.register_blueprint(
-        page.blueprint(service.served, service.drain, needs_key=bool(keys), on_open=renderer.start)
-    )
+    app.register_blueprint(page.blueprint(service, needs_key=bool(keys), on_open=renderer.start))
     app.register_blueprint(prometheus.blueprint(metrics))
     app.register_blueprint(description.blueprint(needs_key=bool(keys)))
     return app

@@ -66,7 +66,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 @dataclass
-class Entry:
+class LogRecord:
     """What log and metrics say of one request, filled in on the way. Times in seconds.
 
     `client`: the key's name, or the address where there are no keys. `trace`: its span, if traces are wanted.
@@ -156,10 +156,10 @@ class Entry:
         return "failed" if status >= 500 or self.error is not None else "ok"
 
 
-def entry() -> Entry:
-    """The entry of the request that is being handled."""
-    line: Entry = g.entry
-    return line
+def log_record() -> LogRecord:
+    """The record of the request that is being handled."""
+    record: LogRecord = g.log_record
+    return record
 
 
 def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Limiter:
@@ -170,7 +170,7 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
     guessing = Guessing()
     # Its own headers would put a Retry-After on every answer; `end` writes them.
     limiter = Limiter(
-        key_func=lambda: entry().client,
+        key_func=lambda: log_record().client,
         storage_uri="memory://",
         headers_enabled=False,
         on_breach=lambda _: metrics.refused("rate_limited"),
@@ -180,10 +180,10 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
     def begin() -> None:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        g.entry = Entry(request_id, client=request.remote_addr or "")
+        g.log_record = LogRecord(request_id, client=request.remote_addr or "")
         if not (request.endpoint or "").startswith(UNTRACED):
             name = f"{request.method} {request.url_rule or '-'}"
-            g.entry.trace = tracing.begin(name, request.headers.items())
+            g.log_record.trace = tracing.begin(name, request.headers.items())
         endpoint = request.endpoint or ""
         # With keys, a page under a foreign name has none to send: a browser keeps what was typed in for the
         # name that it was typed in under. The routes that are open hold static files and the model's facts.
@@ -191,20 +191,20 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
             hosts.check(request.environ)
         # A browser asks whether it may send a key (OPTIONS) without sending it.
         if keys and request.method != "OPTIONS" and not endpoint.startswith(OPEN):
-            g.entry.client = g.entry.key = _owner(keys, guessing, metrics)
+            g.log_record.client = g.log_record.key = _owner(keys, guessing, metrics)
 
     @app.after_request
     def end(response: Response) -> Response:
-        line = entry()
-        response.headers["X-Request-ID"] = line.request_id
+        record = log_record()
+        response.headers["X-Request-ID"] = record.request_id
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         # Anybody may make up a method, and each would be a line of the metrics for ever.
         method = request.method if request.method in METHODS else "other"
         route, status = request.url_rule, response.status_code
         path = route.rule if route else "-"
-        if status >= 500 and line.reason is None and response.is_json:
-            line.reason = response.get_json().get("status")  # Health answers so, which is no error.
+        if status >= 500 and record.reason is None and response.is_json:
+            record.reason = response.get_json().get("status")  # Health answers so, which is no error.
         if (limit := limiter.current_limit) is not None:
             response.headers["X-RateLimit-Limit"] = str(limit.limit.amount)
             response.headers["X-RateLimit-Remaining"] = str(limit.remaining)
@@ -213,14 +213,14 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
                 response.headers["Retry-After"] = str(max(1, math.ceil(limit.window[0] - time.time())))
 
         def over() -> None:
-            outcome = line.outcome(status)
-            line.write(method, path, status)
+            outcome = record.outcome(status)
+            record.write(method, path, status)
             metrics.request(path, method, status, outcome)
-            if line.trace is not None:
-                facts = {f"youtu.{name}": value for name, value in line.facts().items()}
+            if record.trace is not None:
+                facts = {f"youtu.{name}": value for name, value in record.facts().items()}
                 http: dict[str, object] = {"http.request.method": method, "http.route": path}
                 http["http.response.status_code"] = status
-                line.trace.end(outcome == "failed", request_id=line.request_id, **http, **facts)
+                record.trace.end(outcome == "failed", request_id=record.request_id, **http, **facts)
 
         response.call_on_close(over)
         return response

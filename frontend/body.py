@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, TypeVar
 
-from flask import Request
+from flask import request
 from pydantic import BaseModel, ValidationError
 
 from .errors import ApiError, shown
@@ -23,8 +23,16 @@ _TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>", "<ids>")
 """What pydantic puts into its paths and callers never wrote: names of union branches in the schemas."""
 
 
-def read(request: Request, limit: int) -> bytes:
-    """At most `limit` bytes. Raises ApiError 413, 415. The server has checked that the body is whole."""
+def load(model: type[Model], limit: int) -> Model:
+    """The body of the present request, of at most `limit` bytes, as a `model`. Raises ApiError."""
+    return validate(model, parse(read(limit)))
+
+
+def read(limit: int) -> bytes:
+    """The body of the present request. Raises ApiError 413, 415.
+
+    The server has checked that it is whole.
+    """
     kind = request.mimetype
     # A page of another site can send what claims to be a form (or nothing) without asking; JSON it cannot.
     allowed = JSON_TYPES[:1] if "Origin" in request.headers else JSON_TYPES

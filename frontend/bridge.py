@@ -17,9 +17,8 @@ from typing import Any
 import structlog
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
-from .caller import ENVIRON_KEY, Caller
 from .connection import Connection
-from .environ import environ
+from .environ import CALLER_KEY, Caller, environ
 from .errors import ApiError, too_busy
 
 log = structlog.get_logger()
@@ -79,7 +78,7 @@ class Bridge:
                 if len(body) > self._max_body:
                     more = complete = False
             if scope["path"] == LIVE and scope["method"] in ("GET", "HEAD"):
-                await self._tell_live(scope, connection, send)
+                await self._send_live(scope, connection, send)
                 return
             if self._submitted - self._started >= MOST_UNSTARTED:
                 connection.refuse(too_busy())
@@ -113,7 +112,7 @@ class Bridge:
             self._started_at = time.monotonic()
         answer.make(self._app)
 
-    async def _tell_live(self, scope: HTTPScope, connection: Connection, send: ASGISendCallable) -> None:
+    async def _send_live(self, scope: HTTPScope, connection: Connection, send: ASGISendCallable) -> None:
         connection.work(Caller(), complete=True)
         unstarted = self._submitted - self._started
         stuck = unstarted > 0 and time.monotonic() - self._started_at > STUCK_S
@@ -204,7 +203,7 @@ class Answer:
         self.caller = Caller()
         self.failed = False
         self.taken: Callable[[], object] = bool
-        self._environ = {**environ, ENVIRON_KEY: self.caller}
+        self._environ = {**environ, CALLER_KEY: self.caller}
         self._loop = loop
         self._came = asyncio.Event()
         self._changed = threading.Condition()
@@ -216,7 +215,7 @@ class Answer:
         self.waits = True
         self.sink: Connection | None = None
         self._taken = False
-        self._told = False
+        self._notified = False
         self._sent = False
 
     # In the thread
@@ -243,7 +242,7 @@ class Answer:
             except Exception:
                 log.exception("app_failed")
             self._over = True
-            self._tell()
+            self._notify()
 
     def _start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -261,15 +260,15 @@ class Answer:
             with self._changed:
                 self._pieces.append(piece)
                 self._size += len(piece)
-            self._tell()
+            self._notify()
             if self.waits and self._size > AHEAD_BYTES:
                 with self._changed:
                     self._changed.wait_for(lambda: self._dropped or self._size <= AHEAD_BYTES)
         return not self._dropped
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
+    def _notify(self) -> None:
+        if not self._notified:
+            self._notified = True
             try:
                 self._loop.call_soon_threadsafe(self._arrived)
             except RuntimeError:  # the loop has ended
@@ -282,7 +281,7 @@ class Answer:
         if self.sink is None or self._taken or not self.sink.keeps_up:
             self._came.set()
             return
-        self._told = False
+        self._notified = False
         if self._over:
             self._came.set()
         else:
@@ -305,7 +304,7 @@ class Answer:
         await self._came.wait()
         self._came.clear()
         self._taken = True
-        self._told = False
+        self._notified = False
         over = self._over
         data = self._grab()
         self._sent = self._head is not None

@@ -1,6 +1,6 @@
 """`POST /chat`: a question in, an answer out, whole or piece by piece.
 
-Whole (`application/json`): `schema.facts`. With `"stream": true` (`text/event-stream`):
+Whole (`application/json`): `replies.ChatReply`. With `"stream": true` (`text/event-stream`):
 
     data: {"reasoning_content": "Hm"}      one event per piece of thinking, if the model thinks first
     data: {"delta": "Hel"}                 one event per piece of text; together they are `response`
@@ -13,22 +13,21 @@ and instead of `done`, when something fails after the first byte:
     event: error
     data: {"error": {"message": "…", "type": "…", "param": null, "code": "…"}}
 
-When things are sent is `answering`'s to know; here is what.
+When things are sent is `inference`'s to know; here is what.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from youtu_client import Answer, Piece, Stream, YoutuError
 
 from . import body
-from .access import Entry, entry
-from .answering import Answering
+from .access import LogRecord, log_record
+from .description import GENERATES, Event, Operation
 from .errors import ApiError
-from .schema import NAMES, ChatRequest, facts
+from .inference import Inference
+from .replies import ChatDelta, ChatReply, Error, ReasoningDelta, event
+from .schema import NAMES, ChatRequest
 from .service import Service
 
 
@@ -37,49 +36,57 @@ def blueprint(service: Service) -> Blueprint:
     routes = Blueprint("chat", __name__)
 
     @routes.post("/chat")
+    @Operation(
+        "chat",
+        "A question in, an answer out",
+        ChatReply,
+        request=ChatRequest,
+        stream="With `stream` true, server-sent events: a piece of the text in each, then one named `done` "
+        "with what the JSON would be, or one named `error`.",
+        events=(Event(ReasoningDelta), Event(ChatDelta), Event(ChatReply, "done"), Event(Error, "error")),
+        errors=GENERATES,
+    )
     def chat() -> Response:
-        wanted = body.validate(ChatRequest, body.parse(body.read(request, service.settings.max_body)))
-        names = NAMES | {"messages": "prompt" if wanted.messages is None else "messages"}
-        line = entry()
+        request = body.load(ChatRequest, service.settings.max_body)
+        names = NAMES | {"messages": "prompt" if request.messages is None else "messages"}
+        record = log_record()
 
         def start(seconds: float) -> Stream:
-            options = wanted.sampling(line.request_id)
-            options |= {"timeout": seconds, "metadata": line.call_metadata()}
-            return service.served.client.stream(wanted.conversation(), **options)
+            options = request.sampling(record.request_id)
+            options |= {"timeout": seconds, "metadata": record.call_metadata()}
+            return service.served.client.stream(request.conversation(), **options)
 
-        answering = Answering(service, [start], names, wanted)
+        inference = Inference(service, [start], names, request)
         try:
             model = service.served.info().id
         except YoutuError:
-            answering.close()
+            inference.close()
             raise
-        if not wanted.stream:
-            return answering.whole(lambda answers: facts(answers[0], model=model, seconds=line.seconds()))
-        return answering.streamed(_Events(model, line))
+        form = _Form(model, record)
+        return inference.streamed(form) if request.stream else inference.whole(form.whole)
 
     return routes
 
 
-class _Events:
-    """The form of `answering.Format`."""
+class _Form:
+    """The form of the reply, whole and as `inference.Format`."""
 
-    def __init__(self, model: str, line: Entry) -> None:
+    def __init__(self, model: str, record: LogRecord) -> None:
         self._model = model
-        self._line = line
+        self._record = record
 
-    def piece(self, index: int, piece: Piece, thinking: bool) -> str:
-        reasoning = _data({"reasoning_content": piece.reasoning}) if piece.reasoning else ""
-        return reasoning + (_data({"delta": piece.content}) if piece.content else "")
+    def whole(self, answers: list[Answer]) -> ChatReply:
+        return ChatReply.of(answers[0], model=self._model, seconds=self._record.seconds())
+
+    def piece(self, index: int, piece: Piece) -> str:
+        reasoning = event(ReasoningDelta(reasoning_content=piece.reasoning)) if piece.reasoning else ""
+        return reasoning + (event(ChatDelta(delta=piece.content)) if piece.content else "")
 
     def answer(self, index: int, answer: Answer) -> str:
         return ""
 
     def end(self, answers: list[Answer]) -> str:
-        return "event: done\n" + _data(facts(answers[0], model=self._model, seconds=self._line.seconds()))
+        return event(self.whole(answers), "done")
 
     def error(self, error: ApiError) -> str:
-        return "event: error\n" + _data(error.body())
-
-
-def _data(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        return event(error.body(), "error")

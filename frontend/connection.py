@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from .caller import Caller
+from .environ import Caller
 from .errors import ApiError, too_slow
 from .framing import HEAD_BYTES, Http, Refused, headers_too_large, line_too_long, not_http
 from .output import Output

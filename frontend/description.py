@@ -1,22 +1,26 @@
-"""`GET /openapi.json`: the API in OpenAPI 3.1, made from the models that read the requests.
+"""`GET /openapi.json`: the API in OpenAPI 3.1, made from the `Operation` beside each route.
 
-What cannot be said in a schema is said by the refusals themselves. It knows all routes of the API; those of
-the page (`/`, `/page`, `/render`, `/static`) are for browsers and not described.
+What cannot be said in a schema is said by the refusals themselves. A route without one is not part of the
+API: those of the page are for browsers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from flask import Blueprint, Response, jsonify
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from flask import Blueprint, Flask, Response, current_app, jsonify
+from pydantic import BaseModel, TypeAdapter
 
-from . import replies
-from .openai.schema import ChatCompletion, Completion
-from .schema import ChatRequest
+from .replies import Error, Reply
 
-_REASONS = {
+VERSION = "1.0.0"
+"""Of this API, as OpenAPI wants it: raised when a caller must change something."""
+
+ERRORS = {
     400: "The request is not as it must be; `param` names the field.",
     401: "No API key, or a wrong one.",
     404: "There is no such model.",
@@ -29,30 +33,121 @@ _REASONS = {
     503: "The model is loading, the server is ending, or the engine is away.",
     504: "The answer was not finished within the time limit.",
 }
-_RETRY = (429, 503)
-VERSION = "1.0.0"
-"""Of this API, as OpenAPI wants it: raised when a caller must change something."""
+"""What each status of an error means."""
 
-_REPLIES: list[type[BaseModel]] = [
-    replies.Error,
-    replies.ChatReply,
-    replies.ChatCompletionReply,
-    replies.CompletionReply,
-    replies.Models,
-    replies.Model,
-    replies.Health,
-]
+WITH_RETRY_AFTER = (429, 503)
+ASKS_MODEL = (400, 401, 421, 429, 502, 503, 504)
+"""The errors of every route that asks the model something."""
+GENERATES = (*ASKS_MODEL, 408, 413, 415)
+"""The errors of every route that takes a body and generates."""
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
-def document(needs_key: bool) -> dict[str, Any]:
-    """The whole description."""
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in (ChatRequest, ChatCompletion, Completion)]
-        + [(model, "serialization") for model in _REPLIES],
+@dataclass(frozen=True)
+class Event:
+    """A kind of server-sent event: its data (a reply as JSON, or a fixed text) and its name, if any."""
+
+    data: type[Any] | str
+    name: str | None = None
+
+    def schema(self) -> dict[str, Any]:
+        """Of one event, as OpenAPI 3.2 and tools for 3.1 understand the schema of an event stream."""
+        data: dict[str, Any] = {"type": "string"}
+        if isinstance(self.data, str):
+            data["const"] = self.data
+        else:
+            data |= {"contentMediaType": "application/json", "contentSchema": _ref(self.data)}
+        if self.name is None:
+            return {"type": "object", "properties": {"data": data}, "required": ["data"]}
+        properties = {"event": {"const": self.name}, "data": data}
+        return {"type": "object", "properties": properties, "required": ["event", "data"]}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a route says of itself; decorates the view, below `@routes.get`.
+
+    `reply`: the model of its 200, whose docstring describes it, or a sentence about a plain text. `events`:
+    of a streamed answer, which `stream` describes in words. `errors`: statuses out of ERRORS. `further`:
+    other statuses whose body is a reply, each with a sentence. `open`: it asks for no key.
+    """
+
+    id: str
+    summary: str
+    reply: type[Reply] | str
+    request: type[BaseModel] | None = None
+    stream: str = ""
+    events: tuple[Event, ...] = ()
+    errors: tuple[int, ...] = ()
+    further: dict[int, tuple[type[Reply], str]] = field(default_factory=dict)
+    open: bool = False
+
+    def __call__(self, view: View) -> View:
+        view.operation = self  # type: ignore[attr-defined]
+        return view
+
+    def models(self) -> list[tuple[type[Any], Any]]:
+        """The models that it refers to, each with pydantic's mode of its schema."""
+        replies = [
+            self.reply,
+            *(event.data for event in self.events),
+            *(each[0] for each in self.further.values()),
+        ]
+        found: list[tuple[type[Any], Any]] = [
+            (reply, "serialization") for reply in replies if not isinstance(reply, str)
+        ]
+        return found if self.request is None else [(self.request, "validation"), *found]
+
+    def described(self, parameters: list[str], needs_key: bool) -> dict[str, Any]:
+        """As OpenAPI has it. `parameters`: the names of those in its path."""
+        value: dict[str, Any] = {"operationId": self.id, "summary": self.summary}
+        if parameters:
+            value["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in parameters
+            ]
+        if self.request is not None:
+            value["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": _ref(self.request)}},
+            }
+        responses = {200: self._answered()}
+        responses |= {status: _response(status, Error, ERRORS[status]) for status in sorted(self.errors)}
+        responses |= {status: _response(status, *each) for status, each in self.further.items()}
+        value["responses"] = {str(status): response for status, response in responses.items()}
+        if needs_key and self.open:
+            value["security"] = []
+        return value
+
+    def _answered(self) -> dict[str, Any]:
+        if isinstance(self.reply, str):
+            return {"description": self.reply, "content": {"text/plain": {"schema": {}}}}
+        response = _response(200, self.reply, _sentences(self.reply))
+        if self.events:
+            response["description"] += f"\n\n{self.stream}"
+            each = {"anyOf": [event.schema() for event in self.events]}
+            response["content"]["text/event-stream"] = {"schema": each}
+        return response
+
+
+def document(app: Flask, needs_key: bool) -> dict[str, Any]:
+    """The whole description of `app`."""
+    paths: dict[str, dict[str, Any]] = {}
+    models: list[tuple[type[Any], Any]] = [(Error, "serialization")]
+    for rule in app.url_map.iter_rules():
+        operation: Operation | None = getattr(app.view_functions[rule.endpoint], "operation", None)
+        if operation is None:
+            continue
+        models += [each for each in operation.models() if each not in models]
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            described = operation.described(sorted(rule.arguments), needs_key)
+            paths.setdefault(path, {})[method.lower()] = described
+    _, schemas = TypeAdapter.json_schemas(
+        [(model.__name__, mode, TypeAdapter(model)) for model, mode in models],
         ref_template="#/components/schemas/{model}",
     )
-    generating = (400, 401, 408, 413, 415, 421, 429, 502, 503, 504)
-    about_models = (400, 401, 404, 421, 429, 502, 503, 504)
     value: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -60,110 +155,34 @@ def document(needs_key: bool) -> dict[str, Any]:
             "version": VERSION,
             "description": "Chat with the model behind NVIDIA Triton: a small API of our own, and OpenAI's.",
         },
-        "paths": {
-            "/chat": {
-                "post": _post(
-                    "chat", "A question in, an answer out", ChatRequest, replies.ChatReply, generating
-                )
-            },
-            "/v1/chat/completions": {
-                "post": _post(
-                    "createChatCompletion",
-                    "OpenAI's chat completions",
-                    ChatCompletion,
-                    replies.ChatCompletionReply,
-                    (*generating, 404),
-                )
-            },
-            "/v1/completions": {
-                "post": _post(
-                    "createCompletion",
-                    "OpenAI's completions of raw text",
-                    Completion,
-                    replies.CompletionReply,
-                    (*generating, 404),
-                )
-            },
-            "/v1/models": {"get": _get("listModels", "What is served", replies.Models, about_models)},
-            "/v1/models/{model}": {
-                "get": _get("retrieveModel", "One model", replies.Model, about_models)
-                | {
-                    "parameters": [
-                        {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-                    ]
-                }
-            },
-            "/health": {"get": _probe("health", "Whether the model takes requests, for people")},
-            "/health/live": {"get": _probe("live", "Whether this process answers", ready=False)},
-            "/health/ready": {"get": _probe("ready", "Whether the model takes requests, for probes")},
-            "/metrics": {
-                "get": {
-                    "operationId": "metrics",
-                    "summary": "Figures for Prometheus",
-                    "responses": {
-                        "200": {
-                            "description": "In its text form.",
-                            "content": {"text/plain": {"schema": {}}},
-                        },
-                        "401": _fault(401),
-                    },
-                }
-            },
-        },
+        "paths": paths,
         "components": {"schemas": schemas["$defs"]},
     }
     if needs_key:
         value["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         value["security"] = [{"key": []}]
-        for path in ("/health", "/health/live", "/health/ready"):
-            value["paths"][path]["get"]["security"] = []
     return value
 
 
-def _ref(model: type[BaseModel]) -> dict[str, Any]:
-    return {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
-
-
-def _post(
-    name: str, summary: str, asked: type[BaseModel], told: type[BaseModel], faults: tuple[int, ...]
-) -> dict[str, Any]:
-    operation = _get(name, summary, told, faults)
-    operation["requestBody"] = {"required": True, "content": {"application/json": _ref(asked)}}
-    operation["responses"]["200"]["content"]["text/event-stream"] = {}
-    return operation
-
-
-def _get(name: str, summary: str, told: type[BaseModel], faults: tuple[int, ...]) -> dict[str, Any]:
-    responses: dict[str, Any] = {
-        "200": {"description": "It is so.", "content": {"application/json": _ref(told)}}
-    }
-    responses |= {str(status): _fault(status) for status in sorted(faults)}
-    return {"operationId": name, "summary": summary, "responses": responses}
-
-
-def _probe(name: str, summary: str, *, ready: bool = True) -> dict[str, Any]:
-    operation = _get(name, summary, replies.Health, ())
-    if ready:
-        operation["responses"]["503"] = {
-            "description": "Not now.",
-            "headers": _retry_after(),
-            "content": {"application/json": _ref(replies.Health)},
-        }
-    return operation
-
-
-def _fault(status: int) -> dict[str, Any]:
+def _response(status: int, reply: type[Reply], description: str) -> dict[str, Any]:
     value: dict[str, Any] = {
-        "description": _REASONS[status],
-        "content": {"application/json": _ref(replies.Error)},
+        "description": description,
+        "content": {"application/json": {"schema": _ref(reply)}},
     }
-    if status in _RETRY:
-        value["headers"] = _retry_after()
+    if status in WITH_RETRY_AFTER:
+        schema = {"type": "integer", "minimum": 1}
+        value["headers"] = {"Retry-After": {"description": "Seconds.", "schema": schema}}
     return value
 
 
-def _retry_after() -> dict[str, Any]:
-    return {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+def _ref(model: type[Any]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _sentences(model: type[BaseModel]) -> str:
+    """The docstring, each paragraph in one line."""
+    paragraphs = inspect.cleandoc(model.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
 
 
 def blueprint(needs_key: bool) -> Blueprint:
@@ -172,6 +191,6 @@ def blueprint(needs_key: bool) -> Blueprint:
 
     @routes.get("/openapi.json")
     def read() -> Response:
-        return jsonify(document(needs_key))
+        return jsonify(document(current_app, needs_key))
 
     return routes

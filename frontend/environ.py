@@ -1,4 +1,4 @@
-"""A request as ASGI has it to what WSGI wants of it. Knows both; no routes."""
+"""A request as ASGI has it to what WSGI wants of it, and whether its caller is there. Knows no routes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,32 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from uvicorn._types import HTTPScope
+
+CALLER_KEY = "youtu.caller"
+
+
+class Caller:
+    """Who waits for one answer: the server knows whether it is still there, and tells the app in the environ.
+
+    A client that shuts down only its sending half counts as gone.
+    """
+
+    def __init__(self) -> None:
+        self._left = False
+
+    @classmethod
+    def of(cls, environ: dict[str, Any]) -> Caller:
+        """The caller of this request; one who never leaves where no server is (Flask's test client)."""
+        caller = environ.get(CALLER_KEY)
+        return caller if isinstance(caller, cls) else cls()
+
+    def leave(self) -> None:
+        """The connection is closed, or its sending half. Called by the server, from its own thread."""
+        self._left = True
+
+    def gone(self) -> bool:
+        """Whether the client closed the connection. Never waits."""
+        return self._left
 
 
 def environ(scope: HTTPScope, body: bytes) -> dict[str, Any]:

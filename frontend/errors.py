@@ -207,7 +207,7 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
-        if (line := g.get("entry")) is not None and error.status >= 500:
+        if (line := g.get("log_record")) is not None and error.status >= 500:
             line.failed(error)
         return error.response()
 
@@ -234,7 +234,7 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
-        line = g.get("entry")
+        line = g.get("log_record")
         return api_error(mistake(error, line and line.request_id, line.typed() if line else ""))
 
 

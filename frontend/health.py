@@ -8,52 +8,82 @@ GET /health/ready   200 {"status": "ready"}, or 503 with a status as above
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from flask import Blueprint, Response, jsonify
 
-from .drain import Drain
+from .description import Operation
 from .errors import RETRY_AFTER_S
-from .model import ServedModel
+from .replies import Health, Probe, Reply
+from .service import Service, State
+
+UNREADY = "The model does not take requests; `status` says why."
+DESCRIPTIONS: dict[State, str] = {
+    "ready": "The model does not describe itself.",
+    "loading": "The model is loading.",
+    "draining": "The server is ending.",
+    "stalled": "The model makes no progress.",
+    "down": "The inference server does not answer.",
+}
 
 
-def blueprint(served: ServedModel, drain: Drain) -> Blueprint:
-    """The routes, speaking for `served` until `drain`."""
+def blueprint(service: Service) -> Blueprint:
+    """The routes."""
     routes = Blueprint("health", __name__, url_prefix="/health")
 
-    def now() -> str:
-        return "draining" if drain.begun else served.state()
-
-    def unready(state: str, **facts: Any) -> Response:
-        response = jsonify({"status": state if state in ("loading", "draining") else "unhealthy", **facts})
-        response.status_code = 503
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
-        return response
-
     @routes.get("")
+    @Operation(
+        "health",
+        "Whether the model takes requests, for people",
+        Health,
+        further={503: (Health, UNREADY)},
+        open=True,
+    )
     def health() -> Response:
-        state = now()
-        info = served.described() if state == "ready" else None
+        state = service.state()
+        info = service.served.described() if state == "ready" else None
         if info is None:
-            words = {
-                "ready": "The model does not describe itself.",
-                "loading": "The model is loading.",
-                "draining": "The server is ending.",
-                "stalled": "The model makes no progress.",
-                "down": "The inference server does not answer.",
-            }
-            return unready(state, model=None, demo=None, description=words[state])
-        return jsonify(
-            {"status": "healthy", "model": info.id, "demo": info.demo, "description": info.description}
-        )
+            words = DESCRIPTIONS[state]
+            return unready(Health(status=unready_status(state), model=None, demo=None, description=words))
+        facts = Health(status="healthy", model=info.id, demo=info.demo, description=info.description)
+        return jsonify(facts.to_dict())
 
     @routes.get("/live")
+    @Operation(
+        "live",
+        "Whether this process answers",
+        Probe,
+        further={503: (Probe, "Requests wait, and no thread has taken one for a while.")},
+        open=True,
+    )
     def live() -> Response:
-        return jsonify({"status": "live"})
+        return jsonify(Probe(status="live").to_dict())  # On a connection, `bridge` answers instead.
 
     @routes.get("/ready")
+    @Operation(
+        "ready",
+        "Whether the model takes requests, for probes",
+        Probe,
+        further={503: (Probe, UNREADY)},
+        open=True,
+    )
     def ready() -> Response:
-        state = now()
-        return jsonify({"status": "ready"}) if state == "ready" else unready(state)
+        state = service.state()
+        if state == "ready":
+            return jsonify(Probe(status="ready").to_dict())
+        return unready(Probe(status=unready_status(state)))
 
     return routes
+
+
+def unready_status(state: State) -> Literal["loading", "draining", "unhealthy"]:
+    """The word for callers."""
+    return state if state == "loading" or state == "draining" else "unhealthy"
+
+
+def unready(reply: Reply) -> Response:
+    """A 503 after which the caller may ask again."""
+    response = jsonify(reply.to_dict())
+    response.status_code = 503
+    response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response

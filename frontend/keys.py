@@ -3,9 +3,9 @@
     # comment
     shop  sha256:5e88…
 
-`make key` makes a key, adds its line to the file and prints the key, which is kept nowhere. Keys made so are
-256 random bits: a slow hash or a salt would add nothing against guessing. Whoever picks a short `api_key` is
-not protected by this module. It knows no HTTP.
+`python -m frontend.keys FILE NAME` (`make key`) makes a key, adds its line to the file and prints the key,
+which is kept nowhere. Keys made so are 256 random bits: a slow hash or a salt would add nothing against
+guessing. Whoever picks a short `api_key` is not protected by this module. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import secrets
 import shlex
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -196,3 +197,18 @@ def add(path: Path, name: str) -> str:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
         file.write(line)
     return key
+
+
+def main() -> None:
+    """Print a new key, whose hash goes into the file. Exit 1 with one line when it cannot be made."""
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m frontend.keys FILE NAME")
+    try:
+        key = add(Path(sys.argv[1]), sys.argv[2])
+    except (KeysError, OSError) as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{key}\n")
+
+
+if __name__ == "__main__":
+    main()

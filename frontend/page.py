@@ -11,21 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from flask import Blueprint, Response, jsonify, make_response, render_template
+from pydantic import Field
 
-from .drain import Drain
-from .errors import RETRY_AFTER_S
-from .model import ServedModel
+from .health import unready, unready_status
+from .replies import Reply
+from .service import Service
 
 STATIC = Path(__file__).parent / "static"
 LATER = ("bench",)
 """Modules (their names' beginning) that the first view does not need."""
 
 
-def blueprint(
-    served: ServedModel, drain: Drain, *, needs_key: bool, on_open: Callable[[], None]
-) -> Blueprint:
+class Facts(Reply):
+    """What the page needs to know; only `status` and `needs_key` while the model takes no requests."""
+
+    status: Literal["healthy", "loading", "unhealthy", "draining"]
+    model: str = ""
+    demo: bool = False
+    description: str = ""
+    context: int = 0
+    slots: int = 0
+    queue: int = 0
+    defaults: dict[str, float] = Field(default={})
+    needs_key: bool
+
+
+def blueprint(service: Service, *, needs_key: bool, on_open: Callable[[], None]) -> Blueprint:
     """The routes. `needs_key`: the page asks for the API key. `on_open`: called when the page is fetched."""
     routes = Blueprint("page", __name__)
     modules = sorted(path.name for path in STATIC.glob("*.js") if not path.name.startswith(LATER))
@@ -41,27 +55,23 @@ def blueprint(
 
     @routes.get("/page/facts")
     def facts() -> Response:
-        state = "draining" if drain.begun else served.state()
-        info = served.described() if state == "ready" else None
+        state = service.state()
+        info = service.served.described() if state == "ready" else None
         if info is None:
-            status = state if state in ("loading", "draining") else "unhealthy"
-            response = jsonify({"status": status, "needs_key": needs_key})
-            response.status_code = 503
-            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+            response = unready(Facts(status=unready_status(state), needs_key=needs_key))
         else:
-            response = jsonify(
-                {
-                    "status": "healthy",
-                    "model": info.id,
-                    "demo": info.demo,
-                    "description": info.description,
-                    "context": info.context,
-                    "slots": info.slots,
-                    "queue": info.queue,
-                    "defaults": info.defaults,
-                    "needs_key": needs_key,
-                }
+            known = Facts(
+                status="healthy",
+                model=info.id,
+                demo=info.demo,
+                description=info.description,
+                context=info.context,
+                slots=info.slots,
+                queue=info.queue,
+                defaults=info.defaults,
+                needs_key=needs_key,
             )
+            response = jsonify(known.to_dict())
         response.headers["Cache-Control"] = "no-store"
         return response
 

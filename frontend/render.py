@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from pydantic import Field
 
 from . import body
-from .access import entry
+from .access import log_record
 from .errors import RETRY_AFTER_S, ApiError
 from .metrics import Metrics
 from .renderer import WAITING, WAITING_EACH, Broken, Busy, Renderer
@@ -44,9 +44,9 @@ def blueprint(renderer: Renderer, metrics: Metrics) -> Blueprint:
 
     @routes.post("/render")
     def render() -> Response:
-        wanted = body.validate(RenderRequest, body.parse(body.read(request, MAX_BODY)))
+        request = body.load(RenderRequest, MAX_BODY)
         try:
-            made, took = renderer.render(wanted.text, entry().client)
+            made, took = renderer.render(request.text, log_record().client)
         except Busy:
             metrics.refused("render_busy")
             message = (

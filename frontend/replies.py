@@ -1,48 +1,82 @@
-"""The forms of what goes out, for `/openapi.json`; the routes make plain dicts of these shapes."""
+"""What goes out as JSON: the base of all reply models, what several routes share, and `POST /chat`'s replies.
+
+`/openapi.json` is made from these models. Knows the client's answers; knows no HTTP.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
+from youtu_client import Answer
 
 
-class Form(BaseModel):
-    """Every key named here is there; others may come."""
+class Reply(BaseModel):
+    """A JSON object. A key with a default is left out unless it is set; more keys may be added to the API."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"additionalProperties": True}
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object: the keys that were set, in the order in which the model declares them."""
+        return self.model_dump(exclude_unset=True)
 
 
-class Fault(Form):
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=Reply.to_dict).encode
+
+
+def event(data: object, name: str | None = None) -> str:
+    """One server-sent event. `data`: a reply, or a JSON value that may hold replies."""
+    text = _encode(data)
+    return f"data: {text}\n\n" if name is None else f"event: {name}\ndata: {text}\n\n"
+
+
+class Fault(Reply):
     """What went wrong, in words and for programs; `param` is the field at fault."""
 
     message: str
     type: str
     param: str | None
     code: str
+    prompt_tokens: int = 0
+    """With context_length_exceeded: tokens of the prompt."""
+    context_tokens: int = 0
+    """With context_length_exceeded: tokens that the context holds."""
 
 
-class Error(Form):
+class Error(Reply):
     """The one shape of all errors."""
 
     error: Fault
 
 
-class Timings(Form):
-    """From the model server's clock: seconds to the first and to the last token; decode speed."""
+class Timings(Reply):
+    """From the model server's clock: seconds to the first and to the last token; decode speed.
+
+    Of several answers: to the first token of any, to the last of all, the speed of all together.
+    """
 
     ttft_s: float
     total_s: float
     tokens_per_second: float
 
+    @classmethod
+    def of(cls, answers: list[Answer]) -> Timings:
+        """Those of the answers to one request."""
+        times = [answer.timings for answer in answers]
+        first = min(times, key=lambda one: one.ttft)
+        last = max(times, key=lambda one: one.total)
+        return cls(
+            ttft_s=round(first.ttft, 4),
+            total_s=round(last.total, 4),
+            tokens_per_second=round(sum(one.tokens_per_second for one in times), 2),
+        )
 
-class CachedTokens(Form):
-    """Tokens of the prompt that came out of the prefix cache."""
 
-    cached_tokens: int
-
-
-class Usage(Form):
+class Usage(Reply):
     """Tokens, as the engine counted them."""
 
     prompt_tokens: int
@@ -51,19 +85,16 @@ class Usage(Form):
 
 
 class ChatUsage(Usage):
-    """`usage` of `POST /chat`."""
+    """Tokens, as the engine counted them; `cached_tokens` of the prompt came out of the prefix cache."""
 
     cached_tokens: int
 
 
-class CompletionUsage(Usage):
-    """`usage` of OpenAI's routes."""
+class ChatReply(Reply):
+    """The whole answer: its text, how long the caller waited for it (`time_cost`), and its figures.
 
-    prompt_tokens_details: CachedTokens
-
-
-class ChatReply(Form):
-    """Of `POST /chat`."""
+    `reasoning_content` is there when the model thought before it answered.
+    """
 
     response: str
     time_cost: str
@@ -73,93 +104,52 @@ class ChatReply(Form):
     timings: Timings
     model: str
     request_id: str
-
-
-class ToolCallFunction(Form):
-    """Name of the function, and its arguments as JSON in a string."""
-
-    name: str
-    arguments: str
-
-
-class CalledTool(Form):
-    """A function that the model asks the caller to run."""
-
-    id: str
-    type: Literal["function"]
-    function: ToolCallFunction
-
-
-class AssistantMessage(Form):
-    """What the model says; `reasoning_content` and `tool_calls` where there are any."""
-
-    role: Literal["assistant"]
-    content: str | None
-    refusal: None
     reasoning_content: str = ""
-    tool_calls: list[CalledTool] = []
+
+    @classmethod
+    def of(cls, answer: Answer, *, model: str, seconds: float) -> ChatReply:
+        """`seconds`: what the caller waited, measured here."""
+        usage = answer.usage
+        return cls(
+            response=answer.content,
+            time_cost=f"{seconds:.1f}s",
+            token_count=usage.completion_tokens,
+            finish_reason=answer.finish_reason,  # type: ignore[arg-type]  # checked, as everything here
+            usage=ChatUsage(
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                total_tokens=usage.prompt_tokens + usage.completion_tokens,
+                cached_tokens=usage.cached_tokens,
+            ),
+            timings=Timings.of([answer]),
+            model=model,
+            request_id=answer.request_id,
+            **({"reasoning_content": answer.reasoning} if answer.reasoning else {}),
+        )
 
 
-class ChatChoice(Form):
-    """One of `n` answers."""
+class ChatDelta(TypedDict):
+    """A piece of the text."""
 
-    index: int
-    message: AssistantMessage
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    delta: str
 
 
-class ChatCompletionReply(Form):
-    """Of `POST /v1/chat/completions`."""
+class ReasoningDelta(TypedDict):
+    """A piece of the thinking."""
 
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: CompletionUsage
-    timings: Timings
+    reasoning_content: str
 
 
-class TextChoice(Form):
-    """One of the answers."""
+class Probe(Reply):
+    """Whether requests are taken, in one word."""
 
-    index: int
-    text: str
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
+    status: Literal["live", "ready", "stuck", "loading", "unhealthy", "draining"]
 
 
-class CompletionReply(Form):
-    """Of `POST /v1/completions`."""
+class Health(Reply):
+    """Whether requests are taken, and what is served: null while that is not known."""
 
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[TextChoice]
-    usage: CompletionUsage
-    timings: Timings
-
-
-class Model(Form):
-    """The model that is served; `max_model_len` in tokens."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    max_model_len: int
-
-
-class Models(Form):
-    """A list of one."""
-
-    object: Literal["list"]
-    data: list[Model]
-
-
-class Health(Form):
-    """healthy, ready, live, loading, unhealthy or draining."""
-
-    status: str
+    status: Literal["healthy", "loading", "unhealthy", "draining"]
+    model: str | None
+    demo: bool | None
+    description: str

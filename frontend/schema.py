@@ -1,4 +1,4 @@
-"""The fields of `POST /chat`, in and out, and those that all generating routes share. Knows no HTTP.
+"""The fields of a request to `POST /chat`, and those that all generating routes share. Knows no HTTP.
 
 How a text is made is asked in fields made from the rows of `youtu_contract`: type and range are the row's.
 The model behind Triton has the last word (a prompt that does not fit, a `top_k` beyond its vocabulary).
@@ -20,7 +20,7 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from youtu_client import Answer, Sampling
+from youtu_client import Sampling
 from youtu_contract.rows import OPTIONS, SAMPLING_OPTIONS, Tensor
 from youtu_contract.values import RANGES
 
@@ -199,44 +199,3 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
         }
         options.update(sampling_options(self))  # type: ignore[typeddict-item]
         return options
-
-
-def facts(answer: Answer, *, model: str, seconds: float) -> dict[str, Any]:
-    """The JSON of an answer, in the contract's order of keys.
-
-    `seconds`: what the caller waited, measured here. `timings` are from the model server's clock:
-    `ttft_s` arrival to first token, `total_s` arrival to last token, both seconds; `tokens_per_second` the
-    decode speed after the first token.
-    """
-    usage = answer.usage
-    value: dict[str, Any] = {
-        "response": answer.content,
-        "time_cost": f"{seconds:.1f}s",
-        "token_count": usage.completion_tokens,
-        "finish_reason": answer.finish_reason,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-            "cached_tokens": usage.cached_tokens,
-        },
-        "timings": timings([answer]),
-        "model": model,
-        "request_id": answer.request_id,
-    }
-    if answer.reasoning:
-        value["reasoning_content"] = answer.reasoning
-    return value
-
-
-def timings(answers: list[Answer]) -> dict[str, float]:
-    """From the model server's clock. Of several answers: to the first token of any, the last of all; the
-    decode speed of all together."""
-    times = [answer.timings for answer in answers]
-    first = min(times, key=lambda one: one.ttft)
-    last = max(times, key=lambda one: one.total)
-    return {
-        "ttft_s": round(first.ttft, 4),
-        "total_s": round(last.total, 4),
-        "tokens_per_second": round(sum(one.tokens_per_second for one in times), 2),
-    }

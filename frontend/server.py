@@ -21,8 +21,8 @@ from serve.settings import Settings
 from . import create_app
 from .bridge import Bridge
 from .connection import Connection, Waiting
-from .drain import Drain
 from .render import MAX_BODY
+from .service import Drain
 
 log = structlog.get_logger()
 

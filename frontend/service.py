@@ -1,15 +1,129 @@
-"""What every route that generates needs, in one value."""
+"""What the routes share: the model behind Triton, the end of this process, admission and metrics.
+
+Knows the client and a clock; knows no HTTP.
+"""
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from dataclasses import dataclass
+from typing import Literal
+
+from youtu_client import (
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EngineStalled,
+    ModelInfo,
+    NotReady,
+    YoutuError,
+)
 
 from serve.settings import Settings
 
 from .admission import Admission
-from .drain import Drain
 from .metrics import Metrics
-from .model import ServedModel
+
+PROBE_S = 2.0
+"""Seconds one question to Triton may take when somebody asks for our health."""
+
+RECENT_S = 5.0
+"""Seconds for which an answer will do while the next is on its way, so that few threads wait for it."""
+
+ModelState = Literal["ready", "loading", "stalled", "down"]
+State = ModelState | Literal["draining"]
+
+
+class ServedModel:
+    """The model that `client` reaches. One per process; threads share it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._info: ModelInfo | None = None
+        self._asking = threading.Lock()
+        self._state: ModelState = "down"
+        self._asked_at = -math.inf  # when the question began that `_state` is the answer to
+        self._answered_at = -math.inf
+
+    def info(self) -> ModelInfo:
+        """Facts about the model, asked for once per life of the server behind. Raises YoutuError."""
+        if self._info is None:
+            try:
+                self._info = self.client.model_info(timeout=PROBE_S)
+            except DeadlineExceeded as error:  # of this question; the request's own deadline is not over
+                raise NotReady(f"the server does not answer: {error}", server=error.server) from error
+        return self._info
+
+    def forget(self) -> None:
+        """What was known may be out of date: the server failed, and another may come back in its place."""
+        self._info = None
+
+    def state(self) -> ModelState:
+        """Whether text would come out now: asks Triton, the text model and the engine.
+
+        Takes at most 2 * PROBE_S. Who comes while others ask gets what was answered last, if that is recent,
+        or shares the next question with all who wait.
+        """
+        came = time.monotonic()
+        if self._asking.locked() and came - self._answered_at < RECENT_S:
+            return self._state
+        with self._asking:
+            if self._asked_at < came:
+                self._asked_at = time.monotonic()
+                self._state = self._ask()
+                self._answered_at = time.monotonic()
+            return self._state
+
+    def _ask(self) -> ModelState:
+        try:
+            self.client.probe(timeout=PROBE_S)
+        except (EngineStalled, DeadlineExceeded):
+            return "stalled"
+        except ConnectionFailed:
+            self.forget()
+            return "down"
+        except YoutuError:
+            self.forget()
+            return "loading"
+        return "ready"
+
+    def described(self) -> ModelInfo | None:
+        """`info`, or None when it cannot be had."""
+        try:
+            return self.info()
+        except YoutuError:
+            return None
+
+
+class Drain:
+    """The end of this process: when it began, and when what still runs must be done.
+
+    Shared by the server, which begins it, and the routes, which heed it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends: float | None = None
+
+    def begin(self) -> None:
+        """From now on nothing new is taken in; what runs has `seconds` left. Safe in a signal handler."""
+        if self._ends is None:
+            self._ends = time.monotonic() + self._seconds
+
+    @property
+    def begun(self) -> bool:
+        return self._ends is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the time of running answers is up."""
+        return self.over_for(0)
+
+    def over_for(self, seconds: float) -> bool:
+        """Whether it has been up for `seconds`."""
+        return self._ends is not None and time.monotonic() >= self._ends + seconds
 
 
 @dataclass(frozen=True)
@@ -21,3 +135,7 @@ class Service:
     admission: Admission
     drain: Drain
     metrics: Metrics
+
+    def state(self) -> State:
+        """Whether an answer would come out now; asks the model like `ServedModel.state`."""
+        return "draining" if self.drain.begun else self.served.state()

@@ -1,7 +1,7 @@
 """OpenAI's routes: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
 
 As OpenAI documents them (platform.openai.com/docs/api-reference), so that its SDK works unchanged; beyond it:
-`timings` (see `schema.timings`) in every answer, `reasoning_content` beside `content`, and the fields that
+`timings` in every answer, `reasoning_content` beside `content`, and the fields that
 `schema` names. What is not supported is refused with 400 and the field's name.
 """
 
@@ -9,18 +9,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 from youtu_client import ModelInfo, Stream
 
 from .. import body
-from ..access import entry
-from ..answering import Answering, Open
+from ..access import log_record
+from ..description import ASKS_MODEL, GENERATES, Event, Operation
 from ..errors import ApiError, shown
+from ..inference import Inference, Open
+from ..replies import Error
 from ..service import Service
 from . import chat, completions
+from .replies import (
+    ChatCompletionChunk,
+    ChatCompletionReply,
+    CompletionChunk,
+    CompletionReply,
+    Head,
+    Model,
+    Models,
+    UsageChunk,
+)
 from .schema import ChatCompletion, Completion
+
+STREAM = (
+    "With `stream` true, server-sent events: chunks with what is new, the usage if `stream_options` asks for "
+    "it, then `[DONE]`. A failure after the first chunk is an event, too, and then nothing follows."
+)
 
 
 def blueprint(service: Service) -> Blueprint:
@@ -29,73 +45,85 @@ def blueprint(service: Service) -> Blueprint:
     client = service.served.client
     started = int(time.time())
 
-    def read() -> dict[str, Any]:
-        return body.parse(body.read(request, service.settings.max_body))
-
     def served(model: str | None) -> ModelInfo:
-        facts = service.served.info()
-        if model is not None and model != facts.id:
-            raise unknown_model(model, facts.id)
-        return facts
+        info = service.served.info()
+        if model is not None and model != info.id:
+            raise unknown_model(model, info.id)
+        return info
 
-    def head(kind: str, model: str) -> dict[str, Any]:
-        return {
-            "id": f"{kind}-{entry().request_id}",
-            "object": "",
-            "created": int(time.time()),
-            "model": model,
-        }
+    def head(kind: str, model: str) -> Head:
+        return {"id": f"{kind}-{log_record().request_id}", "created": int(time.time()), "model": model}
 
     @routes.post("/chat/completions")
+    @Operation(
+        "createChatCompletion",
+        "OpenAI's chat completions",
+        ChatCompletionReply,
+        request=ChatCompletion,
+        stream=STREAM,
+        events=(Event(ChatCompletionChunk), Event(UsageChunk), Event(Error), Event("[DONE]")),
+        errors=(*GENERATES, 404),
+    )
     def chat_completions() -> Response:
-        wanted = body.validate(ChatCompletion, read())
-        facts = served(wanted.model)
-        chat.check(wanted, facts)
-        conversation = wanted.conversation()
+        request = body.load(ChatCompletion, service.settings.max_body)
+        info = served(request.model)
+        chat.check(request, info)
+        conversation = request.conversation()
         opens = _opens(
-            wanted.n or 1,
-            lambda choice, **call: client.stream(conversation, **wanted.sampling(choice), **call),
+            request.n or 1,
+            lambda choice, **call: client.stream(conversation, **request.sampling(choice), **call),
         )
-        answering = Answering(service, opens, chat.names(wanted), wanted)
-        frame = head("chatcmpl", facts.id)
-        if wanted.stream:
-            return answering.streamed(chat.Chunks(wanted, frame))
-        return answering.whole(lambda answers: chat.whole(wanted, frame, answers))
+        inference = Inference(service, opens, chat.names(request), request)
+        first = head("chatcmpl", info.id)
+        if request.stream:
+            return inference.streamed(chat.Chunks(request, first))
+        return inference.whole(lambda answers: chat.whole(request, first, answers))
 
     @routes.post("/completions")
+    @Operation(
+        "createCompletion",
+        "OpenAI's completions of raw text",
+        CompletionReply,
+        request=Completion,
+        stream=STREAM,
+        events=(Event(CompletionChunk), Event(UsageChunk), Event(Error), Event("[DONE]")),
+        errors=(*GENERATES, 404),
+    )
     def text_completions() -> Response:
-        wanted = body.validate(Completion, read())
-        facts = served(wanted.model)
-        completions.check(wanted, facts)
-        each = wanted.n or 1
+        request = body.load(Completion, service.settings.max_body)
+        info = served(request.model)
+        completions.check(request, info)
+        each = request.n or 1
         opens = _opens(
-            each * len(wanted.prompt),
+            each * len(request.prompt),
             lambda choice, **call: client.stream_complete(
-                wanted.prompt[choice // each], **wanted.sampling(choice), **call
+                request.prompt[choice // each], **request.sampling(choice), **call
             ),
         )
-        answering = Answering(service, opens, completions.NAMES, wanted)
-        frame = head("cmpl", facts.id)
-        if wanted.stream:
-            return answering.streamed(completions.Chunks(wanted, frame))
-        return answering.whole(lambda answers: completions.whole(wanted, frame, answers))
+        inference = Inference(service, opens, completions.NAMES, request)
+        first = head("cmpl", info.id)
+        if request.stream:
+            return inference.streamed(completions.Chunks(request, first))
+        return inference.whole(lambda answers: completions.whole(request, first, answers))
 
-    def described(facts: ModelInfo) -> dict[str, Any]:
-        return {
-            "id": facts.id,
-            "object": "model",
-            "created": started,
-            "owned_by": "youtu-triton",
-            "max_model_len": facts.context,
-        }
+    def described(info: ModelInfo) -> Model:
+        return Model(
+            id=info.id,
+            object="model",
+            created=started,
+            owned_by="youtu-triton",
+            max_model_len=info.context,
+        )
 
     @routes.get("/models")
+    @Operation("listModels", "What is served", Models, errors=(*ASKS_MODEL, 404))
     def models() -> Response:
-        return jsonify({"object": "list", "data": [described(service.served.info())]})
+        return jsonify(Models(object="list", data=[described(service.served.info())]).to_dict())
 
     @routes.get("/models/<path:model>")
+    @Operation("retrieveModel", "One model", Model, errors=(*ASKS_MODEL, 404))
     def model(model: str) -> Response:
-        return jsonify(described(served(model)))
+        return jsonify(described(served(model)).to_dict())
 
     return routes
 
@@ -108,12 +136,12 @@ def unknown_model(asked: str, served: str) -> ApiError:
 
 def _opens(count: int, start: Callable[..., Stream]) -> list[Open]:
     """What starts each of `count` calls: `start` with its number, its name and what belongs to every call."""
-    line = entry()
+    record = log_record()
 
     def one(choice: int) -> Open:
         def begin(seconds: float) -> Stream:
-            name = f"{line.request_id}.{choice}" if choice else line.request_id
-            return start(choice, timeout=seconds, request_id=name, metadata=line.call_metadata())
+            name = f"{record.request_id}.{choice}" if choice else record.request_id
+            return start(choice, timeout=seconds, request_id=name, metadata=record.call_metadata())
 
         return begin
 

@@ -1,75 +1,63 @@
-"""What both of OpenAI's routes say in the same form: usage, log-probabilities, the chunks of a stream."""
+"""What both of OpenAI's completion routes build alike: log-probabilities and the events of a stream."""
 
 from __future__ import annotations
 
 import codecs
-import json
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Literal, TypeVar
 
 from youtu_client import Answer, Token
 
 from ..errors import ApiError
-from ..schema import timings
+from ..replies import Timings, event
+from .replies import (
+    ChatCompletionChunk,
+    ChatLogProbs,
+    CompletionChunk,
+    CompletionUsage,
+    Head,
+    ScoredToken,
+    TextLogProbs,
+    UsageChunk,
+)
 from .schema import Generation
+
+Value = TypeVar("Value")
 
 
 class Chunks:
-    """The events of a stream: half of `answering.Format`; the routes say what is in a choice.
+    """The events of a stream: half of `inference.Format`; the routes say what is in a chunk."""
 
-    `head`: the keys that all chunks begin with.
-    """
+    object: Literal["chat.completion.chunk", "text_completion"]
 
-    def __init__(self, wanted: Generation, head: dict[str, Any]) -> None:
-        self._head = head
-        self._usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
+    def __init__(self, request: Generation, head: Head) -> None:
+        self.head = head
+        self._usage = bool(request.stream_options and request.stream_options.include_usage)
 
-    def chunk(
-        self,
-        index: int,
-        said: dict[str, Any],
-        *,
-        log_probs: dict[str, Any] | None = None,
-        finish_reason: str | None = None,
-        **further: Any,
-    ) -> str:
-        """News of one choice. `said`: what the route calls its text; `further` stands beside the choice."""
-        choice = {"index": index, **said, "logprobs": log_probs, "finish_reason": finish_reason}
-        value = self._head | {"choices": [choice]} | further
-        return _event(value | {"usage": None} if self._usage else value)
+    def event(self, chunk: ChatCompletionChunk | CompletionChunk) -> str:
+        """The event of a chunk; where usage was asked for, OpenAI has it null in every chunk but the last."""
+        if self._usage:
+            chunk["usage"] = None
+        return event(chunk)
 
     def last(self, prompts: list[list[Answer]]) -> str:
-        """The usage of answers grouped by their prompt, if it is wanted, and the end."""
+        """The usage of answers grouped by their prompt, if it was asked for, and the end."""
         done = "data: [DONE]\n\n"
         if not self._usage:
             return done
-        answers = [answer for each in prompts for answer in each]
-        figures = {"choices": [], "usage": usage(prompts), "timings": timings(answers)}
-        return _event(self._head | figures) + done
+        usage = UsageChunk(
+            **self.head,
+            object=self.object,
+            choices=[],
+            usage=CompletionUsage.of(prompts),
+            timings=Timings.of([answer for answers in prompts for answer in answers]),
+        )
+        return event(usage) + done
 
     def error(self, error: ApiError) -> str:
         """A failure after the first byte; OpenAI's SDK raises it."""
-        return _event(error.body())
-
-
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-def usage(prompts: list[list[Answer]]) -> dict[str, Any]:
-    """`usage` of answers grouped by their prompt. A prompt counts once, as often as it was answered; of it
-    were cached what the first answer found in the cache."""
-    read = sum(answers[0].usage.prompt_tokens for answers in prompts)
-    made = sum(answer.usage.completion_tokens for answers in prompts for answer in answers)
-    return {
-        "prompt_tokens": read,
-        "completion_tokens": made,
-        "total_tokens": read + made,
-        "prompt_tokens_details": {
-            "cached_tokens": sum(answers[0].usage.cached_tokens for answers in prompts)
-        },
-    }
+        return event(error.body())
 
 
 def with_text(tokens: Iterable[Token]) -> list[Token]:
@@ -77,20 +65,21 @@ def with_text(tokens: Iterable[Token]) -> list[Token]:
     return [token for token in tokens if token.data]
 
 
-def chat_log_probs(tokens: Iterable[Token]) -> dict[str, Any]:
+def chat_log_probs(tokens: Iterable[Token]) -> ChatLogProbs:
     """`logprobs` of a chat choice."""
-    return {
-        "content": [
-            _named(token.data, token.log_prob)
-            | {"top_logprobs": [_named(data, log_prob) for data, log_prob in token.top]}
-            for token in with_text(tokens)
-        ],
-        "refusal": None,
-    }
-
-
-def _named(data: bytes, log_prob: float) -> dict[str, Any]:
-    return {"token": _text(data), "logprob": log_prob, "bytes": list(data)}
+    scored: list[ScoredToken] = [
+        {
+            "token": _text(token.data),
+            "logprob": token.log_prob,
+            "bytes": list(token.data),
+            "top_logprobs": [
+                {"token": _text(data), "logprob": log_prob, "bytes": list(data)}
+                for data, log_prob in token.top
+            ],
+        }
+        for token in with_text(tokens)
+    ]
+    return {"content": scored, "refusal": None}
 
 
 def _text(data: bytes) -> str:
@@ -105,24 +94,21 @@ class Offsets:
         self._at = start
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def log_probs(self, tokens: Iterable[Token], top: int) -> dict[str, Any]:
+    def log_probs(self, tokens: Iterable[Token], top: int) -> TextLogProbs:
         """The next tokens. `top` as many alternatives were asked for. The first of a prompt has neither."""
         tokens = list(tokens)
 
-        def known(token: Token, value: Any) -> Any:
+        def known(token: Token, value: Value) -> Value | None:
             return None if math.isnan(token.log_prob) else value
 
         offsets = []
         for token in tokens:
             offsets.append(max(0, self._at))
             self._at += len(self._decoder.decode(token.data))
+        likeliest = [known(token, {_text(data): chance for data, chance in token.top}) for token in tokens]
         return {
             "tokens": [_text(token.data) for token in tokens],
             "token_logprobs": [known(token, token.log_prob) for token in tokens],
-            "top_logprobs": [
-                known(token, {_text(data): chance for data, chance in token.top}) for token in tokens
-            ]
-            if top
-            else None,
+            "top_logprobs": likeliest if top else None,
             "text_offset": offsets,
         }

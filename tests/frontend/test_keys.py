@@ -110,7 +110,7 @@ def test_making_a_key(tmp_path: Path) -> None:
     path = tmp_path / "new" / "keys"
     for name in ("a", "b"):
         done = subprocess.run(
-            [sys.executable, "-m", "frontend.make_key", path, name],
+            [sys.executable, "-m", "frontend.keys", path, name],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"},
             capture_output=True,

@@ -209,7 +209,7 @@ def test_a_bug_in_the_middle_of_a_stream(fake: FakeTriton, monkeypatch: pytest.M
     def broken(*_args: object, **_options: object) -> None:
         raise ArithmeticError("a wrong figure")
 
-    monkeypatch.setattr("frontend.chat.facts", broken)
+    monkeypatch.setattr("frontend.chat.ChatReply.of", broken)
     with capture_logs() as lines:
         reply = app.post("/chat", json={"prompt": "q", "stream": True}, headers={"X-Request-ID": "bug"})
         assert reply.status_code == 200

@@ -83,7 +83,7 @@ def test_make_key_says_so_too_and_completes_a_line(tmp_path: Path) -> None:
 
     def made() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "frontend.make_key", path, "new"],
+            [sys.executable, "-m", "frontend.keys", path, "new"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"},
             capture_output=True,

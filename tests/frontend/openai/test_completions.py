@@ -11,6 +11,7 @@ from openai import APIStatusError, OpenAI
 from youtu_client import Answer, Timings, Token, Usage
 
 from frontend.openai import completions
+from frontend.openai.replies import Head
 from frontend.openai.schema import Completion
 from tests.client.fake_triton import FakeTriton
 
@@ -84,12 +85,13 @@ def test_what_the_tokenizer_puts_before_a_text_stands_before_its_first_character
     answer = Answer(
         "d", "stop", Usage(3, 2), Timings(0, 0, 0, 2), "x", tokens=(Token(b"d", -3.0), Token(b"", -4.0))
     )
-    wanted = Completion(prompt=["abc"], echo=True, logprobs=0)
-    whole = completions.whole(wanted, {}, [replace(answer, prompt_tokens=told)])
-    (choice,) = whole["choices"]
-    assert choice["text"] == "abcd"
-    assert choice["logprobs"]["tokens"] == ["<s>", "ab", "c", "d", ""]
-    assert choice["logprobs"]["text_offset"] == [0, 0, 2, 3, 4]
+    request = Completion(prompt=["abc"], echo=True, logprobs=0)
+    head: Head = {"id": "cmpl-x", "created": 0, "model": MODEL}
+    (choice,) = completions.whole(request, head, [replace(answer, prompt_tokens=told)]).choices
+    assert choice.text == "abcd"
+    assert choice.logprobs is not None
+    assert choice.logprobs["tokens"] == ["<s>", "ab", "c", "d", ""]
+    assert choice.logprobs["text_offset"] == [0, 0, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One request on its way: its turn, its calls to the model, the caller who waits, its figures.
+"""The inference for one request: its turn, its calls to the model, the caller who waits, its figures.
 
 Whoever asks says how the calls are opened and in which form the answers go out (`Format`); here is when: the
 request waits for its slots, every wait ends at once when the caller leaves, the server is out of time or the
@@ -14,23 +14,28 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
-from flask import Response, current_app, jsonify, request
+from flask import Response, current_app, jsonify
+from flask import request as http_request
 from pydantic import BaseModel
 from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, YoutuError
 
-from .access import entry
+from .access import log_record
 from .admission import Full, Ticket
-from .caller import LOOK_EVERY_S, Caller
+from .environ import Caller
 from .errors import ApiError, ending, from_client, mistake, out_of_time, queue_full, too_busy
+from .replies import Reply
 from .service import Service
 
 log = structlog.get_logger()
 
 HEAD_S = 2.0
 PING_S = 5.0
+LOOK_EVERY_S = 0.1
+"""How long a wait for the model may last before the caller is looked for again."""
+
 POLL_S = 0.005
 """How long one of several answers is waited for before the next is looked at."""
 
@@ -43,8 +48,8 @@ Open = Callable[[float], Stream]
 class Format(Protocol):
     """How a route says in server-sent events what happens to its answers, which are numbered from 0."""
 
-    def piece(self, index: int, piece: Piece, thinking: bool) -> str:
-        """Events for new text of one answer; "" for none. `thinking`: the answer starts in its midst."""
+    def piece(self, index: int, piece: Piece) -> str:
+        """Events for what is new of one answer; "" for nothing."""
 
     def answer(self, index: int, answer: Answer) -> str:
         """Events for the end of one answer."""
@@ -63,43 +68,45 @@ class CallerLeft(Exception):
 Event = tuple[int, Piece | Answer]
 
 
-class Answering:
+class Inference:
     """The answers to one request, one for each of `opens`, either `whole` or `streamed`.
 
-    `names`: what the caller calls the model's inputs, to tell a refusal in the caller's words. `asked`: the
-    request itself, for the log. Raises ApiError when there is no place. Once per request, in its context.
+    `names`: what the caller calls the model's inputs, to tell a refusal in the caller's words. `request`:
+    the whole of it, for the log. Raises ApiError when there is no place. Once per request, in its context.
     """
 
-    def __init__(self, service: Service, opens: list[Open], names: dict[str, str], asked: BaseModel) -> None:
+    def __init__(
+        self, service: Service, opens: list[Open], names: dict[str, str], request: BaseModel
+    ) -> None:
         if service.drain.begun:
             raise ending()
         self._service = service
         self._opens = opens
         self._names = names
-        self._caller = Caller.of(request.environ)
-        self._line = entry()
-        self._line.asked = asked
-        self._deadline = self._line.started + service.settings.request_timeout
+        self._caller = Caller.of(http_request.environ)
+        self._record = log_record()
+        self._record.asked = request
+        self._deadline = self._record.started + service.settings.request_timeout
         self._streams: list[Stream] = []
         if service.settings.log_text == "on":
-            self._line.text["asked"] = asked.model_dump(exclude_none=True)
+            self._record.text["asked"] = request.model_dump(exclude_none=True)
         try:
-            self._ticket: Ticket = service.admission.ask(self._line.client, len(opens))
+            self._ticket: Ticket = service.admission.ask(self._record.client, len(opens))
         except Full as full:
-            raise self._no_place(full) from None
+            raise self._queue_full(full) from None
 
-    def whole(self, form: Callable[[list[Answer]], dict[str, Any]]) -> Response:
+    def whole(self, build: Callable[[list[Answer]], Reply]) -> Response:
         """All answers as one JSON object."""
         answers: dict[int, Answer] = {}
         try:
             for event in self._events():
                 if event is not None and isinstance(event[1], Answer):
                     answers[event[0]] = event[1]
-            return jsonify(form(self._answered(answers)))
+            return jsonify(build(self._answered(answers)).to_dict())
         except YoutuError as error:
             raise self._failed(error) from error
         except CallerLeft:
-            return self._nobody()
+            return self._caller_left()
         finally:
             self.close()
 
@@ -117,7 +124,7 @@ class Answering:
             raise self._failed(error) from error
         except CallerLeft:
             self.close()
-            return self._nobody()
+            return self._caller_left()
         except BaseException:
             self.close()
             raise
@@ -147,7 +154,7 @@ class Answering:
                         answers[index] = what
                         said = form.answer(index, what)
                     else:
-                        said = form.piece(index, what, self._streams[index].starts_in_thinking)
+                        said = form.piece(index, what)
                 elif time.monotonic() - last >= PING_S:
                     said = ": ping\n\n"
                 if said:
@@ -157,16 +164,16 @@ class Answering:
         except YoutuError as error:
             yield form.error(self._failed(error))
         except ApiError as error:
-            self._line.failed(error)
+            self._record.failed(error)
             yield form.error(error)
         except CallerLeft:
-            self._line.left = True
+            self._record.left = True
         except Exception as error:
-            told = mistake(error, self._line.request_id, self._line.typed())
-            self._line.failed(told)
-            yield form.error(told)
+            reply = mistake(error, self._record.request_id, self._record.typed())
+            self._record.failed(reply)
+            yield form.error(reply)
         except GeneratorExit:
-            self._line.left = True
+            self._record.left = True
             raise
         finally:
             self.close()
@@ -177,14 +184,14 @@ class Answering:
         for start in self._opens:  # One by one: when the last cannot be opened, the others must be closed.
             self._streams.append(start(max(0.001, self._left())))
         running = dict(enumerate(self._streams))
-        patience = LOOK_EVERY_S if len(running) == 1 else POLL_S
+        wait_s = LOOK_EVERY_S if len(running) == 1 else POLL_S
         came: dict[int, float] = {}
         while running:
             silent = True
             for index, stream in list(running.items()):
-                self._look()
+                self._check()
                 try:
-                    piece = stream.poll(patience)
+                    piece = stream.poll(wait_s)
                 except RuntimeError as error:  # no thread could be started to read the call
                     log.error("no_thread", error=str(error))
                     raise too_busy() from error
@@ -206,15 +213,15 @@ class Answering:
         ticket = self._ticket
         try:
             while not ticket.wait(LOOK_EVERY_S):
-                self._look()
+                self._check()
                 yield None
         except Full as full:
-            raise self._no_place(full) from None
+            raise self._queue_full(full) from None
         waited = time.monotonic() - ticket.asked
-        self._line.queue_s = round(waited, 4)
+        self._record.queue_s = round(waited, 4)
         self._service.metrics.queued(waited)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._caller.gone():
             raise CallerLeft
         if self._service.drain.over:
@@ -230,36 +237,36 @@ class Answering:
         if index in came:
             self._service.metrics.next_token(now - came[index])
         elif not came:
-            self._line.ttft_s = round(now - self._line.started, 4)
-            self._service.metrics.first_token(now - self._line.started)
+            self._record.ttft_s = round(now - self._record.started, 4)
+            self._service.metrics.first_token(now - self._record.started)
         came[index] = now
 
     def _answered(self, answers: dict[int, Answer]) -> list[Answer]:
         found = [answers[index] for index in sorted(answers)]
-        self._line.answered(found)
+        self._record.answered(found)
         if self._service.settings.log_text == "on":
-            self._line.text["answers"] = [answer.text for answer in found]
-        self._service.metrics.answered(found, self._line.seconds())
+            self._record.text["answers"] = [answer.text for answer in found]
+        self._service.metrics.answered(found, self._record.seconds())
         return found
 
     def _failed(self, error: YoutuError) -> ApiError:
         if isinstance(error, (ConnectionFailed, NotReady)):
             self._service.served.forget()
-        told = from_client(
+        reply = from_client(
             error,
             self._names,
             retry_after=self._service.admission.retry_after(),
-            typed=self._line.typed(),
+            typed=self._record.typed(),
         )
-        self._line.failed(told)
-        if told.status == 429:
-            self._service.metrics.refused(told.code)
-        return told
+        self._record.failed(reply)
+        if reply.status == 429:
+            self._service.metrics.refused(reply.code)
+        return reply
 
-    def _no_place(self, full: Full) -> ApiError:
+    def _queue_full(self, full: Full) -> ApiError:
         self._service.metrics.refused("queue_full")
         return queue_full(full.waiting, full.retry_after)
 
-    def _nobody(self) -> Response:
-        self._line.left = True
+    def _caller_left(self) -> Response:
+        self._record.left = True
         return current_app.response_class(status=499)
