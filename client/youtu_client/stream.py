@@ -78,13 +78,16 @@ class Stream(BaseStream, Iterator[Piece]):
         if self._polled and self._reader is None:
             self._reader = _Reader(self._call)
         try:
-            return next(self._call) if self._reader is None else self._reader.get(timeout)
+            event = next(self._call, END) if self._reader is None else self._reader.get(timeout)
         except queue.Empty:
             return PENDING
-        except StopIteration:
-            return END
         except grpc.RpcError as error:
-            return from_rpc(error, self._server.address)
+            event = error
+        if isinstance(event, grpc.RpcError):
+            return from_rpc(event, self._server.address)
+        if isinstance(event, Exception):
+            raise event
+        return event
 
 
 class _Reader:
@@ -99,23 +102,20 @@ class _Reader:
         _thread.start_new_thread(_read, (call, self._box, self._reading))
 
     def get(self, timeout: float | None) -> Any:
-        """The next response; raises queue.Empty after `timeout` s, and at the end what the call raised.
+        """The next response; at the end END, or the error that the call raised.
 
-        RuntimeError when the thread has died, for lack of memory: nothing more would come.
+        Raises queue.Empty after `timeout` s, and RuntimeError when the thread has died for lack of memory:
+        nothing more would come.
         """
         while True:
             try:
-                item = self._box.get(timeout=LOOK_EVERY_S if timeout is None else timeout)
+                return self._box.get(timeout=LOOK_EVERY_S if timeout is None else timeout)
             except queue.Empty:
                 late = not self._reading.begun and time.monotonic() - self._started > BEGIN_S
                 if late or (self._reading.ended and self._box.empty()):
                     raise RuntimeError("the thread that reads the answer has died") from None
                 if timeout is not None:
                     raise
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            return item
 
 
 class _Reading:
@@ -129,8 +129,8 @@ def _read(call: Any, box: queue.SimpleQueue[Any], reading: _Reading) -> None:
     try:
         for response in call:
             box.put(response)
-        box.put(StopIteration())
+        box.put(END)
     except Exception as error:
-        box.put(error)
+        box.put(error.with_traceback(None))  # which holds the call
     finally:
         reading.ended = True
