@@ -24,6 +24,7 @@ from youtu_client import (
     InvalidRequest,
     NotReady,
     ServerError,
+    Stream,
     Token,
     YoutuError,
     stream,
@@ -427,6 +428,13 @@ def test_the_reading_thread_ends_with_the_stream(
         time.sleep(0.01)
 
 
+def read_out(stream: Stream, way: str) -> None:
+    if way == "iterate":
+        list(stream)
+    while not stream.done:
+        stream.poll(WAIT_S)
+
+
 @pytest.mark.parametrize("way", ["iterate", "poll"])
 @pytest.mark.parametrize(
     "fault", ['"queue_full": true', '"fail_at": 1, "fail_code": "INTERNAL"', '"no_end": true']
@@ -438,8 +446,7 @@ def test_a_failed_stream_lets_go_of_its_call(client: Client, fault: str, way: st
         failing = client.stream("fake:{" + fault + "}")
         call = weakref.ref(failing._call)
         with pytest.raises(YoutuError) as caught:
-            while way == "poll" or list(failing):
-                failing.poll(WAIT_S)
+            read_out(failing, way)
         del failing
         until = time.monotonic() + WAIT_S
         while call() is not None:  # the reading thread ends a little later
