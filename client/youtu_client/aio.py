@@ -65,7 +65,8 @@ class AsyncStream(BaseStream, AsyncIterator[Piece]):
         if self._reader is None:
             # A task of its own: a wait that runs out must not take the call with it.
             self._reader = asyncio.ensure_future(self._call.read())
-            self._reader.add_done_callback(_retrieve)
+            # Looking at its outcome keeps asyncio from reporting it as lost when the stream was dropped.
+            self._reader.add_done_callback(lambda task: task.cancelled() or task.exception())
         done, _ = await asyncio.wait({self._reader}, timeout=timeout)
         if not done:
             return PENDING
@@ -77,12 +78,6 @@ class AsyncStream(BaseStream, AsyncIterator[Piece]):
         except grpc.RpcError as error:
             return from_rpc(error, self._server.address)
         return END if response is grpc.aio.EOF else response
-
-
-def _retrieve(task: asyncio.Future[Any]) -> None:
-    """Look at the outcome, so that asyncio does not report it as lost when the stream was dropped."""
-    if not task.cancelled():
-        task.exception()
 
 
 class AsyncClient(BaseClient[AsyncStream]):
