@@ -89,7 +89,7 @@ check: .venv-test/.stamp  ## lint, formatting and types
 	@for model in model_repository/*/1/model.py; do .venv-test/bin/mypy $${model%/model.py}; done
 
 ROOMS := $(patsubst %/__init__.py,%,$(wildcard benchmarks/__init__.py build/__init__.py \
-	client/youtu_client/__init__.py client/youtu_contract/__init__.py frontend/__init__.py serve/__init__.py)) tests
+	client/*/__init__.py frontend/__init__.py serve/__init__.py)) tests
 
 .PHONY: image
 image:  ## build the CPU image, youtu:cpu, with docker (docs/docker.md) [ARGS="--build-arg BASE=..."]

@@ -53,8 +53,8 @@ ok "/chat: $answer"
 answer=$(curl --fail --silent --show-error -d '{"messages": "[{\"role\": \"user\", \"content\": \"怎么退货？\"}]"}' \
 	"localhost:$PUBLISH_TRITON_HTTP/v2/models/youtu_llm/generate")
 [[ $answer == *七天内* ]] || fail "Triton answers $answer"
-[[ $(docker exec "$container" python -m youtu_client ask 怎么退货？) == *七天内* ]] || fail "youtu_client inside gets no answer"
-ok "Triton's HTTP from outside, its gRPC through youtu_client inside"
+[[ $(docker exec "$container" python -m youtu_cli ask 怎么退货？) == *七天内* ]] || fail "youtu_cli inside gets no answer"
+ok "Triton's HTTP from outside, its gRPC through youtu_cli inside"
 
 compose --profile cpu stop
 status=$(docker inspect -f '{{.State.ExitCode}}' "$container")

@@ -1,4 +1,4 @@
-"""Where requests go: one shared channel per server, and whose turn it is.
+"""Where requests go: one shared channel per server, and which server is next.
 
 It knows addresses, channel options and which server failed lately; it does not know what is asked.
 """
@@ -109,21 +109,25 @@ class Server:
         self._down_until = 0.0
 
     def release(self) -> Any:
-        """Give the channel up; returns it, or None, for the caller to close in its own manner."""
+        """Give the channel up; returns it, or None when none is open."""
         with self._lock:
             opened, self._open = self._open, None
             return opened[0] if opened else None
 
 
-class Rota:
-    """Takes turns over the servers; those that failed lately come last, but are never left out."""
+class RoundRobin:
+    """Requests go to the servers in turn; those that failed lately come last, but are never left out."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
-        self.servers = list(servers)
+        self._servers = list(servers)
         self._turn = itertools.count()
 
     def order(self) -> list[Server]:
         """All servers, in the order in which one request should try them."""
-        at = next(self._turn) % len(self.servers)
-        turned = self.servers[at:] + self.servers[:at]
+        at = next(self._turn) % len(self._servers)
+        turned = self._servers[at:] + self._servers[:at]
         return sorted(turned, key=lambda server: server.down)
+
+    def release(self) -> list[Any]:
+        """Give up the channels that are open, for the caller to close in its own manner."""
+        return [channel for server in self._servers if (channel := server.release()) is not None]

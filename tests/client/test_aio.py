@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -224,6 +225,40 @@ def test_a_stream_dropped_after_its_server_died_leaves_no_complaint(fake: FakeTr
         del stream
 
     play(fake.address, scene)
+
+
+@pytest.mark.parametrize(
+    "fault", ['"queue_full": true', '"fail_at": 1, "fail_code": "INTERNAL"', '"no_end": true']
+)
+def test_a_failed_stream_lets_go_of_its_call(fake: FakeTriton, fault: str) -> None:
+    async def scene(client: AsyncClient) -> None:
+        stream = client.stream("fake:{" + fault + "}")
+        call = weakref.ref(stream._call)
+        with pytest.raises(YoutuError) as caught:
+            await _exhaust(stream)
+        del stream
+        until = time.monotonic() + WAIT_S
+        while call() is not None:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+        assert isinstance(caught.value, YoutuError)
+
+    gc.disable()
+    try:
+        play(fake.address, scene)
+    finally:
+        gc.enable()
+
+
+def test_requests_take_turns(fake: FakeTriton) -> None:
+    with FakeTriton() as other:
+
+        async def scene(client: AsyncClient) -> None:
+            for _ in range(4):
+                await client.chat("x")
+
+        play([fake.address, other.address], scene)
+        assert (len(fake.calls), len(other.calls)) == (2, 2)
 
 
 def test_deadline(fake: FakeTriton) -> None:

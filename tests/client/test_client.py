@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Generator
 from typing import Any
 
@@ -23,6 +24,7 @@ from youtu_client import (
     InvalidRequest,
     NotReady,
     ServerError,
+    Stream,
     Token,
     YoutuError,
     stream,
@@ -424,6 +426,35 @@ def test_the_reading_thread_ends_with_the_stream(
     while readers():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def read_out(stream: Stream, way: str) -> None:
+    if way == "iterate":
+        list(stream)
+    while not stream.done:
+        stream.poll(WAIT_S)
+
+
+@pytest.mark.parametrize("way", ["iterate", "poll"])
+@pytest.mark.parametrize(
+    "fault", ['"queue_full": true', '"fail_at": 1, "fail_code": "INTERNAL"', '"no_end": true']
+)
+def test_a_failed_stream_lets_go_of_its_call(client: Client, fault: str, way: str) -> None:
+    """Kept by a traceback, gRPC would take it down when the interpreter ends, and wait for a lock there."""
+    gc.disable()
+    try:
+        failing = client.stream("fake:{" + fault + "}")
+        call = weakref.ref(failing._call)
+        with pytest.raises(YoutuError) as caught:
+            read_out(failing, way)
+        del failing
+        until = time.monotonic() + WAIT_S
+        while call() is not None:  # the reading thread ends a little later
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert isinstance(caught.value, YoutuError)
+    finally:
+        gc.enable()
 
 
 # Several servers.

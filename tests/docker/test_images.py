@@ -154,7 +154,7 @@ def test_the_programs_that_are_named_can_be_run() -> None:
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     named = {name.replace(".", "/") for name in re.findall(r"python -m ([\w.]+)", text)}
     assert "frontend/keys" in named
-    for name in named - {"youtu_client"}:
+    for name in named - {"youtu_cli"}:
         file = ROOT / name / "__main__.py" if (ROOT / name).is_dir() else ROOT / f"{name}.py"
         assert 'if __name__ == "__main__":' in file.read_text(encoding="utf-8"), name
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from youtu_client import Client
 
-from tests.client.terminal import Terminal
+from tests.client.cli.terminal import Terminal
 from tests.e2e.running import ROOT, RunningServer
 from tests.e2e.test_cancelling import LONG, SLOTS, Try, tried
 from tests.limits import START_S
 
-YOUTU = [sys.executable, "-m", "youtu_client"]
+YOUTU = [sys.executable, "-m", "youtu_cli"]
 RETURNS = "签收后七天内，商品未使用、包装完整，就可以退货。"
 
 

@@ -1,7 +1,7 @@
 """`youtu chat`: a conversation in the terminal, and its commands.
 
-Each question and each answer is on disk as soon as it is there (`cli_store`), so that neither a crash nor a
-server that fails loses one. How lines are read is `cli_editor`'s, how answers look `cli_answer`'s.
+Each question and each answer is on disk as soon as it is there (`conversation`), so that neither a crash nor
+a server that fails loses one. How lines are read is `editor`'s, how answers look `answer`'s.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from .cli_answer import Spoken, printable, say, speak, view
-from .cli_editor import Read, editor
-from .cli_store import Autosave, Conversation, ConversationError
-from .cli_talk import with_system
-from .client import Client
-from .errors import InvalidRequest, YoutuError
-from .wire import Sampling
+from youtu_client import Client, InvalidRequest, Sampling, YoutuError
+
+from .answer import Reply, show_reply, view
+from .conversation import Autosave, Conversation, ConversationError, with_system
+from .editor import Read, editor
+from .terminal import print_error, printable
 
 COMMANDS = {
     "/help": "this list",
@@ -35,41 +34,41 @@ KEYS = "Enter sends, Alt-Enter or Ctrl-J begins a new line, the arrows bring old
 
 def chat(client: Client, *, system: str | None, resume: bool, options: Sampling) -> int:
     """Converse until the user ends it; returns the exit code. What goes wrong is said, and it goes on."""
-    talk = Chat(client, Conversation(system), options)
+    session = Chat(client, Conversation(system), options)
     with editor(list(COMMANDS)) as read:
         try:
             model = client.model_info()
-            talk.tell(f"{model.id}. {model.description}")
+            session.print(f"{model.id}. {model.description}")
         except YoutuError as error:
-            say(str(error))
-        talk.tell(HINT)
+            print_error(str(error))
+        session.print(HINT)
         if resume:
-            talk.handle("/load")
-            talk.conversation.system = system or talk.conversation.system
-        return _converse(talk, read)
+            session.handle("/load")
+            session.conversation.system = system or session.conversation.system
+        return _loop(session, read)
 
 
-def _converse(talk: Chat, read: Read) -> int:
+def _loop(session: Chat, read: Read) -> int:
     warned = False
     while True:
         try:
             text = read()
         except EOFError:
-            talk.tell("")
+            session.print("")
             return 0
         except KeyboardInterrupt:
             if warned:
                 return 130
             warned = True
-            talk.tell("(Ctrl-C once more ends, so does Ctrl-D)")
+            session.print("(Ctrl-C once more ends, so does Ctrl-D)")
             continue
         warned = False
         if text.strip() in ("/quit", "/exit"):
             return 0
         try:
-            talk.handle(text)
+            session.handle(text)
         except KeyboardInterrupt:  # just before an answer, or just behind it
-            talk.tell("(stopped)")
+            session.print("(stopped)")
 
 
 class Chat:
@@ -80,8 +79,8 @@ class Chat:
         self._client = client
         self._options = options
         self._autosave = Autosave()
-        self._keeps = True
-        self._mine: set[Path] = set()
+        self._can_save = True
+        self._own_files: set[Path] = set()
         self._thinking = ""
 
     def handle(self, text: str) -> None:
@@ -93,16 +92,16 @@ class Chat:
             return
         name, *rest = text.split(maxsplit=1)
         if name not in COMMANDS:
-            self.tell(f"({name} is no command; /help lists them. With a blank before it, it is a question.)")
+            self.print(f"({name} is no command; /help lists them. With a blank before it, it is a question.)")
             return
         try:
             getattr(self, name[1:])(rest[0].strip() if rest else "")
         except ConversationError as error:
-            say(str(error))
+            print_error(str(error))
         except OSError as error:
-            say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
-    def tell(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line of our own."""
         sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()
@@ -112,85 +111,85 @@ class Chat:
         if self.conversation.unanswered:
             turns.pop()  # it failed, and was not sent again
         turns.append({"role": "user", "content": question})
-        self._keep()
+        self._save()
         self._answer(turns)
 
     def _answer(self, turns: list[dict[str, str]]) -> None:
         """Ask the server for the answer to `turns`, which end in a question, and keep it."""
         messages = with_system(self.conversation.system, turns)
-        spoken = speak(self._client, messages, self._options, UNFOLD)
-        if spoken.end != "failed" and spoken.text.strip():
-            self.conversation.messages = [*turns, {"role": "assistant", "content": spoken.text}]
-            self._keep()
-        self._thinking = spoken.thinking
-        if spoken.failure is not None:
-            self._explain(spoken)
+        reply = show_reply(self._client, messages, self._options, UNFOLD)
+        if reply.end != "failed" and reply.text.strip():
+            self.conversation.messages = [*turns, {"role": "assistant", "content": reply.text}]
+            self._save()
+        self._thinking = reply.thinking
+        if reply.failure is not None:
+            self._explain(reply)
         elif self.conversation.unanswered:
-            self.tell("(no answer; /retry asks again)")
+            self.print("(no answer; /retry asks again)")
 
-    def _explain(self, spoken: Spoken) -> None:
-        anew = isinstance(spoken.failure, InvalidRequest) and len(self.conversation.messages) > 1
-        say(f"{spoken.failure} ({'/reset begins anew, ' if anew else ''}/retry sends it again)")
+    def _explain(self, reply: Reply) -> None:
+        anew = isinstance(reply.failure, InvalidRequest) and len(self.conversation.messages) > 1
+        print_error(f"{reply.failure} ({'/reset begins anew, ' if anew else ''}/retry sends it again)")
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         try:
-            self._autosave.keep(self.conversation)
+            self._autosave.save(self.conversation)
         except OSError as error:
-            if self._keeps:
-                say(f"this conversation is not kept on disk: {error}")
-            self._keeps = False
+            if self._can_save:
+                print_error(f"this conversation is not kept on disk: {error}")
+            self._can_save = False
 
     # The commands.
 
     def help(self, _rest: str) -> None:
         for name, text in COMMANDS.items():
-            self.tell(f"  {name:<10} {text}")
-        self.tell(f"  {KEYS}")
+            self.print(f"  {name:<10} {text}")
+        self.print(f"  {KEYS}")
 
     def retry(self, _rest: str) -> None:
         turns = self.conversation.messages
         if not turns:
-            self.tell("(nothing was asked yet)")
+            self.print("(nothing was asked yet)")
             return
         # The old answer stays until there is a new one.
         self._answer(turns if self.conversation.unanswered else turns[:-1])
 
     def thinking(self, _rest: str) -> None:
-        self.tell(self._thinking or "(no thoughts)")
+        self.print(self._thinking or "(no thoughts)")
 
     def system(self, rest: str) -> None:
         if rest:
             self.conversation.system = None if rest == "-" else rest
-            self._keep()
-        self.tell(f"(system prompt: {self.conversation.system or 'none'})")
+            self._save()
+        self.print(f"(system prompt: {self.conversation.system or 'none'})")
 
     def save(self, rest: str) -> None:
         file = Path(rest or time.strftime("youtu-%Y%m%d-%H%M%S.json")).expanduser()
-        if file.exists() and file.resolve() not in self._mine:
+        if file.exists() and file.resolve() not in self._own_files:
             raise ConversationError(f"{file} exists already; give another name")
         self.conversation.write(file)
-        self._mine.add(file.resolve())
-        self.tell(f"(saved to {file})")
+        self._own_files.add(file.resolve())
+        self.print(f"(saved to {file})")
 
     def load(self, rest: str) -> None:
         file = Path(rest).expanduser() if rest else self._autosave.latest()
         self.conversation = Conversation.read(file)
-        self._autosave.renew()
+        self._autosave.start_new()
         if rest:
-            self._mine.add(file.resolve())
+            self._own_files.add(file.resolve())
         turns = self.conversation.messages
-        self.tell(f"({len(turns)} turns from {file})")
+        self.print(f"({len(turns)} turns from {file})")
         for turn in turns[-2:]:
             if turn["role"] == "user":
-                self.tell("> " + turn["content"].replace("\n", "\n  "))
+                self.print("> " + turn["content"].replace("\n", "\n  "))
             else:
                 shown = view()
-                shown.said(turn["content"])
+                shown.add_text(turn["content"])
                 shown.end("")
         if self.conversation.unanswered:
-            self.tell("(it has no answer; /retry asks for one)")
+            self.print("(it has no answer; /retry asks for one)")
 
     def reset(self, _rest: str) -> None:
         self.conversation = Conversation(self.conversation.system)
-        self._autosave.renew()
-        self.tell("(forgotten; /load brings it back)")
+        self._autosave.start_new()
+        self.print("(forgotten; /load brings it back)")

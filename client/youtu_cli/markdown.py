@@ -21,7 +21,7 @@ from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 
-from .cli_answer import printable
+from .terminal import printable
 
 REDRAW = 1 / 15  # s between two drawings, or five times what the last one took
 THINKING_LINES = 3
@@ -29,7 +29,7 @@ DIM = Style(dim=True)
 
 
 class Rendered:
-    """A view (see `cli_answer`) that draws Markdown on a terminal."""
+    """A view (see `answer`) that draws Markdown on a terminal."""
 
     def __init__(self, out: TextIO, unfold: str = "") -> None:
         """`unfold` says how folded thinking can be seen."""
@@ -39,16 +39,16 @@ class Rendered:
         self._unfold = unfold
         self._began = time.monotonic()
         self._thinking = ""
-        self._thought: float | None = None  # seconds, once the thinking is over
+        self._thinking_s: float | None = None  # seconds, once the thinking is over
         self._open = ""  # the source of what is not printed for good yet
         self._printed = False
         self._next = 0.0
 
-    def thought(self, text: str) -> None:
+    def add_thinking(self, text: str) -> None:
         self._thinking += text
 
-    def said(self, text: str) -> None:
-        if self._thinking and self._thought is None:
+    def add_text(self, text: str) -> None:
+        if self._thinking and self._thinking_s is None:
             self._fold()
         self._open += printable(text)
 
@@ -59,7 +59,7 @@ class Rendered:
             self._next = time.monotonic() + max(REDRAW, 5 * (time.monotonic() - now))
 
     def end(self, note: str) -> None:
-        if self._thinking and self._thought is None:
+        if self._thinking and self._thinking_s is None:
             self._fold()
         lines = self._laid_out(blocks(self._open))
         if note:
@@ -75,7 +75,7 @@ class Rendered:
             self._open = "\n".join(self._open.split("\n")[_first_line(last) :])
         if self._open.strip():
             self._region.draw(settled, self._laid_out(blocks(self._open)))
-        elif self._thought is None:
+        elif self._thinking_s is None:
             self._region.draw(settled, self._waiting())
 
     def _waiting(self) -> list[str]:
@@ -86,9 +86,9 @@ class Rendered:
         return [*self._lines(Text(f"Thinking … {seconds} s", DIM)), *tail[-THINKING_LINES:]]
 
     def _fold(self) -> None:
-        self._thought = time.monotonic() - self._began
-        told = Text(f"Thought for {self._thought:.0f} s{self._unfold}", DIM)
-        self._region.draw(self._lines(told), [])
+        self._thinking_s = time.monotonic() - self._began
+        summary = Text(f"Thought for {self._thinking_s:.0f} s{self._unfold}", DIM)
+        self._region.draw(self._lines(summary), [])
         self._printed = True
 
     def _laid_out(self, found: list[list[Token]]) -> list[str]:

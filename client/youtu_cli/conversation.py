@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-KEPT = 100  # conversations in the state folder; older ones go
+MAX_KEPT = 100  # conversations in the state folder; older ones go
 
 
 class ConversationError(Exception):
@@ -67,9 +67,9 @@ class Conversation:
         if messages and messages[0]["role"] == "system":
             system = messages.pop(0)["content"]
         for at, message in enumerate(messages):
-            wanted = "assistant" if at % 2 else "user"
-            if message["role"] != wanted:
-                raise ConversationError(f"{file}: turn {at + 1} is of {message['role']!r}, not {wanted}")
+            expected = "assistant" if at % 2 else "user"
+            if message["role"] != expected:
+                raise ConversationError(f"{file}: turn {at + 1} is of {message['role']!r}, not {expected}")
         return cls(system or None, messages)
 
 
@@ -93,20 +93,27 @@ def state_folder() -> Path:
     return folder
 
 
+def with_system(system: str | None, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation under a system prompt, unless there is none or it brings its own."""
+    if not system or (messages and messages[0].get("role") == "system"):
+        return list(messages)
+    return [{"role": "system", "content": system}, *messages]
+
+
 class Autosave:
     """The file of one running chat in the state folder, and those of the chats before it."""
 
     def __init__(self) -> None:
         self.file: Path | None = None
 
-    def keep(self, conversation: Conversation) -> None:
+    def save(self, conversation: Conversation) -> None:
         """Write it, unless there is nothing to keep. Raises OSError."""
         if self.file is None:
             if not conversation.messages:
                 return
             folder = state_folder() / "chats"
             folder.mkdir(mode=0o700, exist_ok=True)
-            for old in _by_age(folder)[KEPT - 1 :]:
+            for old in _by_age(folder)[MAX_KEPT - 1 :]:
                 old.unlink(missing_ok=True)
             now = datetime.now()
             self.file = folder / f"{now:%Y%m%d-%H%M%S-%f}-{os.getpid()}.json"
@@ -119,7 +126,7 @@ class Autosave:
             raise ConversationError("there is no earlier conversation")
         return others[0]
 
-    def renew(self) -> None:
+    def start_new(self) -> None:
         """What follows is another conversation, in a file of its own."""
         self.file = None
 

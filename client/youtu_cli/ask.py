@@ -1,4 +1,4 @@
-"""The commands `ask` and `info`, and what `ask` reads from a pipe. The options are read in `cli`."""
+"""The commands `ask` and `info`, and what `ask` reads from a pipe. The options are read in `main`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import stat
 import sys
 from typing import Any
 
-from .answers import Answer
-from .cli_answer import printable, speak
-from .client import Client
-from .errors import YoutuError
-from .servers import addresses
-from .thinking import Thoughts
-from .wire import Sampling
+from youtu_client import Answer, Client, Sampling, YoutuError
+from youtu_client.servers import addresses
+from youtu_client.thinking import Thoughts
+
+from .answer import show_reply
+from .conversation import with_system
+from .terminal import print_error, printable
 
 
 def ask(client: Client, question: str, *, system: str | None, as_json: bool, options: Sampling) -> int:
@@ -25,18 +25,18 @@ def ask(client: Client, question: str, *, system: str | None, as_json: bool, opt
     if as_json:
         sys.stdout.write(json.dumps(as_dict(client.chat(messages, **options)), ensure_ascii=False) + "\n")
         return 0
-    spoken = speak(client, messages, options)
-    if spoken.failure is not None:
-        raise spoken.failure
-    return 130 if spoken.end == "stopped" else 0
+    reply = show_reply(client, messages, options)
+    if reply.failure is not None:
+        raise reply.failure
+    return 130 if reply.end == "stopped" else 0
 
 
-def piped() -> str:
+def read_stdin() -> str:
     """What stands in standard input, which must be UTF-8. Raises UnicodeDecodeError."""
     return sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n")
 
 
-def has_pipe() -> bool:
+def stdin_is_pipe() -> bool:
     """Whether standard input is a pipe or a file; not so a terminal, /dev/null, or nothing."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
@@ -58,10 +58,10 @@ def info(servers: str, *, as_json: bool) -> int:
                 elif isinstance(value, bool):
                     value = "yes" if value else "no"
                 sys.stdout.write(f"{name:<12} {printable(str(value))}\n")
-    away = [str(facts["server"]) for facts in found if not facts["ready"]]
-    if away:
-        sys.stderr.write(f"youtu: not ready: {', '.join(away)}\n")
-    return 1 if away else 0
+    not_ready = [str(facts["server"]) for facts in found if not facts["ready"]]
+    if not_ready:
+        print_error(f"not ready: {', '.join(not_ready)}")
+    return 1 if not_ready else 0
 
 
 def describe(address: str) -> dict[str, Any]:
@@ -70,13 +70,6 @@ def describe(address: str) -> dict[str, Any]:
         with contextlib.suppress(YoutuError):
             facts.update(dataclasses.asdict(client.model_info()))
     return facts
-
-
-def with_system(system: str | None, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation under a system prompt, unless there is none or it brings its own."""
-    if not system or (messages and messages[0].get("role") == "system"):
-        return list(messages)
-    return [{"role": "system", "content": system}, *messages]
 
 
 def as_dict(answer: Answer) -> dict[str, Any]:

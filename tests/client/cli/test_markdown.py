@@ -7,9 +7,9 @@ import random
 import re
 
 import pytest
-from youtu_client.cli_markdown import Rendered
+from youtu_cli.markdown import Rendered
 
-from tests.client.terminal import Screen
+from tests.client.cli.terminal import Screen
 
 ANSWER = (
     """# 退货 and returns
@@ -84,7 +84,7 @@ def show(
     chance, at = random.Random(rows), 0
     while at < len(text):
         size = chance.randint(*sizes)
-        view.said(text[at : at + size])
+        view.add_text(text[at : at + size])
         at += size
         view._next = 0
         view.tick()
@@ -148,7 +148,7 @@ def test_no_text_steers_the_terminal(text: str, thinking: bool, monkeypatch: pyt
     output = Output(60, 24)
     view = Rendered(output)
     for character in text:
-        view.thought(character) if thinking else view.said(character)
+        view.add_thinking(character) if thinking else view.add_text(character)
         view._next = 0
         view.tick()
     view.end("note")
@@ -176,7 +176,7 @@ def test_markdown_that_rich_cannot_draw_is_shown_as_it_is(monkeypatch: pytest.Mo
     def fails(*_: object) -> None:
         raise RuntimeError("rich gives up")
 
-    monkeypatch.setattr("youtu_client.cli_markdown._Code.__rich_console__", fails)
+    monkeypatch.setattr("youtu_cli.markdown._Code.__rich_console__", fails)
     text = show("before\n\n```\nsome code\n```\nafter", monkeypatch).screen.text
     assert text == "before\n\nsome code\n\nafter"
 
@@ -204,12 +204,12 @@ def test_thinking_shows_its_end_and_is_folded_away(monkeypatch: pytest.MonkeyPat
     output = Output(44, 24)
     view = Rendered(output, "; /thinking shows it")
     for number in range(50):
-        view.thought(f"thought {number}\n")
+        view.add_thinking(f"thought {number}\n")
         view._next = 0
         view.tick()
     said = re.sub(r"\d+ s\b", "N s", output.screen.text)
     assert said == "Thinking … N s\nthought 47\nthought 48\nthought 49"
-    view.said("yes")
+    view.add_text("yes")
     view.tick()
     view.end("")
     said = re.sub(r"\d+ s\b", "N s", output.screen.text)
@@ -222,11 +222,11 @@ def test_a_narrower_window_leaves_no_second_copy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("COLUMNS", "41")
     output = Output(41, 24)
     view = Rendered(output)
-    view.said("word " * 16)
+    view.add_text("word " * 16)
     view.tick()
     assert len(output.screen.text.splitlines()) == 2
     del output.writes[:]
     view._console.width = 21
-    view.said("end")
+    view.add_text("end")
     view.end("")
     assert any(written.startswith("\x1b[4A") for written in output.writes)

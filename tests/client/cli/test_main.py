@@ -18,8 +18,8 @@ from tests.client.fake_triton import FakeTriton
 from tests.client.test_client import SILENT, UNENDING
 from tests.limits import START_S, WAIT_S
 
-YOUTU = [sys.executable, "-m", "youtu_client"]
-CLIENT = Path(__file__).parents[2] / "client"
+YOUTU = [sys.executable, "-m", "youtu_cli"]
+CLIENT = Path(__file__).parents[3] / "client"
 
 
 def environment(fake: FakeTriton, **more: str) -> dict[str, str]:
@@ -291,3 +291,34 @@ def test_info(fake: FakeTriton) -> None:
     assert done.returncode == 1
     assert json.loads(done.stdout) == {"server": fake.address, "live": True, "ready": False}
     assert done.stderr == f"youtu: not ready: {fake.address}\n"
+
+
+WITHOUT_GRPC = """
+import os, sys
+sys.modules["grpc"] = None
+from youtu_cli.__main__ import main
+try:
+    main()
+except ImportError:
+    print(os.environ["GRPC_VERBOSITY"])
+"""
+
+
+def test_grpc_is_quiet(fake: FakeTriton) -> None:
+    """It takes its log level when it is imported; the command sets it before."""
+    env = {name: value for name, value in environment(fake).items() if name != "GRPC_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GRPC, "info"], env=env, capture_output=True, text=True
+    )
+    assert done.stdout == "NONE\n", done.stderr
+
+
+def test_the_library_runs_as_the_command_too(fake: FakeTriton) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "youtu_client", "ask", "hello"],
+        env=environment(fake),
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+    )
+    assert (done.returncode, done.stdout) == (0, "You said: hello\n")

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from youtu_client.tables import COLUMNS, Answers, FileError, decode, read_rows
+from youtu_cli.tables import COLUMNS, Answers, FileError, decode, read_rows
 
 from serve.addresses import free_ports
+from tests.client.cli.test_main import YOUTU, environment, youtu
 from tests.client.fake_triton import FakeTriton
-from tests.client.test_cli import YOUTU, environment, youtu
 from tests.limits import WAIT_S
 
 

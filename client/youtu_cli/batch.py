@@ -17,13 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .aio import AsyncClient
-from .cli_talk import with_system
-from .errors import InvalidRequest, YoutuError
-from .tables import Answers, FileError, Row, decode, kind_of, read_rows
-from .wire import Sampling
+from youtu_client import Answer, AsyncClient, InvalidRequest, Sampling, YoutuError
 
-__all__ = ["FileError", "batch"]
+from .conversation import with_system
+from .tables import Answers, FileError, Row, decode, kind_of, read_rows
+from .terminal import print_error
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 15.0
@@ -48,7 +46,7 @@ def batch(
         raise FileError(f"{target} is the input itself; give the answers a file of their own")
     text, notice = decode(source, encoding)
     if notice:
-        sys.stderr.write(f"youtu: {notice}\n")
+        print_error(notice)
     given = read_rows(source, text, column=column, id_column=id_column)
     seen: Counter[str] = Counter()
     rows = []
@@ -59,7 +57,7 @@ def batch(
     answers = Answers(target)
     try:
         if answers.repaired:
-            sys.stderr.write(f"youtu: {target} ended in half a line, which was removed\n")
+            print_error(f"{target} ended in half a line, which was removed")
         work = Batch(rows, answers, retries=retries, options=options)
         code = asyncio.run(work.run(server, concurrency))
     finally:
@@ -80,7 +78,7 @@ class Batch:
         self.done = self.failed = 0
         self.refused = sum(1 for row in rows if answers.done.get(row.key))
         self.progress = Progress(len(self.todo))
-        self.lost: YoutuError | None = None
+        self.fatal: YoutuError | None = None
 
     async def run(self, server: str, concurrency: int) -> int:
         queue = iter(self.todo)
@@ -108,7 +106,7 @@ class Batch:
                 if not interrupted:
                     raise
             except YoutuError as error:
-                self.lost = error
+                self.fatal = error
                 for worker in workers:
                     worker.cancel()
             finally:
@@ -116,7 +114,7 @@ class Batch:
                 self.progress.end()
         if interrupted:
             return 130
-        return 1 if self.lost or self.failed or self.refused else 0
+        return 1 if self.fatal or self.failed or self.refused else 0
 
     async def _work(self, client: AsyncClient, queue: Iterator[Row]) -> None:
         for row in queue:
@@ -134,7 +132,7 @@ class Batch:
         facts |= {"error": None, "key": row.key}
         began = time.monotonic()
         try:
-            answer = await self._patiently(client, row)
+            answer = await self._with_retries(client, row)
         except InvalidRequest as error:
             return facts | {"error": str(error)}
         except YoutuError as error:
@@ -151,7 +149,7 @@ class Batch:
             "seconds": round(time.monotonic() - began, 3),
         }
 
-    async def _patiently(self, client: AsyncClient, row: Row) -> Any:
+    async def _with_retries(self, client: AsyncClient, row: Row) -> Answer:
         delay = FIRST_DELAY
         for left in range(self.retries, -1, -1):
             try:
@@ -176,8 +174,8 @@ class Batch:
         left = len(self.todo) - self.done
         if left:
             parts.append(f"{left} have no answer yet: run the same command again")
-        if self.lost:
-            parts.append(f"gave up, because {self.lost}")
+        if self.fatal:
+            parts.append(f"gave up, because {self.fatal}")
         return "youtu: " + "; ".join(parts)
 
 

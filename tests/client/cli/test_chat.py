@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.client.cli.terminal import Terminal
+from tests.client.cli.test_main import YOUTU, environment
 from tests.client.fake_triton import FakeTriton
-from tests.client.terminal import Terminal
-from tests.client.test_cli import YOUTU, environment
 from tests.client.test_client import SILENT, UNENDING
 from tests.limits import WAIT_S
 
@@ -265,7 +265,7 @@ def test_save_and_load(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_conversation(content: str, says: str, tmp_path: Path) -> None:
-    from youtu_client.cli_store import Conversation, ConversationError
+    from youtu_cli.conversation import Conversation, ConversationError
 
     file = tmp_path / "file.json"
     file.write_text(content)
@@ -276,7 +276,7 @@ def test_a_file_that_is_no_conversation(content: str, says: str, tmp_path: Path)
 
 
 def test_messages_as_the_apis_take_them_are_a_conversation(tmp_path: Path) -> None:
-    from youtu_client.cli_store import Conversation
+    from youtu_cli.conversation import Conversation
 
     file = tmp_path / "file.json"
     file.write_text('[{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]')
@@ -326,12 +326,14 @@ def test_a_state_folder_that_cannot_be_written_is_said_once(start: Start, tmp_pa
 
 
 def test_only_so_many_conversations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from youtu_client import cli_store
+    from youtu_cli import conversation
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(cli_store, "KEPT", 3)
+    monkeypatch.setattr(conversation, "MAX_KEPT", 3)
     for number in range(6):
-        cli_store.Autosave().keep(cli_store.Conversation(None, [{"role": "user", "content": str(number)}]))
+        conversation.Autosave().save(
+            conversation.Conversation(None, [{"role": "user", "content": str(number)}])
+        )
         time.sleep(0.01)
     files = sorted((tmp_path / "youtu" / "chats").iterdir())
     assert [json.loads(file.read_text())["messages"][0]["content"] for file in files] == ["3", "4", "5"]
@@ -419,7 +421,7 @@ def test_a_dumb_terminal_gets_plain_lines(fake: FakeTriton, start: Start) -> Non
 WITHOUT_EXTRA = """
 import sys
 sys.modules["rich"] = sys.modules["prompt_toolkit"] = None
-from youtu_client.__main__ import main
+from youtu_cli.__main__ import main
 sys.exit(main())
 """
 

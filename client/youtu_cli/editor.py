@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from .cli_answer import has_extra, is_screen, quiet_keyboard, say
-from .cli_store import state_folder
+from .conversation import state_folder
+from .terminal import has_extra, is_screen, print_error, quiet_keyboard
 
 PROMPT = "> "
 Read = Callable[[], str]
-"""Returns what was typed ("" where the user thought better of it); EOFError at its end; KeyboardInterrupt for
+"""Returns what was typed ("" where the user discarded it); EOFError at its end; KeyboardInterrupt for
 Ctrl-C where nothing was typed."""
 
 
@@ -22,18 +22,18 @@ Ctrl-C where nothing was typed."""
 def editor(commands: Sequence[str]) -> Iterator[Read]:
     """The best that standard input allows. What is typed while nobody reads is there for the next reading."""
     if not is_screen(sys.stdin, sys.stdout):
-        yield lines
+        yield read_line
     elif not has_extra():
-        say("several lines, history and colour come with: pip install 'youtu-client[cli]'")
+        print_error("several lines, history and colour come with: pip install 'youtu-client[cli]'")
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (makes input() an editor)
-        yield lines
+        yield read_line
     else:
         with quiet_keyboard():
             yield _session(commands)
 
 
-def lines() -> str:
+def read_line() -> str:
     """One line; one that ends in a backslash goes on in the next."""
     if sys.stdin is None:
         raise EOFError
@@ -83,7 +83,7 @@ def _session(commands: Sequence[str]) -> Read:
         file.chmod(0o600)
         history = Kept(str(file))
     except OSError as error:
-        say(f"what is typed is not remembered: {error}")
+        print_error(f"what is typed is not remembered: {error}")
         history = InMemoryHistory()
 
     keys = KeyBindings()
@@ -100,7 +100,7 @@ def _session(commands: Sequence[str]) -> Read:
 
     @keys.add("c-c", filter=writing)
     @keys.add("<sigint>", filter=writing)
-    def _think_better(event: Any) -> None:
+    def _discard(event: Any) -> None:
         buffer = event.current_buffer
         if buffer.text:
             buffer.append_to_history()  # the arrow up brings it back

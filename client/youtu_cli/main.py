@@ -1,5 +1,5 @@
-"""The command `youtu`: its options, and what its exit codes mean. The commands themselves are in `cli_talk`,
-`cli_chat` and `cli_batch`.
+"""The command `youtu`: its options, and what its exit codes mean. The commands themselves are in `ask`,
+`chat` and `batch`.
 
 Exit codes: 0 done · 1 failed, one line on stderr says why · 2 wrong usage · 130 ended by Ctrl-C.
 """
@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cli_batch, cli_chat, cli_talk
-from .cli_answer import say
-from .client import Client
-from .errors import YoutuError
-from .servers import addresses
-from .wire import Sampling
+from youtu_client import Client, Sampling, YoutuError
+from youtu_client.servers import addresses
+
+from . import ask, batch, chat
+from .tables import FileError
+from .terminal import print_error
 
 OPTIONS = {
     "--max-tokens": (int, "N", "longest answer, in tokens (default: what is left of the context)"),
@@ -63,22 +63,24 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="youtu", description="Talk to a Youtu language model behind Triton.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    ask = commands.add_parser(
+    ask_parser = commands.add_parser(
         "ask", parents=[sampling], help="ask one question, print the answer as it comes"
     )
-    ask.add_argument(
+    ask_parser.add_argument(
         "question",
         nargs="?",
         help="what a pipe brings is put behind it; '-' or nothing: the question is standard input",
     )
-    ask.add_argument("--json", action="store_true", help="print one JSON object with usage and timings")
+    ask_parser.add_argument(
+        "--json", action="store_true", help="print one JSON object with usage and timings"
+    )
 
-    chat = commands.add_parser("chat", parents=[sampling], help="a conversation in the terminal")
-    chat.add_argument(
+    chat_parser = commands.add_parser("chat", parents=[sampling], help="a conversation in the terminal")
+    chat_parser.add_argument(
         "--continue", dest="resume", action="store_true", help="go on with the last one, also after a crash"
     )
 
-    batch = commands.add_parser(
+    batch_parser = commands.add_parser(
         "batch",
         parents=[sampling],
         help="answer a file of questions",
@@ -87,17 +89,17 @@ def parser() -> argparse.ArgumentParser:
         "id and the same question, are not asked again. A row that the server refuses as invalid is written "
         "with its error and counts as done; one that failed otherwise is asked again by the next run.",
     )
-    batch.add_argument("input", type=Path, metavar="INPUT", help="FILE.csv or FILE.jsonl")
-    batch.add_argument("output", type=Path, metavar="OUTPUT", help="FILE.csv or FILE.jsonl")
-    batch.add_argument("--column", default="question", metavar="NAME", help="where the question is")
-    batch.add_argument(
+    batch_parser.add_argument("input", type=Path, metavar="INPUT", help="FILE.csv or FILE.jsonl")
+    batch_parser.add_argument("output", type=Path, metavar="OUTPUT", help="FILE.csv or FILE.jsonl")
+    batch_parser.add_argument("--column", default="question", metavar="NAME", help="where the question is")
+    batch_parser.add_argument(
         "--id-column", default="id", metavar="NAME", help="where the row's id is, if it has one"
     )
-    batch.add_argument("--encoding", metavar="NAME", help="of INPUT (default: UTF-8, else GBK)")
-    batch.add_argument(
+    batch_parser.add_argument("--encoding", metavar="NAME", help="of INPUT (default: UTF-8, else GBK)")
+    batch_parser.add_argument(
         "--concurrency", type=int, default=8, metavar="N", help="questions at once (default: 8)"
     )
-    batch.add_argument(
+    batch_parser.add_argument(
         "--retries",
         type=int,
         default=8,
@@ -105,10 +107,10 @@ def parser() -> argparse.ArgumentParser:
         help="more tries when the server is busy or away, ever longer apart (default: 8, about a minute)",
     )
 
-    info = commands.add_parser(
+    info_parser = commands.add_parser(
         "info", parents=[server], help="what the server serves, and whether it is ready"
     )
-    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info_parser.add_argument("--json", action="store_true", help="print one JSON object")
     return top
 
 
@@ -125,12 +127,12 @@ def question_of(args: argparse.Namespace) -> str:
     """What `ask` asks: its argument, standard input, or the one about the other."""
     try:
         if args.question not in (None, "-"):
-            text = cli_talk.piped() if cli_talk.has_pipe() else ""
+            text = ask.read_stdin() if ask.stdin_is_pipe() else ""
             question = f"{args.question}\n\n{text}" if text.strip() else args.question
         elif args.question is None and sys.stdin.isatty():
             raise UsageError("no question; give it as an argument, or '-' to type it here")
         else:
-            question = cli_talk.piped()
+            question = ask.read_stdin()
     except UnicodeDecodeError as error:
         raise UsageError(
             f"standard input is not UTF-8 (at byte {error.start}); iconv can convert it"
@@ -146,12 +148,12 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     if args.command == "info":
-        return cli_talk.info(args.server, as_json=args.json)
+        return ask.info(args.server, as_json=args.json)
     options = sampling_of(args)
     if args.command == "batch":
         if args.concurrency < 1 or args.retries < 0:
             raise UsageError("--concurrency must be at least 1 and --retries at least 0")
-        return cli_batch.batch(
+        return batch.batch(
             args.server,
             args.input,
             args.output,
@@ -165,9 +167,9 @@ def run(args: argparse.Namespace) -> int:
         )
     with Client(args.server) as client:
         if args.command == "chat":
-            return cli_chat.chat(client, system=args.system, resume=args.resume, options=options)
+            return chat.chat(client, system=args.system, resume=args.resume, options=options)
         question = question_of(args)
-        return cli_talk.ask(client, question, system=args.system, as_json=args.json, options=options)
+        return ask.ask(client, question, system=args.system, as_json=args.json, options=options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except UsageError as error:
-        say(str(error))
+        print_error(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -184,6 +186,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has left. Python would complain about the same pipe once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (YoutuError, cli_batch.FileError, OSError) as error:
-        say(str(error))
+    except (YoutuError, FileError, OSError) as error:
+        print_error(str(error))
         return 1

@@ -1,0 +1,137 @@
+"""One answer on its way to the user: streamed, its thinking folded, Ctrl-C stops it and nothing else.
+
+How an answer looks in colour is `markdown`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from youtu_client import Client, Sampling, YoutuError
+from youtu_client.thinking import Thoughts
+
+from .terminal import has_extra, is_screen, printable, quiet_keyboard
+
+POLL = 0.05  # s; so late may Ctrl-C and the clock on the screen be
+
+
+class View(Protocol):
+    """Where an answer is shown. `tick` comes often, `end` once, with a note for the last line."""
+
+    def add_thinking(self, text: str) -> None: ...
+    def add_text(self, text: str) -> None: ...
+    def tick(self) -> None: ...
+    def end(self, note: str) -> None: ...
+
+
+class Plain:
+    """Text as it comes: for pipes and files to the last character, for terminals without what steers them.
+
+    Thinking is left out; a terminal gets a line that says so.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._terminal = out.isatty()
+        self._last = "\n"
+        self._thinking_noted = False
+
+    def add_thinking(self, text: str) -> None:
+        if self._terminal and not self._thinking_noted:
+            self._thinking_noted = True
+            self.add_text("(thinking)\n")
+
+    def add_text(self, text: str) -> None:
+        text = printable(text) if self._terminal else text
+        self._out.write(text)
+        self._out.flush()
+        self._last = text or self._last
+
+    def tick(self) -> None:
+        pass
+
+    def end(self, note: str) -> None:
+        if note and self._terminal:
+            self.add_text(f" ({note})")
+        if not self._last.endswith("\n"):
+            self.add_text("\n")
+
+
+def view(unfold: str = "") -> View:
+    """The best that standard output can show; `unfold` says how folded thinking can be seen."""
+    if is_screen(sys.stdout) and has_extra():
+        from .markdown import Rendered
+
+        return Rendered(sys.stdout, unfold)
+    return Plain(sys.stdout)
+
+
+@dataclass
+class Reply:
+    """What came of one question. `text` is without the thinking.
+
+    `end` is "stop", "length", "stopped" (by Ctrl-C) or "failed".
+    """
+
+    text: str
+    thinking: str
+    end: str
+    failure: YoutuError | None = None
+
+
+NOTES = {"length": "cut off at the limit", "stopped": "stopped", "failed": "broken off"}
+
+
+def show_reply(client: Client, messages: list[dict[str, Any]], options: Sampling, unfold: str = "") -> Reply:
+    """Show one answer as it comes. A failure is returned, not raised; the text until then is kept."""
+    shown = view(unfold)
+    thoughts: Thoughts | None = None
+    end, failure = "stopped", None
+    with _interrupts_held() as pressed:
+        try:
+            with client.stream(messages, **options) as stream:
+                while not stream.done and not pressed:
+                    piece = stream.poll(POLL)
+                    if piece is not None:
+                        thoughts = thoughts or Thoughts(inside=stream.starts_in_thinking)
+                        _forward(thoughts, piece.text, shown)
+                    shown.tick()
+                if stream.done:
+                    end = stream.answer.finish_reason
+        except YoutuError as error:
+            end, failure = "failed", error
+        thoughts = thoughts or Thoughts()
+        _forward(thoughts, None, shown)
+        begun = thoughts.answer or thoughts.thinking
+        shown.end(NOTES.get(end, "") if begun or end == "stopped" else "")
+    return Reply(thoughts.answer, thoughts.thinking, end, failure)
+
+
+def _forward(thoughts: Thoughts, text: str | None, shown: View) -> None:
+    """Feed a piece (None: the end) and hand on what it added to either part."""
+    thinking, answer = len(thoughts.thinking), len(thoughts.answer)
+    thoughts.end() if text is None else thoughts.feed(text)
+    if len(thoughts.thinking) > thinking:
+        shown.add_thinking(thoughts.thinking[thinking:])
+    if len(thoughts.answer) > answer:
+        shown.add_text(thoughts.answer[answer:])
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[list[int]]:
+    """While an answer runs: Ctrl-C fills the list instead of breaking into whatever is being written.
+
+    What is typed meanwhile is not echoed into the answer.
+    """
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        with quiet_keyboard():
+            yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
