@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
-from youtu_client import Client, Sampling, YoutuError
-from youtu_client.thinking import Thoughts
+from youtu_client import Client, Piece, Sampling, YoutuError
 
 from .terminal import has_extra, is_screen, printable, quiet_keyboard
 
@@ -90,7 +89,7 @@ NOTES = {"length": "cut off at the limit", "stopped": "stopped", "failed": "brok
 def show_reply(client: Client, messages: list[dict[str, Any]], options: Sampling, unfold: str = "") -> Reply:
     """Show one answer as it comes. A failure is returned, not raised; the text until then is kept."""
     shown = view(unfold)
-    thoughts: Thoughts | None = None
+    pieces: list[Piece] = []
     end, failure = "stopped", None
     with _interrupts_held() as pressed:
         try:
@@ -98,28 +97,20 @@ def show_reply(client: Client, messages: list[dict[str, Any]], options: Sampling
                 while not stream.done and not pressed:
                     piece = stream.poll(POLL)
                     if piece is not None:
-                        thoughts = thoughts or Thoughts(inside=stream.starts_in_thinking)
-                        _forward(thoughts, piece.text, shown)
+                        pieces.append(piece)
+                        if piece.reasoning:
+                            shown.add_thinking(piece.reasoning)
+                        if piece.content:
+                            shown.add_text(piece.content)
                     shown.tick()
                 if stream.done:
                     end = stream.answer.finish_reason
         except YoutuError as error:
             end, failure = "failed", error
-        thoughts = thoughts or Thoughts()
-        _forward(thoughts, None, shown)
-        begun = thoughts.answer or thoughts.thinking
-        shown.end(NOTES.get(end, "") if begun or end == "stopped" else "")
-    return Reply(thoughts.answer, thoughts.thinking, end, failure)
-
-
-def _forward(thoughts: Thoughts, text: str | None, shown: View) -> None:
-    """Feed a piece (None: the end) and hand on what it added to either part."""
-    thinking, answer = len(thoughts.thinking), len(thoughts.answer)
-    thoughts.end() if text is None else thoughts.feed(text)
-    if len(thoughts.thinking) > thinking:
-        shown.add_thinking(thoughts.thinking[thinking:])
-    if len(thoughts.answer) > answer:
-        shown.add_text(thoughts.answer[answer:])
+        text = "".join(piece.content for piece in pieces)
+        thinking = "".join(piece.reasoning for piece in pieces)
+        shown.end(NOTES.get(end, "") if text or thinking or end == "stopped" else "")
+    return Reply(text, thinking, end, failure)
 
 
 @contextlib.contextmanager

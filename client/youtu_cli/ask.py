@@ -12,7 +12,6 @@ from typing import Any
 
 from youtu_client import Answer, Client, Sampling, YoutuError
 from youtu_client.servers import addresses
-from youtu_client.thinking import Thoughts
 
 from .answer import show_reply
 from .conversation import with_system
@@ -73,14 +72,11 @@ def describe(address: str) -> dict[str, Any]:
 
 
 def as_dict(answer: Answer) -> dict[str, Any]:
-    """An answer for a machine to read; times in seconds."""
+    """An answer with its parts, for a machine to read; times in seconds."""
     timings = answer.timings
-    thoughts = Thoughts(inside=answer.starts_in_thinking)
-    thoughts.feed(answer.text)
-    thoughts.end()
     return {
-        "answer": thoughts.answer,
-        "thinking": thoughts.thinking or None,
+        "answer": answer.content,
+        "thinking": answer.reasoning or None,
         "finish_reason": answer.finish_reason,
         "usage": dataclasses.asdict(answer.usage),
         "timings": {

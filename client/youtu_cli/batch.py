@@ -142,7 +142,7 @@ class Batch:
             self.progress.note(f"row {row.number}: {error}")
             return None
         return facts | {
-            "answer": answer.text,
+            "answer": answer.content,
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.usage.prompt_tokens,
             "completion_tokens": answer.usage.completion_tokens,

@@ -14,22 +14,16 @@ from pathlib import Path
 
 from youtu_client import Client, Sampling, YoutuError
 from youtu_client.servers import addresses
+from youtu_contract.rows import SAMPLING_OPTIONS
 
 from . import ask, batch, chat
 from .tables import FileError
 from .terminal import print_error
 
-OPTIONS = {
-    "--max-tokens": (int, "N", "longest answer, in tokens (default: what is left of the context)"),
-    "--temperature": (float, "X", "0 always takes the likeliest token"),
-    "--top-p": (float, "X", "draw from the likeliest tokens that make up this share"),
-    "--top-k": (int, "N", "draw from the N likeliest tokens"),
-    "--min-tokens": (int, "N", "shortest answer, in tokens"),
-    "--repetition-penalty": (float, "X", "above 1: repeat less"),
-    "--presence-penalty": (float, "X", "above 0: repeat less"),
-    "--frequency-penalty": (float, "X", "above 0: repeat less, the more often"),
-    "--seed": (int, "N", "same seed, same question, same answer"),
-}
+OPTIONS = {name: row for name, row in SAMPLING_OPTIONS.items() if not row.json}
+"""Options of a request that are options of the command line."""
+
+_TYPES = {"INT32": (int, "N"), "UINT64": (int, "N"), "FP32": (float, "X"), "BYTES": (str, "TEXT")}
 
 
 class UsageError(Exception):
@@ -47,11 +41,11 @@ def parser() -> argparse.ArgumentParser:
     )
     sampling = argparse.ArgumentParser(add_help=False, parents=[server])
     group = sampling.add_argument_group("sampling (default: the server's own settings)")
-    for flag, (kind, metavar, text) in OPTIONS.items():
-        group.add_argument(flag, type=kind, metavar=metavar, help=text)
-    group.add_argument(
-        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
-    )
+    for name, row in OPTIONS.items():
+        kind, metavar = _TYPES[row.datatype]
+        action, more = ("append", " May be repeated.") if row.is_list else ("store", "")
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, action=action, type=kind, metavar=metavar, help=row.meaning + more)
     group.add_argument(
         "--thinking",
         action=argparse.BooleanOptionalAction,
@@ -116,8 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
     """The options of a request out of the command line."""
-    names = [flag[2:].replace("-", "_") for flag in OPTIONS]
-    options = {name: getattr(args, name) for name in [*names, "stop", "timeout"]}
+    options = {name: getattr(args, name) for name in [*OPTIONS, "timeout"]} | {"return_parts": True}
     if args.thinking is not None:
         options["chat_template_kwargs"] = {"enable_thinking": args.thinking}
     return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
