@@ -175,6 +175,7 @@ def test_ask_passes_every_option_on(fake: FakeTriton) -> None:
             "--seed",
             "18446744073709551615",
         ],
+        *["--min-p", "0.125", "--stop-token-ids", "7", "--stop-token-ids", "9"],
         *["--stop", "END", "--stop", "。", "--no-thinking", "--system", "be kind", "--timeout", "9", "hi"],
     )
     assert done.returncode == 0, done.stderr
@@ -188,10 +189,13 @@ def test_ask_passes_every_option_on(fake: FakeTriton) -> None:
         "repetition_penalty": 1.5,
         "presence_penalty": 0.5,
         "frequency_penalty": -0.5,
+        "min_p": 0.125,
         "seed": 2**64 - 1,
         "stop_words": ["END", "。"],
+        "stop_token_ids": [7, 9],
         "chat_template_kwargs": '{"enable_thinking":false}',
         "stream": True,
+        "return_parts": True,
     }
 
 
