@@ -53,7 +53,7 @@ def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:
 
 
 def test_everything_said_arrives() -> None:
-    sent = {
+    sent: dict[str, Any] = {
         "max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "top_k": 3, "min_p": 0.25, "seed": 2**64 - 1,
         "return_log_probs": True, "stop_token_ids": (7, 9), "return_parts": True,
     }  # fmt: skip
