@@ -44,9 +44,7 @@ TYPES = {
 
 
 class ApiError(Exception):
-    """An answer that is an error.
-
-    `param`: the field at fault, as a path such as `messages[0].role`; `details`: numbers beside it.
+    """An answer that is an error. `param`: the field at fault, as a path such as `messages[0].role`.
 
     For the log alone: `cause`, the kind of error behind it, and `reason`, what that one said.
     """
@@ -59,7 +57,6 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
-        details: dict[str, int] | None = None,
         cause: str | None = None,
         reason: str | None = None,
     ) -> None:
@@ -71,13 +68,11 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.headers = headers or {}
-        self.details = details or {}
 
     def body(self) -> dict[str, Any]:
         """The one shape."""
         kind = TYPES.get(self.status, "invalid_request_error")
-        shape = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": shape | self.details}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
         response = jsonify(self.body())
@@ -118,7 +113,7 @@ def _from_client(error: YoutuError, names: dict[str, str], retry_after: int) -> 
     if isinstance(error, InvalidRequest):
         param = _renamed(error.param, names)
         message = f"{param}: {error.reason}" if param else error.reason
-        return ApiError(status, code, message, param=param, details=dict(error.details))
+        return ApiError(status, code, message, param=param)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     return ApiError(status, code, _SENTENCES[code], headers=headers)
 
