@@ -91,12 +91,16 @@ class BaseStream:
         left = max(0.0, self._deadline - time.monotonic())
         self._call = server.infer(self._request, timeout=left, metadata=self._metadata)
         self._reader = None
+        self._refusal: YoutuError | None = None
         if self._failure is not None:  # closed meanwhile
             self._call.cancel()
 
     def _handle(self, event: Any) -> Piece | None:
         """The piece an event brings, if any. Raises what the stream fails with."""
         if event is PENDING:
+            return None
+        if self._refusal is not None and (event is END or isinstance(event, YoutuError)):
+            self._failed(self._refusal)
             return None
         if isinstance(event, YoutuError):
             self._failed(event)
@@ -106,7 +110,10 @@ class BaseStream:
                 self._finish()
                 return None
             if event.error_message:
-                raise from_message(event.error_message, self._server.address)
+                # It is raised at the call's end, which is near: of calls that are cancelled between the two
+                # some never end for Triton 2.51, which then waits for them in vain when it is to stop.
+                self._refusal = self._refusal or from_message(event.error_message, self._server.address)
+                return None
             piece = self._transcript.feed(event)
         except YoutuError as error:
             self._call.cancel()

@@ -624,3 +624,17 @@ def test_what_the_engine_can_do_is_told_and_old_servers_can_nothing(
         monkeypatch.delitem(PARAMETERS, name)
     info = client.model_info()
     assert (info.guided_decoding, info.top_log_probs, info.prompt_log_probs) == (False, 0, False)
+
+
+def test_a_refused_call_is_read_to_its_end(client: Client, fake: FakeTriton) -> None:
+    """Triton 2.51 waits for ever for some calls that are cancelled between a refusal and their end."""
+    for ask in (
+        lambda: client.chat("x", temperature=-1),
+        lambda: list(client.stream("x", temperature=-1)),
+        lambda: client.stream("x", temperature=-1).poll(WAIT_S),
+    ):
+        with pytest.raises(InvalidRequest):
+            ask()
+        call = fake.calls[-1]
+        assert call.over.wait(WAIT_S)
+        assert call.cancelled is None

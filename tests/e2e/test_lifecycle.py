@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from youtu_client import Client, InvalidRequest
 
 from serve.run_folder import HOME, REGIONS
 from tests.e2e.running import RunningServer
@@ -76,6 +77,17 @@ def test_an_answer_that_runs_is_finished_before_the_end(running: RunningServer) 
     for call in calls:
         call.join()
     assert len(answers) == len(calls)
+
+
+def test_refused_requests_do_not_hold_up_the_end(running: RunningServer) -> None:
+    """The fault: the client cancelled refused calls, some of which Triton then waited for when it was to stop."""
+    with Client(running.grpc_url) as client:
+        for _ in range(20):
+            client.chat("hi", max_tokens=4)
+            with pytest.raises(InvalidRequest):
+                client.chat("hi", top_k=10**6)
+    assert running.end() == 0, running.log
+    assert "Exit timeout expired" not in running.log
 
 
 def test_killed_programs_come_back(running: RunningServer) -> None:
