@@ -252,9 +252,8 @@ TALK = """() => {
 }"""
 """What version 1 of the page said to other tabs."""
 
-FINISH = """() => new Promise((resolve) => {
+FINISH = """(facts) => new Promise((resolve) => {
     const writing = database.transaction("messages", "readwrite");
-    const facts = { token_count: 7, finish_reason: "stop", timings: { ttft_s: 1 }, usage: {} };
     writing.objectStore("messages").put({
         id: "b0", conversation: "c0", parent: "a0", role: "assistant", created: 2, facts,
         content: "<think>hm</think>the end",
@@ -265,7 +264,7 @@ FINISH = """() => new Promise((resolve) => {
 
 @pytest.mark.parametrize("goes", ["closed", "reloaded"])
 def test_the_migration_waits_for_a_tab_with_the_earlier_page(visit: Visits, shots: Path, goes: str) -> None:
-    """The fault: once the store has a new version, an earlier page can save nothing, not even an answer under way."""
+    """The fault: once the store has a new version, an earlier page cannot even save the answer under way."""
     talk = conversation(0, "talk", Old("<think>hm", False, "", "hm"))
     talk["messages"].pop()
     talk["leaf"] = "b0"
@@ -277,7 +276,7 @@ def test_the_migration_waits_for_a_tab_with_the_earlier_page(visit: Visits, shot
     new.goto(visit.url)
     expect(new.locator("#notice-text")).to_contain_text("Another tab still runs an earlier version")
     new.screenshot(path=shots / "earlier-tab.png")
-    old.evaluate(FINISH)  # its connection is open, and what it writes is kept
+    old.evaluate(FINISH, FACTS)  # its connection is open, and what it writes is kept
     expect(new.locator("body[data-ready]")).to_have_count(0)
     if goes == "closed":
         old.close(run_before_unload=True)

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import Frontend
 
-from .conftest import Visits, answers, ask, busy_disk, fits, reload
+from .conftest import Visits, answers, ask, fits, free_disk, hold_disk, reload
 
 pytestmark = pytest.mark.browser
 
@@ -124,9 +124,10 @@ def test_a_preset_chosen_right_after_a_new_chat_is_not_the_old_ones(visit: Visit
     page = visit()
     page.select_option("#preset", "support")
     ask(page, "one", wait=True)
-    busy_disk(page)
+    hold_disk(page, "drafts")
     page.click("#fresh")
     page.select_option("#preset", "coding")
+    free_disk(page)
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.locator("#preset")).to_have_value("coding")
     page.locator(".session-title").click()
