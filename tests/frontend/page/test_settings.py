@@ -41,7 +41,7 @@ def close(page: Page) -> None:
 def test_nothing_is_sent_that_was_not_set(visit: Visits, fake: FakeTriton) -> None:
     page = visit()
     ask(page, "x", wait=True)
-    assert inputs(fake) == {"stream": True}
+    assert inputs(fake) == {"stream": True, "return_parts": True}
     assert system(fake) is None
     page.click("#open-settings")
     expect(page.locator("#p-temperature")).to_have_attribute("placeholder", "default 0.7")
@@ -71,6 +71,7 @@ def test_every_setting_reaches_the_model_and_is_kept(visit: Visits, fake: FakeTr
         ask(page, "x", wait=True)
         assert inputs(fake) == {
             "stream": True,
+            "return_parts": True,
             "temperature": 0,
             "top_p": 0.5,
             "repetition_penalty": 1.3,
@@ -84,7 +85,7 @@ def test_every_setting_reaches_the_model_and_is_kept(visit: Visits, fake: FakeTr
     expect(page.locator("#p-system")).to_have_value("")
     close(page)
     ask(page, "y", wait=True)
-    assert inputs(fake) == {"stream": True}
+    assert inputs(fake) == {"stream": True, "return_parts": True}
 
 
 def test_a_number_that_does_not_fit_is_not_taken(visit: Visits, fake: FakeTriton) -> None:
@@ -95,7 +96,7 @@ def test_a_number_that_does_not_fit_is_not_taken(visit: Visits, fake: FakeTriton
     expect(page.locator("#p-top_p")).to_have_attribute("aria-invalid", "true")
     close(page)
     ask(page, "x", wait=True)
-    assert inputs(fake) == {"stream": True}
+    assert inputs(fake) == {"stream": True, "return_parts": True}
 
 
 @pytest.mark.parametrize(("language", "start"), [("en-US", "You are a coding"), ("zh-CN", "你是编程助手")])
