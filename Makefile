@@ -159,6 +159,12 @@ lock:  ## resolve requirements/*.lock anew from pyproject.toml [ARGS="--upgrade"
 	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	@.venv-lock/bin/python requirements/lock.py $(ARGS)
 
+.PHONY: licences
+licences:  ## write the tables of docs/licences.md: the licence of every package that requirements/*.lock pin
+	@[ -x .venv-lock/bin/python ] || $(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check pip==26.3
+	@.venv-lock/bin/python requirements/licences.py
+
 .PHONY: clean
 clean:  ## remove the environments and var/ (engines and downloads too)
 	rm -rf .venv .venv-* var

@@ -32,12 +32,12 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from .service import Drain, ServedModel, Service
 
     if client is None:
-        host = f"[{settings.triton_host}]" if ":" in settings.triton_host else settings.triton_host
-        client = Client(f"{host}:{settings.grpc_port}", timeout=settings.request_timeout)
+        client = Client(settings.triton_grpc_address, timeout=settings.request_timeout)
     keys = Keys.of(settings)
     admission = Admission(settings.slots, settings.queue)
-    metrics = Metrics(settings.slots, lambda: admission.taken, lambda: admission.waiting)
-    service = Service(settings, ServedModel(client), admission, Drain(settings.drain_timeout), metrics)
+    metrics = Metrics(lambda: admission.slots, lambda: admission.taken, lambda: admission.waiting)
+    served = ServedModel(client, lambda info: admission.resize(info.slots))
+    service = Service(settings, served, admission, Drain(settings.drain_timeout), metrics)
 
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]

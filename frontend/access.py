@@ -245,18 +245,18 @@ def _owner(keys: Keys, guessing: Guessing, metrics: Metrics) -> str:
         guessing.check(address, key, owner is not None)
     except KeysError:
         message = "API keys cannot be checked at present; the server's log says why."
-        raise ApiError(503, "keys_unusable", message, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
+        raise ApiError("keys_unusable", message, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
     except Locked as locked:
         metrics.refused("too_many_wrong_keys")
         seconds = math.ceil(locked.seconds)
         if locked.first:
             log.warning("wrong keys", address=address, attempts=ATTEMPTS, locked_s=seconds)
         message = f"{ATTEMPTS} wrong API keys came from this address; try again in {seconds} seconds."
-        raise ApiError(429, "too_many_wrong_keys", message, headers={"Retry-After": str(seconds)}) from None
+        raise ApiError("too_many_wrong_keys", message, headers={"Retry-After": str(seconds)}) from None
     if owner is None:
         raise _unauthorized("The API key is wrong.")
     return owner
 
 
 def _unauthorized(message: str) -> ApiError:
-    return ApiError(401, "invalid_api_key", message, headers={"WWW-Authenticate": 'Bearer realm="youtu"'})
+    return ApiError("invalid_api_key", message, headers={"WWW-Authenticate": 'Bearer realm="youtu"'})

@@ -65,10 +65,17 @@ class Admission:
         self._turns: dict[str, float] = {}  # when a client that is still there last got a slot
         self._hold_s: float | None = None
 
+    def resize(self, slots: int) -> None:
+        """The engine has so many slots."""
+        with self._lock:
+            if slots != self.slots:
+                self.slots = slots
+                self._grant()
+
     def ask(self, client: str, weight: int = 1) -> Ticket:
         """A ticket for `weight` slots, at most all of them: granted at once or waiting. Raises Full."""
-        ticket = Ticket(self, client, min(weight, self.slots))
         with self._lock:
+            ticket = Ticket(self, client, min(weight, self.slots))
             if len(self._waiting) >= self.queue and not self._grantable(ticket):
                 self._make_room(client)
             self._waiting.append(ticket)
@@ -127,7 +134,7 @@ class Admission:
                 self._waiting, key=lambda one: (held[one.client], turns.get(one.client, 0.0), one.asked)
             )
             # One that needs several slots is waited for: if others went past it, it might wait for ever.
-            if ticket.weight > self.slots - self.taken:
+            if min(ticket.weight, self.slots) > self.slots - self.taken:
                 break
             self._waiting.remove(ticket)
             self._running.append(ticket)

@@ -37,9 +37,7 @@ def read(limit: int) -> bytes:
     # A page of another site can send what claims to be a form (or nothing) without asking; JSON it cannot.
     allowed = JSON_TYPES[:1] if "Origin" in request.headers else JSON_TYPES
     if kind not in allowed:
-        raise ApiError(
-            415, "unsupported_media_type", f"Content-Type must be application/json, not {shown(kind)}"
-        )
+        raise ApiError("unsupported_media_type", f"Content-Type must be application/json, not {shown(kind)}")
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit, f"{length}")
@@ -51,7 +49,7 @@ def read(limit: int) -> bytes:
 
 
 def _too_large(limit: int, sent: str) -> ApiError:
-    return ApiError(413, "body_too_large", f"the body may have {limit} bytes, sent were {sent}")
+    return ApiError("body_too_large", f"the body may have {limit} bytes, sent were {sent}")
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -76,14 +74,14 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _not_json(message: str) -> ApiError:
-    return ApiError(400, "invalid_json", message)
+    return ApiError("invalid_json", message)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ApiError(400, "duplicate_key", f"the key {shown(key)} stands twice", param=_printable(key))
+            raise ApiError("duplicate_key", f"the key {shown(key)} stands twice", param=_printable(key))
         found[key] = value
     return found
 
@@ -105,12 +103,12 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
     path, kind, sent = _path(fault["loc"]), fault["type"], fault["input"]
     if kind == "extra_forbidden":
         known = ", ".join(model.model_fields) if len(fault["loc"]) == 1 else "role, content"
-        return ApiError(400, "unknown_field", f"{path} is not known here; known are {known}", param=path)
+        return ApiError("unknown_field", f"{path} is not known here; known are {known}", param=path)
     if kind == "missing":
-        return ApiError(400, "missing_field", f"{path} is missing", param=path)
+        return ApiError("missing_field", f"{path} is missing", param=path)
     if kind == "value_error":
         message = str(fault["ctx"]["error"])
-        return ApiError(400, "invalid_value", f"{path} {message}" if path else message, param=path or None)
+        return ApiError("invalid_value", f"{path} {message}" if path else message, param=path or None)
     if kind in ("too_short", "too_long"):
         limits = fault["ctx"]
         bound = (
@@ -118,9 +116,9 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
         )
         unit = "characters" if isinstance(sent, str) else "items"
         message = f"{path} should have {bound} {unit}, not {limits['actual_length']}"
-        return ApiError(400, "invalid_value", message, param=path)
+        return ApiError("invalid_value", message, param=path)
     message = re.sub(r"^[A-Z]\w+ should", "should", fault["msg"])
-    return ApiError(400, "invalid_value", f"{path} {message}, not {shown(sent)}", param=path)
+    return ApiError("invalid_value", f"{path} {message}, not {shown(sent)}", param=path)
 
 
 def _path(parts: tuple[int | str, ...]) -> str:

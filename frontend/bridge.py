@@ -320,4 +320,4 @@ class Answer:
 
 def broken() -> ApiError:
     """A fault of ours below Flask, which turns all others into an answer itself."""
-    return ApiError(500, "internal_error", "The server made a mistake; its log says more.")
+    return ApiError("internal_error", "The server made a mistake; its log says more.")

@@ -182,7 +182,7 @@ class Connection(H11Protocol):
         elif self.cycle is None or self.cycle.response_complete:
             self.refuse(not_http("it ended within its head"))
         elif self.cycle.more_body:
-            self.refuse(ApiError(400, "body_cut_off", "the connection was closed before the end of the body"))
+            self.refuse(ApiError("body_cut_off", "the connection was closed before the end of the body"))
         return True  # the answer can still be sent
 
     def on_response_complete(self) -> None:

@@ -43,41 +43,66 @@ TYPES = {
 """Status to `type`; every other status is the caller's mistake: invalid_request_error."""
 
 
+STATUSES = {name: code.http for name, code in CODES.items()} | {
+    "body_cut_off": 400,
+    "chunks_too_small": 400,
+    "duplicate_key": 400,
+    "host_missing": 400,
+    "invalid_host": 400,
+    "invalid_json": 400,
+    "missing_field": 400,
+    "not_http": 400,
+    "unknown_field": 400,
+    "invalid_api_key": 401,
+    "model_not_found": 404,
+    "request_timeout": 408,
+    "body_too_large": 413,
+    "line_too_long": 414,
+    "unsupported_media_type": 415,
+    "unknown_host": 421,
+    "render_busy": 429,
+    "too_many_wrong_keys": 429,
+    "headers_too_large": 431,
+    "internal_error": 500,
+    "draining": 503,
+    "keys_unusable": 503,
+    "render_failed": 503,
+    "too_busy": 503,
+}
+"""Code to status: those of the contract, and those of what never reaches the model."""
+
+
 class ApiError(Exception):
-    """An answer that is an error.
+    """An answer that is an error. `param`: the field at fault, as a path such as `messages[0].role`.
 
-    `param`: the field at fault, as a path such as `messages[0].role`; `details`: numbers beside it.
-
-    For the log alone: `cause`, the kind of error behind it, and `reason`, what that one said.
+    The status is the code's; `status` is for werkzeug's refusals, whose code is made of theirs. For the log
+    alone: `cause`, the kind of error behind it, and `reason`, what that one said.
     """
 
     def __init__(
         self,
-        status: int,
         code: str,
         message: str,
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
-        details: dict[str, int] | None = None,
+        status: int | None = None,
         cause: str | None = None,
         reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.cause = cause
         self.reason = reason
-        self.status = status
+        self.status = STATUSES[code] if status is None else status
         self.code = code
         self.message = message
         self.param = param
         self.headers = headers or {}
-        self.details = details or {}
 
     def body(self) -> dict[str, Any]:
         """The one shape."""
         kind = TYPES.get(self.status, "invalid_request_error")
-        shape = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": shape | self.details}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
         response = jsonify(self.body())
@@ -114,13 +139,12 @@ def _from_client(error: YoutuError, names: dict[str, str], retry_after: int) -> 
     if error.code == "queue_full":
         return queue_full(None, retry_after)
     code = error.code if error.code in CODES else "engine_error"
-    status = CODES[code].http
     if isinstance(error, InvalidRequest):
         param = _renamed(error.param, names)
         message = f"{param}: {error.reason}" if param else error.reason
-        return ApiError(status, code, message, param=param, details=dict(error.details))
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    return ApiError(status, code, _SENTENCES[code], headers=headers)
+        return ApiError(code, message, param=param)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if STATUSES[code] == 503 else {}
+    return ApiError(code, _SENTENCES[code], headers=headers)
 
 
 def _renamed(param: str | None, names: dict[str, str]) -> str | None:
@@ -170,20 +194,18 @@ def queue_full(waiting: int | None, retry_after: int) -> ApiError:
     """No place for one more request. `waiting`: how many wait here; None when the engine itself said so."""
     queue = "the queue is full" if waiting is None else f"{waiting} requests wait, which is the limit"
     message = f"All slots are taken and {queue}; try again in {retry_after} seconds."
-    return ApiError(429, "queue_full", message, headers={"Retry-After": str(retry_after)})
+    return ApiError("queue_full", message, headers={"Retry-After": str(retry_after)})
 
 
 def too_slow() -> ApiError:
     """The request itself did not come in time."""
-    return ApiError(408, "request_timeout", "The request was not sent within the time limit for sending it.")
+    return ApiError("request_timeout", "The request was not sent within the time limit for sending it.")
 
 
 def too_busy() -> ApiError:
     """No thread or no memory for one more request."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError(
-        503, "too_busy", "The server has no room for the request. Try again shortly.", headers=headers
-    )
+    return ApiError("too_busy", "The server has no room for the request. Try again shortly.", headers=headers)
 
 
 def out_of_time() -> ApiError:
@@ -193,13 +215,13 @@ def out_of_time() -> ApiError:
 
 def unsupported(param: str, words: str) -> ApiError:
     """This model or its engine cannot do what a field asks for."""
-    return ApiError(400, "unsupported", f"{param}: {words}", param=param)
+    return ApiError("unsupported", f"{param}: {words}", param=param)
 
 
 def ending() -> ApiError:
     """This process was told to end."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError(503, "draining", "The server is ending. Try again shortly.", headers=headers)
+    return ApiError("draining", "The server is ending. Try again shortly.", headers=headers)
 
 
 def init_app(app: Flask) -> None:
@@ -230,7 +252,7 @@ def init_app(app: Flask) -> None:
             message = f"there is nothing at {shown(request.path)}"
         elif status == 405:
             message = f"{shown(request.path)} takes {headers.get('Allow')}, not {shown(request.method)}"
-        return api_error(ApiError(status, code, message, headers=headers))
+        return api_error(ApiError(code, message, headers=headers, status=status))
 
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
@@ -241,7 +263,7 @@ def init_app(app: Flask) -> None:
 def mistake(error: Exception, request_id: str | None, typed: str) -> ApiError:
     """An exception that nobody expected: written to the log, with where it was raised."""
     log.error("unhandled", request_id=request_id, traceback=_described(error, typed))
-    told = ApiError(500, "internal_error", "The server made a mistake; its log says more.")
+    told = ApiError("internal_error", "The server made a mistake; its log says more.")
     told.cause, told.reason = type(error).__name__, for_log(str(error), typed)
     return told
 

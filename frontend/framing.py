@@ -47,7 +47,7 @@ class Http(h11.Connection):
             # Before they are parsed: thousands of short headers fit into a head.
             head = _END_OF_HEAD.split(self.trailing_data[0], 1)[0]
             if head.count(b"\n") > FIELDS:
-                raise Refused(ApiError(431, "headers_too_large", f"a request may have {FIELDS} headers"))
+                raise Refused(ApiError("headers_too_large", f"a request may have {FIELDS} headers"))
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._body = 0
@@ -57,7 +57,7 @@ class Http(h11.Connection):
             self._body += len(event.data)
             if self._chunks > FREE_CHUNKS + self._body // MIN_CHUNK_BYTES:
                 message = f"the body has more than {FREE_CHUNKS} chunks of less than {MIN_CHUNK_BYTES} bytes"
-                raise Refused(ApiError(400, "chunks_too_small", message))
+                raise Refused(ApiError("chunks_too_small", message))
         elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
             # uvicorn would stop reading at PAUSED, and not see the caller leave.
             return h11.NEED_DATA
@@ -81,13 +81,13 @@ def _check_head(request: h11.Request) -> None:
 
 
 def line_too_long() -> ApiError:
-    return ApiError(414, "line_too_long", f"the request line may have {LINE_BYTES} bytes")
+    return ApiError("line_too_long", f"the request line may have {LINE_BYTES} bytes")
 
 
 def headers_too_large() -> ApiError:
     message = f"a header may have {FIELD_BYTES} bytes, and all of them {HEAD_BYTES}"
-    return ApiError(431, "headers_too_large", message)
+    return ApiError("headers_too_large", message)
 
 
 def not_http(reason: object) -> ApiError:
-    return ApiError(400, "not_http", f"this is not a valid HTTP request: {reason}")
+    return ApiError("not_http", f"this is not a valid HTTP request: {reason}")

@@ -45,14 +45,14 @@ class Hosts:
         if sent is None:
             # HTTP/1.0 did not have the header yet, and no browser leaves it out.
             if environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
-                raise ApiError(400, "host_missing", "the header Host is missing")
+                raise ApiError("host_missing", "the header Host is missing")
         else:
             self._check_one(str(sent))
 
     def _check_one(self, sent: str) -> None:
         found = _AUTHORITY.fullmatch(sent.strip(" \t"))
         if found is None or int(found["port"] or 0) > 65_535:
-            raise ApiError(400, "invalid_host", f"Host must be a name or an address, not {shown(sent)}")
+            raise ApiError("invalid_host", f"Host must be a name or an address, not {shown(sent)}")
         name = (found["v6"] or found["name"]).lower().removesuffix(".")
         if _is_address(name) or name in self._exact or name.endswith(self._domains):
             return
@@ -60,7 +60,7 @@ class Hosts:
             f"this server does not answer to the host {shown(sent)}; if it is one of its names, "
             "add it to the setting hosts (YOUTU_HOSTS)"
         )
-        raise ApiError(421, "unknown_host", message)
+        raise ApiError("unknown_host", message)
 
 
 def _authority(target: str) -> str:

@@ -42,7 +42,9 @@ _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000,
 class Metrics:
     """The counters of one process. `running` and `waiting` are asked when somebody reads them."""
 
-    def __init__(self, slots: int, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+    def __init__(
+        self, slots: Callable[[], int], running: Callable[[], int], waiting: Callable[[], int]
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         registry.register(_Gauges(slots, running, waiting))
@@ -111,11 +113,13 @@ class Metrics:
 class _Gauges(Collector):
     """What is true at the moment of the question."""
 
-    def __init__(self, slots: int, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+    def __init__(
+        self, slots: Callable[[], int], running: Callable[[], int], waiting: Callable[[], int]
+    ) -> None:
         self._slots, self._running, self._waiting = slots, running, waiting
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        yield GaugeMetricFamily("youtu_slots", "Slots of the engine.", self._slots)
+        yield GaugeMetricFamily("youtu_slots", "Slots of the engine.", self._slots())
         yield GaugeMetricFamily("youtu_num_requests_running", "Slots that are taken.", self._running())
         yield GaugeMetricFamily("youtu_num_requests_waiting", "Requests that wait for one.", self._waiting())
 

@@ -53,11 +53,11 @@ def blueprint(renderer: Renderer, metrics: Metrics) -> Blueprint:
                 f"{WAITING} texts may be rendered or wait at once, {WAITING_EACH} of them from one caller; "
                 "try again in a second"
             )
-            raise ApiError(429, "render_busy", message, headers={"Retry-After": "1"}) from None
+            raise ApiError("render_busy", message, headers={"Retry-After": "1"}) from None
         except Broken:
             message = "The process that renders texts failed. Try again shortly."
             headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise ApiError(503, "render_failed", message, headers=headers) from None
+            raise ApiError("render_failed", message, headers=headers) from None
         response = Response(made, mimetype="application/json")
         response.headers["Cache-Control"] = "no-store"
         response.headers["Server-Timing"] = f"render;dur={1000 * took:.1f}"

@@ -41,10 +41,6 @@ class Fault(Reply):
     type: str
     param: str | None
     code: str
-    prompt_tokens: int = 0
-    """With context_length_exceeded: tokens of the prompt."""
-    context_tokens: int = 0
-    """With context_length_exceeded: tokens that the context holds."""
 
 
 class Error(Reply):

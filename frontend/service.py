@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,10 +38,14 @@ State = ModelState | Literal["draining"]
 
 
 class ServedModel:
-    """The model that `client` reaches. One per process; threads share it."""
+    """The model that `client` reaches. One per process; threads share it.
 
-    def __init__(self, client: Client) -> None:
+    `learnt` is called with the facts about the model whenever they were asked for.
+    """
+
+    def __init__(self, client: Client, learnt: Callable[[ModelInfo], None]) -> None:
         self.client = client
+        self._learnt = learnt
         self._info: ModelInfo | None = None
         self._asking = threading.Lock()
         self._state: ModelState = "down"
@@ -54,6 +59,7 @@ class ServedModel:
                 self._info = self.client.model_info(timeout=PROBE_S)
             except DeadlineExceeded as error:  # of this question; the request's own deadline is not over
                 raise NotReady(f"the server does not answer: {error}", server=error.server) from error
+            self._learnt(self._info)
         return self._info
 
     def forget(self) -> None:

@@ -23,7 +23,7 @@ from serve.guard import STOP
 from serve.logs import Followed
 from serve.messages import say
 from serve.program import AFTER_GRACE, Child, Program
-from serve.repository import Engine, render
+from serve.repository import Engine, render, slots
 from serve.run_folder import RunFolder
 from serve.settings import Settings, reachable
 from serve.watch import Stalled, Watch
@@ -47,7 +47,8 @@ def programs(settings: Settings, engine: Engine, run: RunFolder) -> list[Program
     linked = replace(engine, path=run.link("engine", engine.path))
     repository = render(settings, linked, run.path / "models")
     backends = triton.lay_out_backend(found, run.path / "backends")
-    document = run.write("frontend.json", settings.to_document())
+    resolved = settings.model_copy(update={"slots": slots(settings, engine)})
+    document = run.write("frontend.json", resolved.to_document())
     return [
         Program(
             "triton",

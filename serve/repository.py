@@ -52,15 +52,20 @@ def models(settings: Settings) -> tuple[str, str]:
     return settings.engine, "youtu_llm"
 
 
+def slots(settings: Settings, engine: Engine) -> int:
+    """How many requests the engine runs at once: of a GPU engine it was decided when it was built."""
+    return engine.max_batch_size if isinstance(engine, TensorRTEngineInfo) else settings.slots
+
+
 def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
     """Model -> its parameters, as Triton's configuration wants them: strings."""
     if isinstance(engine, TensorRTEngineInfo):
         own = _of_tensorrt_llm(engine)
-        facts = _facts(slots=engine.max_batch_size, tokens_per_block=engine.tokens_per_block)
+        facts = _facts(slots=slots(settings, engine), tokens_per_block=engine.tokens_per_block)
     else:
         own = _of_youtu_engine(settings, engine)
         facts = _facts(
-            slots=settings.slots,
+            slots=slots(settings, engine),
             guided_decoding=True,
             top_log_probs=20,
             prompt_log_probs=True,

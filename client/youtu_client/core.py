@@ -16,8 +16,7 @@ from . import wire
 from .answers import Answer, ModelInfo, Piece
 from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
 from .servers import RoundRobin, Server, addresses
-from .transcript import Transcript, model_info
-from .wire import Prompt, RawPrompt, Sampling
+from .wire import Prompt, RawPrompt, Sampling, Transcript, model_info
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -1,4 +1,4 @@
-"""The text contract as bytes: arguments to a ModelInferRequest. Its answers are `transcript`'s to read.
+"""The text contract as bytes: arguments to a ModelInferRequest, its responses to pieces, answers and facts.
 
 What can be asked stands in the rows of `youtu_contract`. Only what the wire cannot carry is checked here (a
 wrong type, an int too large for its tensor); what a value may be is the server's to say.
@@ -6,6 +6,8 @@ wrong type, an int too large for its tensor); what a value may be is the server'
 
 from __future__ import annotations
 
+import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -14,10 +16,12 @@ from typing import Any, TypeAlias
 # Generated code without annotations: the only place where it meets the type checker.
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
 from youtu_contract.errors import Refused
-from youtu_contract.rows import OPTIONS, TEXT_INPUTS, Options
-from youtu_contract.values import add_input, encoded, encoded_json, encoded_text
+from youtu_contract.parts import ToolCall
+from youtu_contract.rows import DEPLOYMENT_DEFAULTS, OPTIONS, TEXT_INPUTS, TEXT_OUTPUTS, Options
+from youtu_contract.values import add_input, encoded, encoded_json, encoded_text, outputs_of
 
-from .errors import InvalidRequest, from_error
+from .answers import Answer, ModelInfo, Piece, Timings, Token, Usage
+from .errors import InvalidRequest, ServerError, from_error
 
 Message: TypeAlias = "Mapping[str, Any]"
 Prompt: TypeAlias = "str | Sequence[Message]"
@@ -136,3 +140,144 @@ def _conversation(prompt: object) -> list[dict[str, Any]]:
                 f"messages[{at}] must be a dict with role and content, not {type(message).__name__}"
             )
     return [dict(message) for message in prompt]
+
+
+class Transcript:
+    """Gathers the responses of one call. `finished` once the last response has been fed."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.started = False
+        self.finished = False
+        self._pieces: list[Piece] = []
+        self.starts_in_thinking = False
+        self._log_probs: list[float] | None = None
+        self._tokens: list[Token] | None = None
+        self._prompt_tokens: tuple[Token, ...] | None = None
+        self._end: dict[str, Any] = {}
+
+    def feed(self, response: Any) -> Piece | None:
+        """Take in one ModelStreamInferResponse; the piece it brings, if any.
+
+        Raises ServerError when it is not the text contract. An `error_message` is the caller's to look at.
+        """
+        self.started = True
+        infer = response.infer_response
+        values = _outputs(infer)
+        text: str = values.pop("text_output", "")
+        self.starts_in_thinking = values.pop("starts_in_thinking", False) or self.starts_in_thinking
+        log_probs: tuple[float, ...] | None = values.get("output_log_probs")
+        tokens = _tokens(values, "output_tokens", "output_log_probs", "top_tokens", "top_output_log_probs")
+        if "prompt_log_probs" in values:
+            values["prompt_log_probs"] = (math.nan, *values["prompt_log_probs"])
+            self._prompt_tokens = _tokens(
+                values,
+                "prompt_tokens",
+                "prompt_log_probs",
+                "top_prompt_tokens",
+                "top_prompt_log_probs",
+                first=1,
+            )
+        self._end.update(values)
+        if "triton_final_response" in infer.parameters:
+            self.finished = self.finished or infer.parameters["triton_final_response"].bool_param
+        if log_probs is not None:
+            self._log_probs = (self._log_probs or []) + list(log_probs)
+        if tokens is not None:
+            self._tokens = (self._tokens or []) + list(tokens)
+        reasoning, content = values.get("reasoning_output", ""), values.get("content_output", "")
+        tool_calls: tuple[ToolCall, ...] = values.get("tool_calls_output", ())
+        piece = Piece(text, log_probs, tokens, reasoning, content, tool_calls)
+        if not any((text, log_probs, reasoning, content, tool_calls)):
+            return None
+        self._pieces.append(piece)
+        return piece
+
+    def answer(self) -> Answer:
+        """The whole. Raises ServerError when the end of the answer has not come: a half is no answer."""
+        end = self._end
+        try:
+            usage = Usage(end["num_input_tokens"], end["num_output_tokens"], end.get("num_cached_tokens", 0))
+            times = (end["arrival_time_ns"], end["first_token_time_ns"], end["last_token_time_ns"])
+            finish_reason: str = end["finish_reason"]
+        except KeyError as missing:
+            raise ServerError(f"the stream ended without its last response: no {missing}") from None
+        return Answer(
+            text="".join(piece.text for piece in self._pieces),
+            finish_reason=finish_reason,
+            usage=usage,
+            timings=Timings(*times, tokens=usage.completion_tokens),
+            request_id=self.request_id,
+            log_probs=None if self._log_probs is None else tuple(self._log_probs),
+            tokens=None if self._tokens is None else tuple(self._tokens),
+            prompt_tokens=self._prompt_tokens,
+            starts_in_thinking=self.starts_in_thinking,
+            reasoning="".join(piece.reasoning for piece in self._pieces),
+            content="".join(piece.content for piece in self._pieces),
+            tool_calls=tuple(call for piece in self._pieces for call in piece.tool_calls),
+        )
+
+
+def _tokens(
+    values: dict[str, Any], tokens: str, log_probs: str, top: str, top_log_probs: str, *, first: int = 0
+) -> tuple[Token, ...] | None:
+    """Takes the outputs of these names out of `values`; the likeliest begin with the token `first`."""
+    data: tuple[bytes, ...] | None = values.pop(tokens, None)
+    found: tuple[float, ...] = values.pop(log_probs, ())
+    names: tuple[bytes, ...] = values.pop(top, ())
+    chances: tuple[float, ...] = values.pop(top_log_probs, ())
+    if data is None:
+        return None
+    places = len(data) - first
+    each = len(names) // places if places > 0 else 0
+    if len(found) != len(data) or len(names) != len(chances) or len(names) != each * places:
+        counts = f"{len(data)} tokens, {len(found)} values, {len(names)} and {len(chances)} for the likeliest"
+        raise ServerError(f"the outputs about single tokens do not fit one another: {counts}")
+    likeliest = tuple(zip(names, chances, strict=True))
+    return tuple(
+        Token(token, log_prob, likeliest[at * each : (at + 1) * each] if at >= 0 else ())
+        for at, (token, log_prob) in enumerate(zip(data, found, strict=True), start=-first)
+    )
+
+
+def _outputs(response: Any) -> dict[str, Any]:
+    """Output name -> its value, a tuple for a list. Raises ServerError."""
+    try:
+        return {name: _value(name, elements) for name, elements in outputs_of(response).items()}
+    except ValueError as error:
+        raise ServerError(str(error)) from None
+
+
+def _value(name: str, elements: list[Any]) -> Any:
+    row = TEXT_OUTPUTS.get(name)
+    if row is None:  # of a newer server
+        return tuple(elements)
+    if row.is_list:
+        return tuple(elements)
+    if len(elements) != 1:
+        raise ValueError(f"output {name} has {len(elements)} values, one is expected")
+    if row.datatype != "BYTES":
+        return elements[0]
+    text = elements[0].decode()
+    return tuple(ToolCall(**call) for call in json.loads(text)) if row.json else text
+
+
+def model_info(response: Any) -> ModelInfo:
+    """ModelInfo out of a ModelConfigResponse. Raises ServerError when the model is not a `youtu_llm`."""
+    values = {key: value.string_value for key, value in response.config.parameters.items()}
+    try:
+        return ModelInfo(
+            id=values["model_id"],
+            demo=values["demo"] == "true",
+            description=values["description"],
+            context=int(values["context"]),
+            slots=int(values["slots"]),
+            queue=int(values["queue"]),
+            guided_decoding=values.get("guided_decoding") == "true",
+            tools=values.get("tools") == "true",
+            top_log_probs=int(values.get("top_log_probs", "0")),
+            prompt_log_probs=values.get("prompt_log_probs") == "true",
+            defaults={key: float(values[key]) for key in DEPLOYMENT_DEFAULTS},
+        )
+    except (KeyError, ValueError) as error:
+        raise ServerError(f"model {response.config.name!r} does not describe itself: {error!r}") from None

@@ -76,8 +76,10 @@ def value_of(row: Tensor, array: Array | None, limits: Limits) -> Any:
         return json_object(row.name, texts[0]) if row.json else texts[0]
     if row.low is not None or row.high is not None:
         low, high = bounds(row, limits)
+        if row.datatype == "FP32":  # so that a limit that a tensor cannot hold exactly is within itself
+            low, high = float(np.float32(low)), float(np.float32(high))
         if not (within := (flat >= low) & (flat <= high)).all():  # false for NaN too
-            wrong = flat[np.flatnonzero(~within)[0]].item()
+            wrong = _number(flat[np.flatnonzero(~within)[0]].item())
             raise invalid(row.name, f"{_number(low)} to {_number(high)} is allowed, {wrong} was sent")
     return tuple(flat.tolist()) if row.is_list else flat[0].item()
 
@@ -93,8 +95,8 @@ def bounds(row: Tensor, limits: Limits) -> tuple[float, float]:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _text(name: str, value: Any) -> str:

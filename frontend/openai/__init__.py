@@ -131,7 +131,7 @@ def blueprint(service: Service) -> Blueprint:
 def unknown_model(asked: str, served: str) -> ApiError:
     """Another model than the one there is was asked for."""
     message = f"the model {shown(asked)} does not exist here; there is {shown(served)}"
-    return ApiError(404, "model_not_found", message, param="model")
+    return ApiError("model_not_found", message, param="model")
 
 
 def _opens(count: int, start: Callable[..., Stream]) -> list[Open]:

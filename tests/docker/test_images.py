@@ -144,7 +144,7 @@ def test_only_what_serves_goes_into_an_image() -> None:
     allowed = {line[1:] for line in lines if line.startswith("!")}
     rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
     further = {"client", "model_repository", "docker/health.py", "requirements/serve.lock", "Makefile"}
-    assert allowed == rooms | further
+    assert allowed == rooms | further | {"LICENSE", "NOTICE"}
     assert [path for path in allowed if not (ROOT / path).exists()] == []
 
 

@@ -148,9 +148,15 @@ def test_the_models_own_description_is_readable(client: Client) -> None:
 def test_generate_answers_a_wrong_request_with_400(server: RunningServer) -> None:
     url = f"{server.triton_http_url}/v2/models/youtu_llm/generate"
     status, answer = post(url, {"text_input": "a", "temperature": -1})
-    assert (status, answer["error"]) == (
+    assert (status, json.loads(answer["error"])) == (
         400,
-        "invalid request: temperature: 0 to 10 is allowed, -1.0 was sent",
+        {
+            "code": "invalid_value",
+            "param": "temperature",
+            "message": "0 to 10 is allowed, -1 was sent",
+            "retry_after_s": None,
+            "details": {},
+        },
     )
 
 

@@ -24,7 +24,7 @@ from youtu_client import Client
 from frontend import create_app
 from serve.addresses import free_ports
 from serve.settings import Settings
-from tests.client.fake_triton import FakeTriton
+from tests.client.fake_triton import PARAMETERS, FakeTriton
 from tests.limits import START_S, WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,11 +229,13 @@ def app(shared_fake: FakeTriton) -> FlaskClient:
 
 
 @pytest.fixture
-def another(fake: FakeTriton, tmp_path: Path) -> Iterator[Any]:
-    """Starts a frontend with settings of its own: `another(api_key="k")`."""
+def another(fake: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Starts a frontend with settings of its own: `another(api_key="k")`. `slots` are the engine's, too."""
     started: list[Frontend] = []
 
     def start(**settings: object) -> Frontend:
+        if "slots" in settings:
+            monkeypatch.setitem(PARAMETERS, "slots", str(settings["slots"]))
         port = settings.pop("grpc_port", fake.port)
         assert isinstance(port, int)
         started.append(Frontend(port, tmp_path / f"log{len(started)}", **settings))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from frontend import admission
 from frontend.admission import Admission, Full, Ticket
 from frontend.keys import add
-from tests.client.fake_triton import FakeTriton
+from tests.client.fake_triton import PARAMETERS, FakeTriton
 from tests.limits import NEVER_S, WAIT_S
 
 from .conftest import Frontend, events, script
@@ -44,6 +44,37 @@ def test_waiting_ends_when_a_slot_comes_free() -> None:
     assert not second.wait(0.01)
     threading.Timer(0.05, first.release).start()
     assert second.wait(WAIT_S)
+
+
+def test_more_slots_are_given_out_at_once_and_fewer_as_they_come_free() -> None:
+    room = Admission(slots=1, queue=9)
+    tickets = [room.ask("a") for _ in range(5)]
+    room.resize(3)
+    assert granted(tickets) == [0, 1, 2]
+    room.resize(1)
+    for ticket in tickets[:3]:
+        ticket.release()
+    assert (granted(tickets), room.taken) == ([0, 1, 2, 3], 1)
+
+
+def test_as_many_slots_as_the_engine_says_it_has(
+    fake: FakeTriton, another: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault: a GPU profile with 32 slots got the 4 of the CPU engine's setting."""
+    frontend: Frontend = another(slots=2)
+    monkeypatch.setitem(PARAMETERS, "slots", "7")
+    question = {"prompt": script(stepped=True, tokens=1)}
+    calls = [threading.Thread(target=frontend.post, args=(question,)) for _ in range(8)]
+    for call in calls:
+        call.start()
+    running = fake.wait_calls(7)
+    assert "youtu_slots 7.0" in frontend.send("GET", "/metrics", b"").body.decode()
+    assert len(fake.calls) == 7
+    for each in running:
+        each.step()
+    fake.wait_calls(8)[-1].step()
+    for call in calls:
+        call.join()
 
 
 def test_a_full_queue_refuses_the_next() -> None:

@@ -76,7 +76,7 @@ def test_every_option_reaches_the_model(frontend: Frontend, fake: FakeTriton) ->
 
 def test_what_is_not_sent_is_left_to_the_deployment(frontend: Frontend, fake: FakeTriton) -> None:
     frontend.post({"prompt": "q", "temperature": None, "stop": None, "thinking": None, "history": None})
-    assert set(fake.calls[-1].inputs) == {"messages", "stream"}
+    assert set(fake.calls[-1].inputs) == {"messages", "stream", "return_parts"}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,24 @@ def test_streaming_brings_the_same_facts_in_pieces(frontend: Frontend) -> None:
     assert {kind for kind, _ in pieces} == {"message"}
     assert "".join(data["delta"] for _, data in pieces) == done["response"] == "You said: 一 二\n\ndata: x 🙂"
     assert done["token_count"] == len(pieces)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "pieces"),
+    [(True, ["h", "m\n</thi", "nk>\n\n", "yes"]), (False, ["<th", "ink>hm", "</think>", "yes"])],
+)
+def test_thinking_comes_apart(frontend: Frontend, thinking: bool, pieces: list[str]) -> None:
+    """The fault: page, terminal and client each took the raw text apart, and disagreed."""
+    prompt = script(pieces=pieces, thinking=thinking)
+    whole = frontend.post({"prompt": prompt}).json
+    assert (whole["reasoning_content"], whole["response"]) == ("hm", "yes")
+    *deltas, (name, done) = events(frontend.post({"prompt": prompt, "stream": True}).body.decode())
+    assert name == "done"
+    assert (done["reasoning_content"], done["response"]) == ("hm", "yes")
+    kinds = [kind for _, data in deltas for kind in data]
+    assert kinds == sorted(kinds, reverse=True)  # reasoning_content first, then delta
+    for kind, text in (("reasoning_content", "hm"), ("delta", "yes")):
+        assert "".join(data.get(kind, "") for _, data in deltas) == text
 
 
 def test_pieces_arrive_when_they_are_made(frontend: Frontend, fake: FakeTriton) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from youtu_client.errors import from_error
 from youtu_contract.errors import CODES, Error
 
-from frontend.errors import from_client
+from frontend.errors import STATUSES, from_client
 from serve.addresses import free_ports
 from tests.client.fake_triton import PARAMETERS, FakeTriton
 from tests.limits import NEVER_S, WAIT_S
 
 from .conftest import Frontend, events, script
 
+ROOT = Path(__file__).resolve().parents[2]
 TABLE = [
     ({"queue_full": True}, 429, "rate_limit_error", "queue_full"),
     ({"not_ready": True}, 503, "unavailable_error", "not_ready"),
@@ -38,7 +41,6 @@ SENTENCES = [
     "not ready: input 'a' has shape [1], expected [2]; connection reset by peer",
     "Exceeds maximum queue size; the engine has stalled; deadline exceeded; Request for unknown model",
     '{"code": "invalid_value"}',
-    "",
 ]
 """Each sounds like every other code."""
 
@@ -53,7 +55,16 @@ def test_the_status_follows_from_the_code_whatever_the_message_says(
     assert (reply.status, reply.error["code"]) == (CODES[code].http, code)
     assert ("Retry-After" in reply.headers) == (reply.status in (429, 503))
     if reply.status != 400:
-        assert not message or message not in reply.error["message"]
+        assert message not in reply.error["message"]
+
+
+def test_every_code_of_the_frontend_has_its_status_in_the_one_table() -> None:
+    used = set()
+    for path in (ROOT / "frontend").rglob("*.py"):
+        used |= set(re.findall(r'ApiError\(\s*"(\w+)"', path.read_text(encoding="utf-8")))
+    assert len(used) > 20
+    assert used <= set(STATUSES)
+    assert set(STATUSES) - used <= set(CODES)
 
 
 def test_a_code_that_is_not_known_is_the_servers_failure() -> None:

@@ -51,7 +51,9 @@ class Run:
     def __init__(self, engine: Engine, guide: Any, *, seed: int, end: int | None = END) -> None:
         self.ended = threading.Event()
         prompt = np.random.default_rng(seed).integers(10, 3000, 30).astype(np.int32)
-        params = SamplingParams(temperature=1.5 if guide else 0, seed=seed, ends=frozenset({end} - {None}))
+        params = SamplingParams(
+            temperature=1.5 if guide else 0, seed=seed, ends=frozenset() if end is None else frozenset({end})
+        )
         self.generation = Generation(prompt, 120, params, guide=guide, changed=self._changed)
         engine.submit(self.generation)
 

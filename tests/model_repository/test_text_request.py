@@ -53,7 +53,7 @@ def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:
 
 
 def test_everything_said_arrives() -> None:
-    sent = {
+    sent: dict[str, Any] = {
         "max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "top_k": 3, "min_p": 0.25, "seed": 2**64 - 1,
         "return_log_probs": True, "stop_token_ids": (7, 9), "return_parts": True,
     }  # fmt: skip
@@ -170,3 +170,11 @@ def test_what_the_engine_lacks_is_refused_by_name(name: str) -> None:
 def test_refusals_name_the_field_the_limit_and_what_was_sent(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(Refused, match=says):
         request(**fields)
+
+
+def test_a_limit_that_32_bits_do_not_hold_exactly_is_allowed() -> None:
+    """The fault: 0.01 was refused with "0.01 to 10 is allowed, 0.009999999776482582 was sent"."""
+    got = request(text_input="a", repetition_penalty=0.01)
+    assert got.options["repetition_penalty"] == pytest.approx(0.01)
+    with pytest.raises(Refused, match=r"0\.01 to 10 is allowed, 0\.009 was sent"):
+        request(text_input="a", repetition_penalty=0.009)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
+from youtu_contract.rows import TOKEN_INPUTS
 
 from serve.repository import COMMITTED, RepositoryError, render
 from serve.settings import Settings
@@ -57,7 +58,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "engine_model": "youtu_engine",
         "engine_url": "127.0.0.1:8001",
         "tokens_per_block": "1",
-        "engine_probe": "true",
+        "engine_inputs": ",".join(TOKEN_INPUTS),
         "hang_timeout": "15.0",
     }
 
@@ -75,6 +76,7 @@ def test_everything_but_the_parameters_is_as_committed(tmp_path: Path) -> None:
         for config in (ours, theirs):
             config.ClearField("parameters")
         assert ours == theirs
+        assert (target / model / "1" / "youtu_contract" / "rows.py").is_file()
         for file in (COMMITTED / model / "1").glob("*.py"):
             assert (target / model / "1" / file.name).read_bytes() == file.read_bytes()
         assert not list(target.rglob("__pycache__"))

@@ -83,9 +83,11 @@ def test_the_repository_has_the_engines_and_the_profiles_values(
         "top_log_probs": "0",
         "prompt_log_probs": "false",
         "engine_dir": str(made.path),
-        "engine_probe": "false",
     }
     assert text.items() >= expected.items()
+    inputs = text["engine_inputs"].split(",")
+    assert {"input_ids", "stop_words_list", "min_tokens"} <= set(inputs)
+    assert not {"probe", "min_p", "num_top_log_probs", "guided_decoding_guide"} & set(inputs)
 
 
 def test_only_what_is_filled_in_differs_from_what_is_committed(

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import json
 import queue
+import secrets
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from call import Call
 from detokenizer import special_names, token_bytes
-from engine_client import EngineClient, EngineError
-from engine_inputs import engine_inputs
+from engine_client import EngineCall, EngineClient, EngineError
 from prober import Prober
 from prompt import PromptBuilder
 from reply import Outputs, Reply, Vocabulary, engine_outputs
-from text_request import Deployment, TextRequest, is_probe, read_request
+from text_request import Deployment, TextRequest, engine_inputs, is_probe, read_request
 from youtu_contract.errors import Error, Refused, context_length_exceeded, invalid
-from youtu_contract.responder import reader
+from youtu_contract.responder import Responder, reader
 from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_OUTPUTS
 from youtu_contract.values import Array, Read, array_of
 
@@ -34,6 +33,25 @@ WATCH_PERIOD = 0.02  # s between two looks for readers that left
 SPARE_PLACES = 64
 STACK_BYTES = 8 << 20  # of a thread, the usual size
 FAILED = "the engine failed while it made the answer; the server's log has the reason"
+
+
+class Call(Responder):
+    """`engine_id`: how the engine knows it; `trace`: the W3C context of Triton's span for it."""
+
+    def __init__(self, request_id: str, sender: Any, trace: dict[str, str]) -> None:
+        super().__init__(sender)
+        self.trace = trace
+        self.engine_id = f"youtu-{secrets.token_hex(8)}"
+        self.log_name = f"request {request_id!r} ({self.engine_id})"
+        self.arrival_ns = time.time_ns()
+        self.heard_at: float | None = None  # when the engine last answered, or was asked
+        self.engine_call: EngineCall | None = None
+        self.cancelled = False
+
+    def stop_engine(self) -> None:
+        """End its call of the engine, if it has one."""
+        if self.engine_call is not None:
+            self.engine_call.stop()
 
 
 class TritonPythonModel:

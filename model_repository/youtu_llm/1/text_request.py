@@ -1,20 +1,25 @@
-"""A request of the text contract: what its rows cannot say of messages, biases and options together."""
+"""A request of the text contract: read, checked for what rows cannot say, put into the engine's tensors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from youtu_contract.errors import invalid, unsupported
-from youtu_contract.rows import OPTIONS, PROMPTS, TEXT_INPUTS
-from youtu_contract.values import Limits, Read, json_value, shown, value_of, values_of
+from youtu_contract.rows import OPTIONS, PROMPTS, TEXT_INPUTS, TOKEN_INPUTS
+from youtu_contract.values import Array, Limits, Read, array_of, json_value, shown, value_of, values_of
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 1000
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
 _TEMPLATE_OWN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
+_ALWAYS = ("temperature", "top_p", "repetition_penalty")  # the engines' own defaults are others
+# What is more than one value under another name; see engine_inputs.
+_MADE_BELOW = frozenset({"seed", "stop_token_ids", "logit_bias"})
 # What means nothing without return_log_probs.
 _ABOUT_LOG_PROBS = ("top_log_probs", "return_prompt_log_probs")
 
@@ -145,3 +150,39 @@ def _logit_bias(value: dict[str, Any] | None, vocab_size: int) -> dict[int, floa
             raise invalid(f"logit_bias[{key}]", f"{row.low} to {row.high} is allowed, {shown(bias)} was sent")
         biases[int(key)] = float(bias)
     return biases
+
+
+def engine_inputs(
+    request: TextRequest, ids: Sequence[int], *, limit: int, ends: Sequence[int], vocab_size: int
+) -> dict[str, Array]:
+    """Tensor name -> array with its batch dimension. ids: the prompt; ends: the model's own end ids.
+
+    What a request leaves alone is not sent: an engine need not know it.
+    """
+    options = request.options
+    seed = options["seed"]
+    values = {
+        "input_ids": ids,
+        "input_lengths": len(ids),
+        "request_output_len": limit,
+        "streaming": True,
+        "return_perf_metrics": True,
+        "seed": secrets.randbits(63) if seed is None else seed,
+    }
+    for name, row in OPTIONS.items():
+        if row.engine and name not in _MADE_BELOW and (name in _ALWAYS or options[name] != row.default):
+            values[row.engine] = options[name]
+    # Both engines know greedy as top_k 1, and NVIDIA's refuses a top_p of 0.
+    if options["temperature"] == 0 or options["top_p"] == 0:
+        values["runtime_top_k"] = 1
+        del values["temperature"], values["runtime_top_p"]
+    if ends:
+        values["end_id"] = ends[0]
+    inputs = {name: array_of(TOKEN_INPUTS[name], value) for name, value in values.items()}
+    if others := [*ends[1:], *options["stop_token_ids"]]:
+        inputs["stop_words_list"] = np.array([[others, range(1, len(others) + 1)]], np.int32)
+    if options["logit_bias"]:
+        bias = np.zeros((1, vocab_size), np.float32)
+        bias[0, list(options["logit_bias"])] = list(options["logit_bias"].values())
+        inputs["embedding_bias"] = bias
+    return inputs

@@ -33,7 +33,11 @@ def test_an_answer(sdk: OpenAI, fake: FakeTriton) -> None:
     assert (choice.finish_reason, choice.logprobs, choice.message.tool_calls) == ("stop", None, None)
     assert not hasattr(choice.message, "reasoning_content")
     assert fake.calls[0].id == "abc"
-    assert set(fake.calls[0].inputs) == {"messages", "stream"}  # the rest is left to the deployment
+    assert set(fake.calls[0].inputs) == {
+        "messages",
+        "stream",
+        "return_parts",
+    }  # the rest is left to the deployment
 
 
 def test_usage_and_timings(sdk: OpenAI) -> None:
@@ -77,6 +81,7 @@ def test_every_option_reaches_the_model(sdk: OpenAI, fake: FakeTriton) -> None:
     assert inputs == {
         "messages": [{"role": "user", "content": "q"}],
         "stream": True,
+        "return_parts": True,
         "max_tokens": 7,
         "min_tokens": 2,
         "temperature": 0.5,

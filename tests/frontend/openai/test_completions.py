@@ -125,4 +125,4 @@ def test_a_token_id_that_the_model_has_not_is_refused_in_the_caller_s_words(sdk:
     with pytest.raises(APIStatusError) as refused:
         complete(sdk, [[97], [97, 2**31 - 1]])
     assert (refused.value.status_code, refused.value.param) == (400, "prompt")
-    assert "prompt: token ids are 0 to 55295, 2147483647 was sent" in refused.value.message
+    assert "prompt: 0 to 55295 is allowed, 2147483647 was sent" in refused.value.message
