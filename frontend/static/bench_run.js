@@ -7,7 +7,7 @@ import * as presets from "./presets.js";
 import * as store from "./store.js";
 import { Refused, whole } from "./stream.js";
 import { tab, tell } from "./tabs.js";
-import { split, toSend } from "./tree.js";
+import { toSend } from "./tree.js";
 
 const LEASE_MS = 8000;
 const BEAT_MS = 2000;
@@ -155,7 +155,7 @@ export async function answer(made, batch, row) {
       try {
         const reply = await whole(body, { key: $("key").value, signal });
         if (made.trouble) (made.trouble = null), listener("run");
-        const text = split({ content: reply.response, thinks: reply.starts_in_thinking }).answer.trim();
+        const text = reply.response.trim();
         made.done += 1;
         return await change(row, {
           state: "done",

@@ -8,7 +8,7 @@ import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
 import { Refused, ask } from "./stream.js";
 import { tab } from "./tabs.js";
-import { size, startAfterDropping, toSend } from "./tree.js";
+import { hasText, size, startAfterDropping, toSend } from "./tree.js";
 import * as view from "./view.js";
 
 const SAVE_MS = 400;
@@ -54,27 +54,41 @@ async function begin(prepare, options) {
   let asked;
   try {
     asked = await prepare();
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error;
+    return view.unsaved(error);
   } finally {
     beginning = false;
   }
-  await answer(asked, options);
+  // The reader may have gone to another conversation meanwhile; here, the question is offered to be tried again.
+  if (state.current?.id === asked.conversation) await answer(asked, options);
 }
 
-export async function send(text) {
-  if (text.trim()) await begin(() => put(text), { giveBack: true });
+// What is in the field.
+export async function send() {
+  const text = composer.text();
+  if (!text.trim()) return;
+  const prepare = async () => {
+    composer.take();
+    try {
+      const asked = await put(text);
+      await composer.sent();
+      return asked;
+    } catch (error) {
+      await composer.restore();
+      throw error;
+    }
+  };
+  await begin(prepare, { giveBack: true });
 }
 
 async function put(text) {
-  const preset = composer.preset();
-  const draftOf = state.current?.id ?? sessions.NEW;
-  composer.forgetPending();
-  const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), preset));
-  await sessions.forgetDraft(text, draftOf);
-  composer.set("");
-  history.replaceState(null, "", `#/c/${conversation.id}`);
-  const asked = sessions.message({ conversation: conversation.id, parent: state.leaf, role: "user", content: text });
+  const parent = state.leaf;
+  const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), composer.preset()));
+  const asked = sessions.message({ conversation: conversation.id, parent, role: "user", content: text });
   await sessions.append(asked);
   if (conversation.start === NEXT) await sessions.change(conversation.id, { start: asked.id });
+  if (state.current === conversation) history.replaceState(null, "", `#/c/${conversation.id}`);
   return asked;
 }
 
@@ -99,7 +113,7 @@ async function answer(asked, { giveBack = false, back = null } = {}) {
   running.delete(conversation.id);
   delete message.open;
   delete message.waiting;
-  if (message.facts || message.content) await sessions.save(message);
+  if (message.facts || hasText(message)) await sessions.save(message).catch(view.unsaved);
   else await takeBack(asked, message, { giveBack, back });
   if (!state.current || state.current.id === conversation.id) await ended(message, failure);
   if (failure && !(failure instanceof Refused && failure.status && failure.status < 500)) look();
@@ -118,10 +132,11 @@ async function read(body, message, signal) {
     for (;;) {
       try {
         for await (const { event, data } of ask(body, { key: $("key").value, signal })) {
-          if (data.starts_in_thinking) message.thinks = true;
           if (event === "done") {
-            const { response: _, ...rest } = data;
+            const { response: _, reasoning_content: __, ...rest } = data;
             message.facts = rest;
+          } else if (data.reasoning_content) {
+            message.reasoning = (message.reasoning ?? "") + data.reasoning_content;
           } else {
             message.content += data.delta;
           }
@@ -133,7 +148,7 @@ async function read(body, message, signal) {
         if (!message.facts) message.end = "broken";
         return message.facts ? null : new TypeError("the stream ended early");
       } catch (error) {
-        if (!(error instanceof Refused && error.passing) || message.content) throw error;
+        if (!(error instanceof Refused && error.passing) || hasText(message)) throw error;
         if (!(await wait(error, message, signal))) throw error;
       }
     }
@@ -182,7 +197,7 @@ async function ended(message, failure) {
   if (failure) explain(failure, message);
   else if (isFull(message)) showNotice("contextFull", {}, [{ name: "dropOldest", act: () => dropOldest(), primary: true }]);
   showAll();
-  if (message.facts || message.content) await view.ended(message);
+  if (message.facts || hasText(message)) await view.ended(message);
   if (message.facts) view.say(`${say("finished")}. ${message.facts.token_count} ${say("tokens")}`);
 }
 
@@ -192,7 +207,7 @@ function isFull({ facts: done }) {
 }
 
 function explain(error, message) {
-  if (!(error instanceof Refused)) return showNotice(message.content ? "torn" : "offline");
+  if (!(error instanceof Refused)) return showNotice(hasText(message) ? "torn" : "offline");
   const values = { message: error.message };
   if (error.status === 401) return view.askForKey();
   if (error.contextFull) {
@@ -200,7 +215,7 @@ function explain(error, message) {
     return showNotice("contextFull", {}, [{ name: "dropOldest", act, primary: true }]);
   }
   if (error.code === "deadline_exceeded") return showNotice("late");
-  if (["draining", "not_ready", "no_engine", "cancelled"].includes(error.code)) return showNotice("gone");
+  if (["draining", "not_ready", "engine_stalled", "no_engine", "cancelled"].includes(error.code)) return showNotice("gone");
   showNotice(error.status >= 400 && error.status < 500 ? "refused" : "failed", values);
 }
 
@@ -214,7 +229,7 @@ async function dropOldest({ resend = false } = {}) {
   await sessions.change(state.current.id, { start });
   showNotice(null);
   showAll();
-  if (draft) await send(draft);
+  if (draft) await send();
 }
 
 export function stop() {
@@ -246,7 +261,7 @@ const acts = {
   async resume(message) {
     if (busy()) return;
     await sessions.select(message.id);
-    await send(say("pleaseResume"));
+    await begin(() => put(say("pleaseResume")), { giveBack: true });
   },
   async branch(message) {
     await composer.save();

@@ -9,8 +9,10 @@ const SAVE_MS = 200;
 let timer = 0;
 let owner = sessions.NEW; // The conversation whose draft the field holds.
 let running = false;
+let sending = null; // {text, owner} of a question until the store has it; until then it is still part of the draft.
 
 export const text = () => $("draft").value;
+const currentId = () => sessions.state.current?.id ?? sessions.NEW;
 
 function fit() {
   const draft = $("draft");
@@ -18,24 +20,49 @@ function fit() {
   draft.style.height = `${Math.min(draft.scrollHeight, 240)}px`;
 }
 
-// What was typed is on its way: writing it as a draft now would leave it behind.
-export function forgetPending() {
-  clearTimeout(timer);
-  timer = 0;
+// All that must survive a reload.
+function draft() {
+  return sending?.owner === owner ? [sending.text, text()].filter(Boolean).join("\n") : text();
 }
 
 export async function save() {
-  forgetPending();
+  clearTimeout(timer);
+  timer = 0;
   try {
-    await sessions.saveDraft(text(), owner);
+    await sessions.saveDraft(draft(), owner);
   } catch (error) {
     unsaved(error);
   }
 }
 
+// Empty the field for a question that is being sent: what is typed from now on is not part of it.
+export function take() {
+  sending = { text: text(), owner };
+  $("draft").value = "";
+  fit();
+  showRunning();
+}
+
+// The store has the question that was taken.
+export async function sent() {
+  const { text: asked, owner: before } = sending;
+  sending = null;
+  if (owner === before) owner = currentId();
+  sessions.noteDraft(text(), owner);
+  await sessions.forgetDraft(asked, before);
+  await save();
+}
+
+// The store could not take the question.
+export function restore() {
+  const whole = draft();
+  sending = null;
+  return set(whole);
+}
+
 export function set(value) {
   $("draft").value = value;
-  owner = sessions.state.current?.id ?? sessions.NEW;
+  owner = currentId();
   sessions.noteDraft(value, owner);
   fit();
   showRunning(running);
@@ -46,9 +73,9 @@ export function set(value) {
 export async function change() {
   if (timer) await save();
   const before = text();
-  owner = sessions.state.current?.id ?? sessions.NEW;
-  const draft = await sessions.draft(owner);
-  if (owner === (sessions.state.current?.id ?? sessions.NEW) && text() === before) $("draft").value = draft;
+  owner = currentId();
+  const kept = await sessions.draft(owner);
+  if (owner === currentId() && text() === before) $("draft").value = kept;
   sessions.noteDraft(text(), owner);
   fit();
   showRunning();
@@ -72,11 +99,11 @@ export function showRunning(now = running) {
   $("send").disabled = !text().trim();
 }
 
-// `send(text)` and `editLast()` do what the keys say.
+// `send()` and `editLast()` do what the keys say.
 export function start({ send, stop, editLast }) {
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    send(text());
+    send();
   });
   $("stop").addEventListener("click", () => {
     stop();
@@ -85,7 +112,7 @@ export function start({ send, stop, editLast }) {
   $("draft").addEventListener("input", () => {
     fit();
     showRunning();
-    sessions.noteDraft(text(), owner);
+    sessions.noteDraft(draft(), owner);
     timer ||= setTimeout(save, SAVE_MS);
   });
   $("draft").addEventListener("keydown", (event) => {
@@ -95,7 +122,7 @@ export function start({ send, stop, editLast }) {
       editLast();
     } else if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
-      send(text());
+      send();
     }
   });
   $("preset").addEventListener("change", async () => {

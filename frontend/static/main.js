@@ -10,7 +10,7 @@ import * as sessions from "./sessions.js";
 import * as settings from "./settings.js";
 import * as sidebar from "./sidebar.js";
 import * as store from "./store.js";
-import { onTold, settle } from "./tabs.js";
+import { onTold, settle, withoutEarlier } from "./tabs.js";
 import * as view from "./view.js";
 
 const KEY = "youtu.key";
@@ -155,6 +155,16 @@ function keepKey() {
   });
 }
 
+// What is kept is about to be migrated. A tab with the earlier page could save nothing any more after that.
+async function withoutEarlierTabs() {
+  await withoutEarlier(() => {
+    for (const node of document.querySelectorAll("#sidebar, .composer")) node.inert = true;
+    if (!circumstances.hasNotice("earlierTab")) circumstances.showNotice("earlierTab");
+  });
+  for (const node of document.querySelectorAll("#sidebar, .composer")) node.inert = false;
+  if (circumstances.hasNotice("earlierTab")) circumstances.showNotice(null);
+}
+
 async function start() {
   for (const node of document.querySelectorAll("[data-icon]")) node.prepend(icon(node.dataset.icon));
   keepKey();
@@ -177,9 +187,9 @@ async function start() {
   $("open-shortcuts").addEventListener("click", () => $("shortcuts").showModal());
   addEventListener("keydown", onKey);
   addEventListener("hashchange", route);
-  onTold(told);
   const looked = circumstances.look();
-  await Promise.all([store.open(), settle()]);
+  await Promise.all([store.open(withoutEarlierTabs), settle()]);
+  onTold(told);
   if (store.failure) view.unsaved(store.failure);
   await Promise.all([sessions.load(), presets.load()]);
   composer.showPresets();

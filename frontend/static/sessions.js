@@ -80,7 +80,13 @@ export async function create(title, preset) {
   state.current = record;
   state.messages = new Map();
   state.leaf = null;
-  await store.put("conversations", record);
+  try {
+    await store.put("conversations", record);
+  } catch (error) {
+    state.conversations.delete(record.id);
+    if (state.current === record) state.current = null;
+    throw error;
+  }
   changed(record.id);
   return record;
 }
@@ -103,11 +109,11 @@ export function message(fields) {
 }
 
 export async function append(made) {
+  await store.put("messages", made);
   if (state.current?.id === made.conversation) {
     state.messages.set(made.id, made);
     state.leaf = made.id;
   }
-  await store.put("messages", made);
   await change(made.conversation, { leaf: made.id, updated: Date.now() });
   tell({ kind: "message", conversation: made.conversation });
 }
@@ -163,8 +169,8 @@ export async function branch(id, title) {
   const record = await create(title, origin.preset);
   let parent = null;
   const copies = [];
-  for (const { role, content, facts, end, thinks, created } of copied) {
-    const made = message({ conversation: record.id, parent, role, content, facts, end, thinks, created });
+  for (const { role, content, reasoning, facts, end, created } of copied) {
+    const made = message({ conversation: record.id, parent, role, content, reasoning, facts, end, created });
     state.messages.set(made.id, made);
     copies.push(made);
     parent = made.id;
@@ -216,7 +222,9 @@ export async function forgetDraft(text, id) {
 export async function search(words) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const texts = new Map([...state.conversations.values()].map(({ id, title }) => [id, [title]]));
-  for (const { conversation, content } of await store.all("messages")) texts.get(conversation)?.push(content);
+  for (const { conversation, content, reasoning } of await store.all("messages")) {
+    texts.get(conversation)?.push(content, reasoning ?? "");
+  }
   const found = new Set();
   for (const [id, parts] of texts) {
     const text = parts.join("\n").toLowerCase();

@@ -1,12 +1,17 @@
 // What the page keeps, in the browser's IndexedDB; in memory where the browser has none. Knows records, no page.
 //
 //   conversations  {id, title, named, created, updated, leaf, start, preset}
-//   messages       {id, conversation, parent, role, content, created, open, end, facts, thinks}
+//   messages       {id, conversation, parent, role, content, created, open, end, facts, reasoning}
 //   drafts         {conversation, tab, text, updated}      one per tab: two of them do not overwrite each other
 //   presets        {id, name, system, temperature, …}
 //   batches, rows  the bench: {id, …}, {batch, number, …}
 //
 // Every change reads, changes and writes one record in one transaction, so tabs cannot undo one another's.
+
+import { migrated } from "./migration.js";
+
+export const VERSION = 2;
+const BLOCKED_MS = 5000;
 
 const STORES = {
   conversations: { keyPath: "id" },
@@ -21,25 +26,49 @@ let database = null;
 let memory = null;
 export let failure = null; // Why nothing is kept, once that is so.
 
+function create(made) {
+  for (const [name, { keyPath, index }] of Object.entries(STORES)) {
+    const store = made.createObjectStore(name, { keyPath });
+    if (index) store.createIndex(index, index);
+  }
+}
+
+function migrate(messages) {
+  messages.openCursor().onsuccess = ({ target: { result: cursor } }) => {
+    if (!cursor) return;
+    cursor.update(migrated(cursor.value));
+    cursor.continue();
+  };
+}
+
 function opened() {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open("youtu", 1);
-    request.onupgradeneeded = () => {
-      for (const [name, { keyPath, index }] of Object.entries(STORES)) {
-        const store = request.result.createObjectStore(name, { keyPath });
-        if (index) store.createIndex(index, index);
-      }
+    const request = indexedDB.open("youtu", VERSION);
+    let late = false;
+    request.onupgradeneeded = ({ oldVersion }) => {
+      if (oldVersion === 0) create(request.result);
+      if (oldVersion === 1) migrate(request.transaction.objectStore("messages"));
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      request.result.onversionchange = () => request.result.close();
+      late ? request.result.close() : resolve(request.result);
+    };
     request.onerror = () => reject(request.error);
-    request.onblocked = () => reject(new Error("blocked"));
+    // Other tabs close their connection when they are asked; one that does not must not stop this page for ever.
+    request.onblocked = () =>
+      setTimeout(() => {
+        late = true;
+        reject(new Error("blocked"));
+      }, BLOCKED_MS);
   });
 }
 
-export async function open() {
+// `upgrading()` is awaited before an earlier version becomes this one.
+export async function open(upgrading) {
   try {
+    const kept = (await indexedDB.databases?.())?.find(({ name }) => name === "youtu");
+    if (kept?.version < VERSION) await upgrading();
     database = await opened();
-    database.onversionchange = () => database.close();
   } catch (error) {
     failure = error;
     memory = Object.fromEntries(Object.keys(STORES).map((name) => [name, new Map()]));

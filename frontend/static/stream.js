@@ -17,9 +17,7 @@ export class Refused extends Error {
 
   // The conversation is too long, for the model or already for the server.
   get contextFull() {
-    if (this.status === 413) return true;
-    const about = this.code === "context_length_exceeded" || /\bcontext\b/i.test(this.message);
-    return this.status === 400 && about;
+    return this.status === 413 || this.code === "context_length_exceeded";
   }
 }
 

@@ -2,12 +2,17 @@
 
 import { newId } from "./dom.js";
 import { say } from "./language.js";
+import { migrated } from "./migration.js";
 import * as store from "./store.js";
 import { pathTo } from "./tree.js";
 
 const FORMAT = "youtu-conversations";
+const VERSION = 2; // Of both kinds of files; 1 had thinking and answer in one text.
+const LINE = /\r\n?|\n/;
 const ROLES = ["user", "assistant"];
-const MARK = /^<!-- (\\*)youtu:(conversation|user|assistant)\b.*-->$/;
+const MARK = /^<!-- (\\*)youtu:(conversation|user|assistant)\b(.*)-->$/;
+const REASONING = "<!-- youtu:reasoning -->"; // Quoted lines follow.
+const THOUGHT = new RegExp(`^${REASONING}\n((?:>[^\n]*\n)+)\n?`);
 
 async function withMessages(conversation) {
   const messages = await store.among("messages", conversation.id);
@@ -16,7 +21,7 @@ async function withMessages(conversation) {
 
 export async function toJson(conversations) {
   const full = await Promise.all(conversations.map(withMessages));
-  return JSON.stringify({ format: FORMAT, version: 1, exported: new Date().toISOString(), conversations: full }, null, 1);
+  return JSON.stringify({ format: FORMAT, version: VERSION, exported: new Date().toISOString(), conversations: full }, null, 1);
 }
 
 export const conversationToJson = (conversation) => toJson([conversation]);
@@ -30,12 +35,19 @@ function unescaped(text) {
   return text.replace(/^<!-- \\(\\*)youtu:/gm, "<!-- $1youtu:");
 }
 
+function quoted(text) {
+  return text.split(LINE).map((line) => `> ${line}`).join("\n");
+}
+
 export async function conversationToMarkdown(conversation) {
   const { messages } = await withMessages(conversation);
   const path = pathTo(new Map(messages.map((message) => [message.id, message])), conversation.leaf);
   const names = { user: say("you"), assistant: say("assistant") };
-  const parts = path.map(({ role, content }) => `<!-- youtu:${role} -->\n## ${names[role]}\n\n${escaped(content)}\n`);
-  return `<!-- youtu:conversation -->\n# ${conversation.title.replace(/\s+/g, " ")}\n\n${parts.join("\n")}`;
+  const parts = path.map(({ role, content, reasoning }) => {
+    const thought = reasoning ? `${REASONING}\n${quoted(reasoning)}\n\n` : "";
+    return `<!-- youtu:${role} -->\n## ${names[role]}\n\n${thought}${escaped(content)}\n`;
+  });
+  return `<!-- youtu:conversation ${VERSION} -->\n# ${conversation.title.replace(/\s+/g, " ")}\n\n${parts.join("\n")}`;
 }
 
 export async function toMarkdown(conversations) {
@@ -57,11 +69,11 @@ function numbers(source, names) {
 }
 
 function cleanMessage(given, conversation) {
-  const { id, parent, role, content, created, end, thinks, facts } = given ?? {};
+  const { id, parent, role, content, reasoning, created, end, facts } = given ?? {};
   if (!isId(id) || !ROLES.includes(role) || !isText(content) || !(parent === null || isId(parent))) throw new NotOurs();
   const made = { id, conversation, parent, role, content, created: Number.isFinite(created) ? created : 0 };
   if (["stopped", "broken"].includes(end)) made.end = end;
-  if (thinks === true) made.thinks = true;
+  if (role === "assistant" && isText(reasoning) && reasoning) made.reasoning = reasoning;
   if (role === "assistant" && facts && typeof facts === "object") {
     made.facts = {
       model: isText(facts.model, 200) ? facts.model : "",
@@ -79,6 +91,7 @@ function cleanMessage(given, conversation) {
 function fromJson(text) {
   const file = JSON.parse(text);
   if (file?.format !== FORMAT || !Array.isArray(file.conversations)) throw new NotOurs();
+  const current = file.version >= 2 ? (message) => message : (message) => migrated(message ?? {});
   return file.conversations.map((given) => {
     const { id, title, created, updated, leaf, start, preset, messages } = given ?? {};
     if (!isId(id) || !isText(title, 1000) || !Array.isArray(messages)) throw new NotOurs();
@@ -93,7 +106,7 @@ function fromJson(text) {
       start: isId(start) ? start : null,
       preset: isId(preset) ? preset : "general",
     };
-    return { record, messages: messages.map((message) => cleanMessage(message, id)) };
+    return { record, messages: messages.map((message) => cleanMessage(current(message), id)) };
   });
 }
 
@@ -102,18 +115,25 @@ function fromMarkdown(text) {
   let message = null;
   const done = () => {
     if (!message) return;
-    const body = message.lines.join("\n").replace(/^\s*## .*\n/, "");
-    message.record.content = unescaped(body.replace(/^\n|\n$/g, "").replace(/\n$/, ""));
+    const { record, lines, version } = message;
+    let body = lines.join("\n").replace(/^\s*## .*\n/, "").replace(/^\n/, "");
+    const thought = version >= 2 && record.role === "assistant" && THOUGHT.exec(body);
+    if (thought) {
+      record.reasoning = thought[1].trimEnd().split("\n").map((quote) => quote.replace(/^> ?/, "")).join("\n");
+      body = body.slice(thought[0].length);
+    }
+    record.content = unescaped(body.replace(/\n$/, "").replace(/\n$/, ""));
+    if (version < 2) Object.assign(record, migrated(record));
     message = null;
   };
   let line = 0;
-  for (const words of text.split(/\r\n?|\n/)) {
+  for (const words of text.split(LINE)) {
     const mark = MARK.exec(words);
     if (mark && !mark[1] && mark[2] === "conversation") {
       done();
       const now = Date.now();
       const record = { id: newId(), title: "", named: true, created: now, updated: now, start: null, leaf: null, preset: "general" };
-      found.push({ record, messages: [] });
+      found.push({ record, messages: [], version: Number(mark[3]) || 1 });
     } else if (mark && !mark[1]) {
       done();
       const last = found.at(-1);
@@ -123,7 +143,7 @@ function fromMarkdown(text) {
       if (mark[2] === "assistant") record.end = "imported";
       last.messages.push(record);
       last.record.leaf = record.id;
-      message = { record, lines: [] };
+      message = { record, lines: [], version: last.version };
     } else if (message) {
       message.lines.push(words);
     } else if (found.length && words.startsWith("# ")) {

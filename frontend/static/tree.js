@@ -1,5 +1,5 @@
 // A conversation as a tree of messages: versions beside one another, and the path from the first to the last shown.
-// Knows records {id, parent, role, content, created}; no storage, no page.
+// Knows records {id, parent, role, content, reasoning, created}; no storage, no page.
 
 export function pathTo(messages, leaf) {
   const path = [];
@@ -32,34 +32,13 @@ export function newestLeaf(messages, id) {
   }
 }
 
-const OPEN = "<think>";
-const CLOSE = "</think>";
+// Whether anything of the answer has come.
+export const hasText = ({ content, reasoning }) => Boolean(content || reasoning);
 
-// The text of an answer as {thinking, answer, open}: thinking null when there is none, open while it is not closed.
-export function split({ content, thinks }) {
-  const text = content.trimStart();
-  let start = thinks ? 0 : -1;
-  if (text.startsWith(OPEN)) start = OPEN.length;
-  if (start < 0) {
-    const maybe = text && OPEN.startsWith(text); // "<thi": the rest is on its way.
-    return { thinking: null, answer: maybe ? "" : content, open: false };
-  }
-  const end = text.indexOf(CLOSE, start);
-  if (end < 0) return { thinking: text.slice(start).trim(), answer: "", open: true };
-  return {
-    thinking: text.slice(start, end).trim() || null,
-    answer: text.slice(end + CLOSE.length).trimStart(),
-    open: false,
-  };
-}
-
-// What the model is sent: the path from `start` on, without what it thought and without answers that never came.
+// What the model is sent: the path from `start` on, without its thinking and without answers that never came.
 export function toSend(path, start, system) {
   const from = Math.max(0, path.findIndex((message) => message.id === start));
-  const turns = path.slice(from).map(({ role, content, thinks }) => ({
-    role,
-    content: role === "assistant" ? split({ content, thinks }).answer : content,
-  }));
+  const turns = path.slice(from).map(({ role, content }) => ({ role, content }));
   const messages = turns.filter(({ role, content }) => role === "user" || content.trim());
   return system ? [{ role: "system", content: system }, ...messages] : messages;
 }

@@ -3,7 +3,7 @@
 import { Blocks } from "./blocks.js";
 import { button, composing, copier, element } from "./dom.js";
 import { number, say } from "./language.js";
-import { split } from "./tree.js";
+import { hasText } from "./tree.js";
 
 function why(message) {
   if (message.end) return say(message.end);
@@ -65,12 +65,12 @@ export class Turn {
     this.tools.replaceChildren();
     if (message.open) return;
     const answer = message.role === "assistant";
-    this.tools.append(copier(say("copy"), say("copied"), () => (answer ? split(message).answer : message.content)));
+    this.tools.append(copier(say("copy"), say("copied"), () => message.content));
     if (versions.length > 1) this.tools.append(versionsBar(versions, message, acts.version));
     if (answer) {
       this.tools.append(button("retry", say("regenerate"), () => acts.again(message)));
       const whole = message.facts && message.facts.finish_reason !== "length";
-      if (!whole && message.content) this.tools.append(button("resume", say("resume"), () => acts.resume(message)));
+      if (!whole && hasText(message)) this.tools.append(button("resume", say("resume"), () => acts.resume(message)));
     } else {
       this.tools.append(button("edit", say("edit"), () => this.edit()));
     }
@@ -80,18 +80,16 @@ export class Turn {
   // The answer as far as it has come.
   show() {
     const { message } = this;
-    const { thinking, answer, open } = split(message);
     this.node.classList.toggle("open", Boolean(message.open));
     this.facts.textContent = factsOf(message);
-    if (thinking !== null) this.think(thinking, open && Boolean(message.open));
-    if (!answer && !this.blocks.text) return;
-    if (message.open) this.blocks.grow(answer);
+    if (message.reasoning) this.think(message.reasoning, Boolean(message.open) && !message.content);
+    if (message.open && message.content) this.blocks.grow(message.content);
   }
 
   // Render the answer as it stays; called when it ends, or when it comes into view.
   async finish() {
     this.show();
-    await this.blocks.finish(split(this.message).answer);
+    await this.blocks.finish(this.message.content);
     this.speaks = false;
   }
 

@@ -173,19 +173,24 @@ def wait_kept(page: Page, store: str, *texts: str) -> None:
     wait_until(page, there, f"{store} to be kept: {texts}")
 
 
-def busy_disk(page: Page) -> None:
-    """For a second, what the page reads or writes of its drafts has to wait."""
+def hold_disk(page: Page, *stores: str) -> None:
+    """Until `free_disk`, what the page reads or writes of these stores has to wait."""
     page.evaluate(
-        """() => new Promise((resolve) => {
+        """(stores) => new Promise((resolve) => {
             const opening = indexedDB.open("youtu");
             opening.onsuccess = () => {
-                const drafts = opening.result.transaction("drafts", "readwrite").objectStore("drafts");
-                const until = Date.now() + 1000;
-                const hold = () => { if (Date.now() < until) drafts.count().onsuccess = hold; };
-                drafts.count().onsuccess = () => (hold(), resolve());
+                const held = opening.result.transaction(stores, "readwrite").objectStore(stores[0]);
+                window.diskHeld = true;
+                const hold = () => { if (window.diskHeld) held.count().onsuccess = hold; };
+                held.count().onsuccess = () => (hold(), resolve());
             };
-        })"""
+        })""",
+        list(stores),
     )
+
+
+def free_disk(page: Page) -> None:
+    page.evaluate("window.diskHeld = false")
 
 
 def fits(page: Page) -> bool:

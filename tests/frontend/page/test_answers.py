@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
@@ -20,19 +21,59 @@ pytestmark = pytest.mark.browser
 def test_an_answer_that_starts_in_the_midst_of_thinking(visit: Visits) -> None:
     """The fault: some templates open <think> themselves, so that the text only ever closes it."""
     page = visit()
-    body = (
-        'data: {"delta":"pondering","starts_in_thinking":true}\n\n'
-        'data: {"delta":"</think>The answer."}\n\n'
-        'event: done\ndata: {"response":"","time_cost":"0.1s","token_count":2,"finish_reason":"stop",'
-        '"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"cached_tokens":0},'
-        '"timings":{"ttft_s":0,"total_s":0,"tokens_per_second":0},"model":"m","request_id":"r",'
-        '"starts_in_thinking":true}\n\n'
-    )
-    page.route("**/chat", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
-    ask(page, "x", wait=True)
+    ask(page, script(pieces=["pondering", "</think>The answer."], thinking=True), wait=True)
     expect(answers(page)).to_have_text("The answer.")
     page.click(".thinking summary")
     expect(page.locator(".thought")).to_have_text("pondering")
+
+
+@pytest.mark.parametrize(
+    ("language", "thinking", "thought"),
+    [("en-US", "Thinking…", "Thoughts"), ("zh-CN", "正在思考…", "思考过程")],
+)
+def test_thinking_and_answer_come_apart(
+    visit: Visits, fake: FakeTriton, shots: Path, language: str, thinking: str, thought: str
+) -> None:
+    page = visit(language, permissions=["clipboard-read", "clipboard-write"])
+    ask(page, script(pieces=["<think>", "hm, **well**", "</think>", "yes"], stepped=True))
+    (call,) = fake.wait_calls(1)
+    call.step(2)
+    summary = page.locator(".thinking summary")
+    expect(summary).to_have_text(thinking)
+    expect(answers(page)).to_have_text("")
+    page.screenshot(path=shots / f"thinking-{language}.png")
+    call.step(2)
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(answers(page)).to_have_text("yes")
+    for _ in range(2):
+        expect(summary).to_have_text(thought)
+        expect(page.locator(".thought")).to_be_hidden()
+        summary.click()
+        expect(page.locator(".thought strong")).to_have_text("well")
+        page.screenshot(path=shots / f"thought-{language}.png")
+        tool(page, "Copy" if language == "en-US" else "复制").click()
+        assert page.evaluate("navigator.clipboard.readText()") == "yes"
+        reload(page)
+    page.fill("#search", "hm")
+    expect(page.locator(".session-title")).to_have_count(1)
+
+
+def test_an_answer_that_ends_within_its_thinking_is_kept(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, script(pieces=["<think>", "so far"], finish="length"), wait=True)
+    for _ in range(2):
+        page.click(".thinking summary")
+        expect(page.locator(".thought")).to_have_text("so far")
+        expect(answers(page)).to_have_text("")
+        expect(tool(page, "Continue")).to_be_visible()
+        reload(page)
+    page.fill("#draft", "half a quest")
+    tool(page, "Continue").click()
+    expect(answers(page).nth(1)).to_contain_text("You said: Please continue")
+    # What was being typed stays.
+    expect(page.locator("#draft")).to_have_value("half a quest")
+    messages = fake.calls[-1].inputs["messages"]
+    assert "so far" not in str(messages[1:])
 
 
 HOSTILE = (

@@ -28,6 +28,11 @@ pytestmark = pytest.mark.browser
             {"fail_at": 0, "fail_code": "INVALID_ARGUMENT", "fail_message": "too long: 9 of 8"},
             "too long: 9 of 8",
         ),
+        (
+            "en-US",  # of the context only by its words
+            {"fail_at": 0, "fail_code": "INVALID_ARGUMENT", "fail_message": "the context is odd"},
+            "The server refused this: the context is odd",
+        ),
         ("en-US", {"fail_at": 0}, "The server failed"),
         ("zh-CN", {"fail_at": 0}, "服务器在生成回答时出错"),
     ],
@@ -111,6 +116,14 @@ def test_a_failure_in_the_middle_keeps_the_half(visit: Visits, shots: Path) -> N
     expect(answers(page)).to_have_text("t0 t1 t2")
     expect(facts(page)).to_have_text("已中断")
     page.screenshot(path=shots / "broken-zh-CN-360.png")
+
+
+def test_an_engine_that_stalls_in_the_middle_is_gone(visit: Visits) -> None:
+    page = visit()
+    ask(page, script(pieces=["<think>", "hm", "x"], fail_at=2, fail_code="engine_stalled"))
+    expect(page.locator("#notice-text")).to_contain_text("gone or restarting")
+    expect(page.locator(".thinking summary")).to_have_text("Thoughts")
+    expect(facts(page)).to_have_text("broken off")
 
 
 def test_regenerating_that_fails_brings_the_old_version_back(visit: Visits, fake: FakeTriton) -> None:

@@ -13,7 +13,19 @@ from playwright.sync_api import Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import script
 
-from .conftest import Visits, answers, ask, busy_disk, facts, fits, questions, reload, tool
+from .conftest import (
+    Visits,
+    answers,
+    ask,
+    facts,
+    fits,
+    free_disk,
+    hold_disk,
+    questions,
+    reload,
+    tool,
+    wait_kept,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -131,13 +143,49 @@ def test_a_question_sent_twice_in_haste_is_asked_once(visit: Visits, fake: FakeT
     """The fault: until the question was on disk, a second Enter sent it once more."""
     page = visit()
     page.fill("#draft", "one")
-    busy_disk(page)
+    hold_disk(page, "drafts")
     page.press("#draft", "Enter")
     page.press("#draft", "Enter")
+    free_disk(page)
     expect(answers(page)).to_have_text("You said: one")
     expect(page.locator("#stop")).to_be_hidden()
     expect(questions(page)).to_have_text("one")
     assert len(fake.calls) == 1
+
+
+def test_what_is_typed_while_the_disk_is_slow_is_the_next_draft(visit: Visits, fake: FakeTriton) -> None:
+    """The faults: it vanished when the question before it was on disk; or that question stayed as a draft."""
+    page = visit()
+    hold_disk(page, "conversations", "messages", "drafts")
+    page.locator("#draft").press_sequentially("one")
+    page.press("#draft", "Enter")
+    expect(page.locator("#draft")).to_have_value("")
+    page.locator("#draft").press_sequentially("two")
+    page.press("#draft", "Enter")  # too early
+    page.wait_for_timeout(300)  # longer than the page waits before it saves a draft
+    free_disk(page)
+    expect(answers(page)).to_have_text("You said: one")
+    expect(questions(page)).to_have_text("one")
+    expect(page.locator("#draft")).to_have_value("two")
+    wait_kept(page, "drafts", "two")
+    reload(page)
+    expect(page.locator("#draft")).to_have_value("two")
+    page.click("#fresh")
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator("#draft")).to_have_value("")
+    assert len(fake.calls) == 1
+
+
+@pytest.mark.parametrize("typed", [("one",), ("one", "two")])
+def test_a_reload_before_the_question_is_on_disk_loses_nothing(visit: Visits, typed: tuple[str, ...]) -> None:
+    page = visit()
+    hold_disk(page, "conversations", "messages", "drafts")
+    for text in typed:
+        page.locator("#draft").press_sequentially(text)
+        page.press("#draft", "Enter")
+    reload(page)
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator("#draft")).to_have_value("\n".join(typed))
 
 
 def test_escape_stops(visit: Visits, fake: FakeTriton) -> None:

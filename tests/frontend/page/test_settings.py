@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import Frontend
 
-from .conftest import Visits, answers, ask, busy_disk, fits, reload
+from .conftest import Visits, answers, ask, fits, free_disk, hold_disk, reload
 
 pytestmark = pytest.mark.browser
 
@@ -41,7 +41,7 @@ def close(page: Page) -> None:
 def test_nothing_is_sent_that_was_not_set(visit: Visits, fake: FakeTriton) -> None:
     page = visit()
     ask(page, "x", wait=True)
-    assert inputs(fake) == {"stream": True}
+    assert inputs(fake) == {"stream": True, "return_parts": True}
     assert system(fake) is None
     page.click("#open-settings")
     expect(page.locator("#p-temperature")).to_have_attribute("placeholder", "default 0.7")
@@ -71,6 +71,7 @@ def test_every_setting_reaches_the_model_and_is_kept(visit: Visits, fake: FakeTr
         ask(page, "x", wait=True)
         assert inputs(fake) == {
             "stream": True,
+            "return_parts": True,
             "temperature": 0,
             "top_p": 0.5,
             "repetition_penalty": 1.3,
@@ -84,7 +85,7 @@ def test_every_setting_reaches_the_model_and_is_kept(visit: Visits, fake: FakeTr
     expect(page.locator("#p-system")).to_have_value("")
     close(page)
     ask(page, "y", wait=True)
-    assert inputs(fake) == {"stream": True}
+    assert inputs(fake) == {"stream": True, "return_parts": True}
 
 
 def test_a_number_that_does_not_fit_is_not_taken(visit: Visits, fake: FakeTriton) -> None:
@@ -95,7 +96,7 @@ def test_a_number_that_does_not_fit_is_not_taken(visit: Visits, fake: FakeTriton
     expect(page.locator("#p-top_p")).to_have_attribute("aria-invalid", "true")
     close(page)
     ask(page, "x", wait=True)
-    assert inputs(fake) == {"stream": True}
+    assert inputs(fake) == {"stream": True, "return_parts": True}
 
 
 @pytest.mark.parametrize(("language", "start"), [("en-US", "You are a coding"), ("zh-CN", "你是编程助手")])
@@ -124,9 +125,10 @@ def test_a_preset_chosen_right_after_a_new_chat_is_not_the_old_ones(visit: Visit
     page = visit()
     page.select_option("#preset", "support")
     ask(page, "one", wait=True)
-    busy_disk(page)
+    hold_disk(page, "drafts")
     page.click("#fresh")
     page.select_option("#preset", "coding")
+    free_disk(page)
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.locator("#preset")).to_have_value("coding")
     page.locator(".session-title").click()
