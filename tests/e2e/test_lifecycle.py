@@ -80,7 +80,7 @@ def test_an_answer_that_runs_is_finished_before_the_end(running: RunningServer) 
 
 
 def test_refused_requests_do_not_hold_up_the_end(running: RunningServer) -> None:
-    """The fault: the client cancelled refused calls, some of which Triton then waited for when it was to stop."""
+    """The fault: the client cancelled refused calls, and Triton waited for some of these at its end."""
     with Client(running.grpc_url) as client:
         for _ in range(20):
             client.chat("hi", max_tokens=4)
