@@ -2,7 +2,7 @@
 
 Whole (`application/json`): `replies.ChatReply`. With `"stream": true` (`text/event-stream`):
 
-    data: {"reasoning_content": "Hm"}      one event per piece of thinking, if the model thinks first
+    data: {"delta": "", "reasoning_content": "Hm"}      one event per piece of thinking, if the model thinks
     data: {"delta": "Hel"}                 one event per piece of text; together they are `response`
     : ping                                 a comment when there was nothing to say for PING_S seconds
     event: done
@@ -79,7 +79,9 @@ class _Form:
         return ChatReply.of(answers[0], model=self._model, seconds=self._record.seconds())
 
     def piece(self, index: int, piece: Piece) -> str:
-        reasoning = event(ReasoningDelta(reasoning_content=piece.reasoning)) if piece.reasoning else ""
+        reasoning = ""
+        if piece.reasoning:
+            reasoning = event(ReasoningDelta(delta="", reasoning_content=piece.reasoning))
         return reasoning + (event(ChatDelta(delta=piece.content)) if piece.content else "")
 
     def answer(self, index: int, answer: Answer) -> str:

@@ -131,8 +131,9 @@ class ChatDelta(TypedDict):
 
 
 class ReasoningDelta(TypedDict):
-    """A piece of the thinking."""
+    """A piece of the thinking; `delta` is empty, for callers who know no other key."""
 
+    delta: str
     reasoning_content: str
 
 
