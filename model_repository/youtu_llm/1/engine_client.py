@@ -38,7 +38,7 @@ STOP_TIMEOUT = 2.0  # s
 
 
 class EngineError(Exception):
-    """The engine refused or failed; `error` says why. Of a failure the caller is not told the reason."""
+    """The engine refused or failed; `error` says why. The reason of a failure is not sent to the caller."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(str(error))

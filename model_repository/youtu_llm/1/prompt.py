@@ -49,10 +49,10 @@ class PromptBuilder:
         """
         if text.rfind("<think>") <= text.rfind("</think>"):
             return False
-        said = self._rendered(messages, template_kwargs, add_generation_prompt=False)
-        if not text.startswith(said):  # a template that writes the conversation itself differently
+        rendered = self._rendered(messages, template_kwargs, add_generation_prompt=False)
+        if not text.startswith(rendered):  # a template that writes the conversation itself differently
             return text.rstrip().endswith("<think>")
-        return "<think>" in text[len(said) :]
+        return "<think>" in text[len(rendered) :]
 
     def _rendered(
         self,
