@@ -89,8 +89,8 @@ class Answer:
     log_probs: tuple[float, ...] | None = None
     tokens: tuple[Token, ...] | None = None
     prompt_tokens: tuple[Token, ...] | None = None
-    """With `return_prompt_log_probs`: all of the prompt's, special ones by their names. What the first one's
-    place foretold is unknown: its log_prob is nan."""
+    """With `return_prompt_log_probs`: all of the prompt's, special ones by their names. The log_prob of
+    the first is nan: nothing predicts it."""
     starts_in_thinking: bool = False
     reasoning: str = ""
     """With `return_parts`: the thinking before the answer, without its marks."""

@@ -21,7 +21,7 @@ from .replies import (
     TextLogProbs,
     UsageChunk,
 )
-from .schema import Generation
+from .schema import GenerationRequest
 
 Value = TypeVar("Value")
 
@@ -31,7 +31,7 @@ class Chunks:
 
     object: Literal["chat.completion.chunk", "text_completion"]
 
-    def __init__(self, request: Generation, head: Head) -> None:
+    def __init__(self, request: GenerationRequest, head: Head) -> None:
         self.head = head
         self._usage = bool(request.stream_options and request.stream_options.include_usage)
 

@@ -120,14 +120,14 @@ def whole_engine(verification: Verification) -> str:
     else:
         path = source.path
     shape = read_shape(path)
-    wanted = sizes.weight_bytes(shape)
+    expected = sizes.weight_bytes(shape)
     kv_cache = engine.run_profile().kv_cache
-    verification.facts |= {"weights": wanted, "kv_per_token": sizes.kv_bytes_per_token(shape, kv_cache)}
+    verification.facts |= {"weights": expected, "kv_per_token": sizes.kv_bytes_per_token(shape, kv_cache)}
     table = 2 * shape.vocab_size * shape.hidden_size
-    found = f"rank0.engine has {engine.engine_bytes / 1e9:.3f} GB, weights by arithmetic {wanted / 1e9:.3f}"
-    if abs(engine.engine_bytes - wanted) <= SIZE_TOLERANCE * wanted:
+    found = f"rank0.engine has {engine.engine_bytes / 1e9:.3f} GB, weights by arithmetic {expected / 1e9:.3f}"
+    if abs(engine.engine_bytes - expected) <= SIZE_TOLERANCE * expected:
         return found
-    if abs(engine.engine_bytes - wanted - table) <= SIZE_TOLERANCE * wanted:
+    if abs(engine.engine_bytes - expected - table) <= SIZE_TOLERANCE * expected:
         raise NotAsAssumed(
             f"{found}: the embedding table is there twice",
             "the head does not share it: keep --gemm_plugin and write no lm_head.weight, or add the table to "
