@@ -116,8 +116,8 @@ def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[
     needed_bytes = sizes.DRIVER_BYTES + needed.weights + needed.buffers
     if (free := gpu_machine.gpu().free) < needed_bytes:
         faults.append(
-            f"too little GPU memory: {engine.model_id} needs {needed_bytes / GB:.1f} GB and its KV cache, and "
-            f"{free / GB:.1f} GB are free: end what else holds it (nvidia-smi lists it)"
+            f"too little GPU memory: {engine.model_id} needs {needed_bytes / GB:.1f} GB and its KV cache, "
+            f"and {free / GB:.1f} GB are free: end what else holds it (nvidia-smi lists it)"
         )
     return faults
 

@@ -159,7 +159,7 @@ class TritonPythonModel:
             self._leave(call)
 
     def _for_caller(self, call: Call, error: Error) -> Error:
-        """The error for the caller: of a failure of the engine only that it happened; the log has the rest."""
+        """The error for the caller: of a failure only that it happened; the log has the rest."""
         if error.code != "engine_error":
             return error
         pb_utils.Logger.log_error(f"{call.log_name}: the engine failed: {error}")
