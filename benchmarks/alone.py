@@ -1,6 +1,6 @@
-"""The CPU engine without anything around it, under the same closed load as its doors: what the layers above
-cost is the difference. `python -m benchmarks.alone --gguf FILE --users 1,4,8 --out FOLDER` leaves a folder
-like `make load`.
+"""The CPU engine without anything around it, under the same closed load as the served endpoints: what the
+layers above cost is the difference. `python -m benchmarks.alone --gguf FILE --users 1,4,8 --out FOLDER`
+leaves a folder like `make load`.
 
 The one place that imports the engine; it runs on threads, without gevent.
 """
@@ -88,7 +88,7 @@ def main() -> int:
         llama, slots=options.slots, context=options.context, queue=1024, prefill_chunk=options.prefill_chunk
     )
     run = shared_load.begin(
-        options.out, "benchmarks.alone", model=options.gguf.name, door="engine", machine=machine.facts()
+        options.out, "benchmarks.alone", model=options.gguf.name, endpoint="engine", machine=machine.facts()
     )
     callers = Callers(engine, EngineRequest, SamplingParams(temperature=0.0), run)
     callers.step("", 1, 2, options.input_tokens, options.output_tokens)  # warm-up, not kept

@@ -1,6 +1,6 @@
 """A server to be measured: started as `make serve` starts it, on free ports, and ended again.
 
-Also its memory, asked of the system: this is the one place that looks at the server from outside its doors.
+Also its memory, asked of the system: this is the one place that looks at the server from outside.
 """
 
 from __future__ import annotations
