@@ -88,12 +88,12 @@ class ServedModel(ModelFacts):
             raise BuildError(f"{path} holds no finished engine: {error}") from None
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise BuildError(f"{path / ENGINE_JSON}: format must be {FORMAT}; build the engine again")
-        wanted = {name: hint for name, hint in get_type_hints(cls).items() if name != "path"}
-        if odd := sorted(set(wanted) ^ set(content)):
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if name != "path"}
+        if odd := sorted(set(hints) ^ set(content)):
             raise BuildError(
                 f"{path / ENGINE_JSON}: field {odd[0]} is {'unknown' if odd[0] in content else 'missing'}"
             )
-        for name, hint in wanted.items():
+        for name, hint in hints.items():
             if not _fits(content[name], hint):
                 raise BuildError(f"{path / ENGINE_JSON}: field {name} cannot be {content[name]!r}")
         info = cls(path=path, **content)

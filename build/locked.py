@@ -1,4 +1,4 @@
-"""One process at a time: whoever comes second waits, and is told what for."""
+"""One process at a time: a second one waits, with a message that says for what."""
 
 from __future__ import annotations
 

@@ -123,11 +123,11 @@ def passes(code: str, tests: str) -> Verdict:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
         output.seek(0)
-        said = output.read(OUTPUT)
-    lines = said.decode("utf-8", "replace").strip().splitlines() or [""]
+        written = output.read(OUTPUT)
+    lines = written.decode("utf-8", "replace").strip().splitlines() or [""]
     if process.returncode == 0 and lines[-1] == token:
         return Verdict(True)
-    if len(said) == OUTPUT:
+    if len(written) == OUTPUT:
         return Verdict(False, f"wrote more than {OUTPUT >> 10} kB")
     if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return Verdict(False, f"more than {CPU_SECONDS} s of processor time")

@@ -44,8 +44,8 @@ def run(
         try:
             while process.poll() is None:
                 if time.monotonic() >= next_line:
-                    said = last_lines(log, 1)
-                    say(f"{step}: {time.monotonic() - begun:.0f} s  {said[0][:100] if said else ''}".rstrip())
+                    last = last_lines(log, 1)
+                    say(f"{step}: {time.monotonic() - begun:.0f} s  {last[0][:100] if last else ''}".rstrip())
                     next_line += LINE_SECONDS
                 try:
                     process.wait(0.1)
