@@ -49,7 +49,7 @@ class Callers:
                     sample.end, sample.output_tokens = now, len(request.tokens)
                     sample.input_tokens, sample.cached_tokens = tokens_in, request.cached_tokens
                     sample.outcome = "failed" if request.error else "done"
-                    sample.error, sample.finish_reason = request.error or "", "length"
+                    sample.error, sample.finish_reason = str(request.error or ""), "length"
                     ended.put(sample)
 
             prompt = self._random.integers(0, BYTES, tokens_in).astype(np.int32)
