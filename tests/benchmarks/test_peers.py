@@ -56,7 +56,7 @@ def test_transformers_is_one_batch(tmp_path: Path) -> None:
     assert "| 3 users | 3 | 3 |" in report
 
 
-def test_what_a_library_cannot_do_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_what_a_library_cannot_do_is_reported_in_its_own_words(tmp_path: Path) -> None:
     peer = BatchPeer(["transformers", "--shape", "tiny-baichuan", "--out", "unused"])
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
