@@ -106,7 +106,7 @@ def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
 
 
 class BatchPeer:
-    """A library measured by benchmarks.batch_peer, in a process of its own that tells its peak memory.
+    """A library measured by benchmarks.batch_peer, in a process of its own that reports its peak memory.
 
     The process is a new one each time, and remembers no prompts.
     """

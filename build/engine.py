@@ -45,7 +45,7 @@ def make_engine(
 
     `model`: a name of the catalogue, a checkpoint folder, a .gguf file, or organisation/name on the hub.
     `weights`: q8_0 (int8, the default), f16, bf16 or f32. Converting takes a second for the demonstration,
-    a minute for a 2B model. BuildError says what to mend. Two calls at once: the second waits
+    a minute for a 2B model. BuildError says what to fix. Two calls at once: the second waits
     for the first.
     """
     source = resolve(model)

@@ -1,6 +1,6 @@
-"""engine.json: what an engine folder holds, written by the build and read by whoever serves it.
+"""engine.json: what an engine folder holds, written by the build and read by the launcher.
 
-`ServedModel` is what every kind of engine tells, `EngineInfo` the CPU engine's; build/tensorrt_llm has the
+`ServedModel` is what every kind of engine has, `EngineInfo` the CPU engine's; build/tensorrt_llm has the
 GPU engine's. Nothing but the standard library is needed to read one.
 """
 

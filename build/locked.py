@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path`, made with its folder if need be; `what` tells what another process is doing.
+    """Hold the lock file `path`, made with its folder if need be; `what` says what another process is doing.
 
     The lock ends with the process that holds it, however that ends; the empty file stays.
     """

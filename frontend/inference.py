@@ -71,7 +71,7 @@ Event = tuple[int, Piece | Answer]
 class Inference:
     """The answers to one request, one for each of `opens`, either `whole` or `streamed`.
 
-    `names`: what the caller calls the model's inputs, to tell a refusal in the caller's words. `request`:
+    `names`: what the caller calls the model's inputs, so that a refusal names the caller's fields. `request`:
     the whole of it, for the log. Raises ApiError when there is no place. Once per request, in its context.
     """
 

@@ -2,7 +2,7 @@
 
 The format: magic, version, counts of tensors and of keys, then the keys, each a name, a type and a value
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The `gguf` package takes seconds for a vocabulary
-of 128,256 words before it tells the number of layers.
+of 128,256 words before the number of layers.
 """
 
 from __future__ import annotations

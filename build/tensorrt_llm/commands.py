@@ -1,4 +1,4 @@
-"""Running NVIDIA's programs: what they write goes to a log, a line tells that they live, an error its end."""
+"""Runs NVIDIA's programs: their output goes to a log, with a progress line at times; an error has its end."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def unfit(engine: TensorRTEngineInfo, gpu: machine.Gpu, versions: dict[str, str]
 def make_engine(model: str, root: Path, profile: str, *, progress: Report = silent) -> TensorRTEngineInfo:
     """The TensorRT-LLM engine of `model` in `root`/engines, made if it is not there or not of this state.
 
-    Minutes on a GPU. BuildError says what to mend: GPU, driver, container, disk, memory, size of the card, or
+    Minutes on a GPU. BuildError says what to fix: GPU, driver, container, disk, memory, size of the card, or
     the end of the output of NVIDIA's program. Two calls at once: the second waits for the first.
     """
     return _make_alone(plan(model, root, profile), progress)

@@ -88,7 +88,7 @@ def _text(data: bytes) -> str:
 
 
 class Offsets:
-    """`logprobs` of a text completion, which tell where in the text each token begins, piece after piece."""
+    """`logprobs` of a text completion, with the offset in the text of each token, piece after piece."""
 
     def __init__(self, start: int = 0) -> None:
         self._at = start

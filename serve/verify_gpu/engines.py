@@ -74,7 +74,7 @@ def _prefill_advice(kind: str) -> str:
 
 
 def _two_layers(verification: Verification, kind: str, *options: str) -> tuple[Path, Path]:
-    """Engine and checkpoint of random weights; the engine tells the prompt's logits."""
+    """Engine and checkpoint of random weights; the engine returns the prompt's logits."""
     _, container = verification.machine()
     shape, name = shape_of(verification), kind.replace(", ", "-").replace(" ", "-")
     source = verification.folder / "random"
@@ -104,7 +104,7 @@ def _two_layers(verification: Verification, kind: str, *options: str) -> tuple[P
 
 
 def whole_engine(verification: Verification) -> str:
-    """Builds the engine that is served; its size tells whether head and embedding share one table."""
+    """Builds the engine that is served; its size shows whether head and embedding share one table."""
     if verification.settings.model == "demo":  # nobody named one
         verification.settings = verification.settings.model_copy(
             update={"model": str(_random_2b(verification))}

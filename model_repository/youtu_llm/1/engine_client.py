@@ -66,7 +66,7 @@ class EngineClient:
         outputs: Sequence[str],
         trace: Mapping[str, str],
     ) -> EngineCall:
-        """Send a request; its responses carry those of `outputs` that the engine has to tell.
+        """Send a request; its responses carry those of `outputs` that the engine has.
 
         `trace`: W3C trace context, whose child the engine's span becomes.
         """

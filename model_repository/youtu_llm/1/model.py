@@ -166,7 +166,7 @@ class TritonPythonModel:
         return Error("engine_error", FAILED)
 
     def _prompt(self, request: TextRequest) -> tuple[list[int], bool]:
-        """Its tokens, and whether it leaves the model in the midst of its thinking."""
+        """Its tokens, and whether it leaves the model inside its thinking."""
         if request.input_ids is not None:
             self._check_length("input_ids", len(request.input_ids))
             return request.input_ids, False

@@ -37,7 +37,7 @@ class PromptBuilder:
         return ids
 
     def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> str:
-        """The conversation as text, up to where the model is to speak. Raises Refused."""
+        """The conversation as text, up to where the model continues. Raises Refused."""
         return self._rendered(messages, template_kwargs, add_generation_prompt=True)
 
     def leaves_in_thinking(
