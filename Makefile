@@ -1,4 +1,4 @@
-# The one door to this repository: `make` lists what it opens. Needs bash and a Python from 3.10 to 3.12, nothing else.
+# All commands of this repository: `make` lists them. Needs bash and a Python from 3.10 to 3.12, nothing else.
 # Settings go on the command line, in the environment or in youtu.toml: make serve MODEL=... YOUTU_PORT=9000
 # (docs/settings.md names them all).
 
@@ -114,7 +114,7 @@ key: .venv/.stamp  ## make an API key, shown once; its hash goes to KEYS_FILE [N
 	@exec .venv/bin/python -m frontend.keys "$(KEYS_FILE)" "$(or $(NAME),default)"
 
 .PHONY: load
-load: .venv/.stamp .venv-bench/.stamp  ## load on one door, step by step up to the knee [MODEL=... or ARGS="--url ..."]
+load: .venv/.stamp .venv-bench/.stamp  ## load on one endpoint, step by step up to the knee [MODEL=... or ARGS="--url ..."]
 	@exec .venv-bench/bin/python -m benchmarks.load $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)
 
 .PHONY: table

@@ -1,6 +1,6 @@
-"""The CPU engine without anything around it, under the same closed load as its doors: what the layers above
-cost is the difference. `python -m benchmarks.alone --gguf FILE --users 1,4,8 --out FOLDER` leaves a folder
-like `make load`.
+"""The CPU engine without anything around it, under the same closed load as the served endpoints: what the
+layers above cost is the difference. `python -m benchmarks.alone --gguf FILE --users 1,4,8 --out FOLDER`
+leaves a folder like `make load`.
 
 The one place that imports the engine; it runs on threads, without gevent.
 """
@@ -30,8 +30,8 @@ class Callers:
     thread.
     """
 
-    def __init__(self, engine: Any, generation: type[Any], greedy: Any, run: runs.Run) -> None:
-        self._engine, self._generation, self._greedy, self._run = engine, generation, greedy, run
+    def __init__(self, engine: Any, request_type: type[Any], greedy: Any, run: runs.Run) -> None:
+        self._engine, self._request_type, self._greedy, self._run = engine, request_type, greedy, run
         self._random = np.random.default_rng(0)
 
     def step(self, name: str, users: int, quota: int, tokens_in: int, tokens_out: int) -> None:
@@ -42,18 +42,18 @@ class Callers:
         def submit() -> None:
             sample = Sample(name, time.monotonic() - begun)
 
-            def changed(generation: Any) -> None:
+            def changed(request: Any) -> None:
                 now = time.monotonic() - begun
                 sample.chunks.append(now)
-                if generation.finished:
-                    sample.end, sample.output_tokens = now, len(generation.tokens)
-                    sample.input_tokens, sample.cached_tokens = tokens_in, generation.cached_tokens
-                    sample.outcome = "failed" if generation.error else "done"
-                    sample.error, sample.finish_reason = generation.error or "", "length"
+                if request.finished:
+                    sample.end, sample.output_tokens = now, len(request.tokens)
+                    sample.input_tokens, sample.cached_tokens = tokens_in, request.cached_tokens
+                    sample.outcome = "failed" if request.error else "done"
+                    sample.error, sample.finish_reason = str(request.error or ""), "length"
                     ended.put(sample)
 
             prompt = self._random.integers(0, BYTES, tokens_in).astype(np.int32)
-            request = self._generation(
+            request = self._request_type(
                 prompt=prompt, max_new_tokens=tokens_out, sampling=self._greedy, changed=changed
             )
             sample.sent = time.monotonic() - begun
@@ -72,7 +72,7 @@ class Callers:
 def main() -> int:
     options = _parse()
     sys.path.insert(0, str(ENGINE))
-    from engine import Engine, Generation
+    from engine import Engine, EngineRequest
     from llama import Llama
     from sampling import SamplingParams
 
@@ -88,9 +88,9 @@ def main() -> int:
         llama, slots=options.slots, context=options.context, queue=1024, prefill_chunk=options.prefill_chunk
     )
     run = shared_load.begin(
-        options.out, "benchmarks.alone", model=options.gguf.name, door="engine", machine=machine.facts()
+        options.out, "benchmarks.alone", model=options.gguf.name, endpoint="engine", machine=machine.facts()
     )
-    callers = Callers(engine, Generation, SamplingParams(temperature=0.0), run)
+    callers = Callers(engine, EngineRequest, SamplingParams(temperature=0.0), run)
     callers.step("", 1, 2, options.input_tokens, options.output_tokens)  # warm-up, not kept
     for users in options.users:
         name, quota = shared_load.step_name(users), shared_load.quota(options, users)

@@ -109,7 +109,7 @@ def main() -> int:
         options.out,
         "benchmarks.batch_peer",
         model=options.shape or options.gguf.name,
-        door=options.library,
+        endpoint=options.library,
         machine=facts,
     )
     random = np.random.default_rng(0)

@@ -113,7 +113,7 @@ def markdown(summary: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            f"# {model} through the door `{summary['door']}`, workload `{summary['workload']}`",
+            f"# {model} at the endpoint `{summary['endpoint']}`, workload `{summary['workload']}`",
             "",
             f"`{summary['command']}`",
             "",

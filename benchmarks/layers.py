@@ -1,6 +1,6 @@
 """`make layers`: what each layer costs: the engine alone, + Triton, + youtu_llm, + the frontend's two routes.
 
-One engine, one load, each layer's door in turn. With the 2B shape (MODEL=var/random-2b) at 1, 4 and 8
+One engine, one load, each layer's endpoint in turn. With the 2B shape (MODEL=var/random-2b) at 1, 4 and 8
 callers; with the demonstration, whose steps take a fraction of a millisecond, at 1, 16 and 64, where the
 layers are all there is.
 """
@@ -50,7 +50,7 @@ def main() -> int:
     settings = {"slots": slots, "context": options.context, "queue": 1024}
     try:
         with Served(options.model, options.data_dir, **settings) as served:
-            doors = ["--url", served.url, "--grpc", served.grpc, "--name", engine.model_id, *same]
+            shared = ["--url", served.url, "--grpc", served.grpc, "--name", engine.model_id, *same]
             contenders = [
                 Contender(
                     "engine alone",
@@ -59,8 +59,8 @@ def main() -> int:
                     lambda place, _seed: measure("benchmarks.alone", alone, place),
                 )
             ]
-            for name, door, what in LAYERS:
-                contenders.append(Contender(name, what, through_load(["--door", door, *doors])))
+            for name, endpoint, what in LAYERS:
+                contenders.append(Contender(name, what, through_load(["--endpoint", endpoint, *shared])))
             facts = {
                 "kind": "layers",
                 "title": f"What each layer costs: {engine.model_id}",

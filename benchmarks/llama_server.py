@@ -1,6 +1,6 @@
 """llama.cpp's own HTTP server, the one inside `xllamacpp`, as a process to be measured beside ours.
 
-`python -m benchmarks.llama_server FILE.gguf --port N` serves until it is told to end. KV cache, flash
+`python -m benchmarks.llama_server FILE.gguf --port N` serves until SIGTERM. KV cache, flash
 attention, slots, context and threads as our engine has them; whatever else is its own default.
 """
 

@@ -1,4 +1,4 @@
-"""`make load`: a ladder of load against one door of one deployment, with Locust's users.
+"""`make load`: a ladder of load against one endpoint of one deployment, with Locust's users.
 
 Starts a server of its own with --model, or measures one that is there (--url, --grpc). Each run leaves a
 folder with the raw samples, the summary, a report, plots and Locust's own HTML report, and ends with the
@@ -11,7 +11,7 @@ Exit status: 0; 1 when it could not run; 3 when a step's figures must not be use
 from __future__ import annotations
 
 # Locust must come before whatever opens sockets: it patches the interpreter.
-from benchmarks.users import DOORS, Address, Plan, prepare  # isort: skip
+from benchmarks.users import ENDPOINTS, Address, Plan, prepare  # isort: skip
 
 import argparse
 import shlex
@@ -24,13 +24,12 @@ from typing import Any
 
 from youtu_client import Client
 
-from benchmarks import drawing, machine, metrics, runs, workloads
-from benchmarks.doors import Door, prompt_tokens
+from benchmarks import drawing, machine, metrics, runs, shared_load, workloads
+from benchmarks.endpoints import Endpoint, prompt_tokens
 from benchmarks.ladder import Ladder, Step
 from benchmarks.measuring import say
 from benchmarks.samples import Sample
 from benchmarks.served import CannotStart, Served
-from benchmarks.shared_load import quota
 from benchmarks.workloads import Filler, Question
 
 AUTO_USERS = (1, 2, 4, 8, 16, 32, 64)
@@ -79,10 +78,10 @@ def _address(options: argparse.Namespace, stack: ExitStack) -> Address:
 
 def _measure(options: argparse.Namespace, address: Address) -> int:
     model, clock = _model(options, address), time.monotonic
-    if options.door == "v1":
+    if options.endpoint == "v1":
         address = Address(address.url, address.grpc, address.api_key, model, address.timeout)
-    # refused before anything is written: a wrong door, a server that does not answer, a file that is none
-    probe = address.door(options.door, clock)
+    # refused before anything is written: a wrong endpoint, a server that does not answer, a file that is none
+    probe = address.endpoint(options.endpoint, clock)
     questions = _questions(options, probe, clock)
     next(questions)
     folder = options.out or Path("var/bench") / f"load-{runs.stamp()}"
@@ -92,7 +91,7 @@ def _measure(options: argparse.Namespace, address: Address) -> int:
             "kind": "load",
             "command": shlex.join(["python", "-m", "benchmarks.load", *options.given]),
             "model": model,
-            "door": options.door,
+            "endpoint": options.endpoint,
             "workload": options.workload,
             "unique": not options.shared_prefix,
             "seed": options.seed,
@@ -146,11 +145,11 @@ def _climb(
             run.add(sample)
             progress.count(sample)
 
-        def door(clock: Callable[[], float] = clock) -> Door:
-            return address.door(options.door, clock)
+        def endpoint(clock: Callable[[], float] = clock) -> Endpoint:
+            return address.endpoint(options.endpoint, clock)
 
         plan = Plan(
-            step.name, questions, door, done, clock=clock, quota=step.quota, seconds=options.seconds,
+            step.name, questions, endpoint, done, clock=clock, quota=step.quota, seconds=options.seconds,
             rate=step.rate, seed=options.seed,
         )  # fmt: skip
         facts: dict[str, Any] = {
@@ -184,10 +183,12 @@ def _steps(options: argparse.Namespace) -> Iterator[Step]:
             yield Step(options.requests, rate=rate)
     else:
         for users in options.users or AUTO_USERS:
-            yield Step(quota(options, users), users=users)
+            yield Step(shared_load.quota(options, users), users=users)
 
 
-def _questions(options: argparse.Namespace, door: Door, clock: Callable[[], float]) -> Iterator[Question]:
+def _questions(
+    options: argparse.Namespace, endpoint: Endpoint, clock: Callable[[], float]
+) -> Iterator[Question]:
     unique = not options.shared_prefix
     if options.workload == "service":
         return workloads.service(seed=options.seed, unique=unique)
@@ -195,7 +196,7 @@ def _questions(options: argparse.Namespace, door: Door, clock: Callable[[], floa
         lengths = LONG if options.workload == "long" else (64, 32)
         tokens_in = options.input_tokens or lengths[0]
         tokens_out = options.output_tokens or lengths[1]
-        filler = Filler.calibrated(lambda messages: prompt_tokens(door, messages, clock))
+        filler = Filler.calibrated(lambda messages: prompt_tokens(endpoint, messages, clock))
         return workloads.fixed(filler, tokens_in, tokens_out, seed=options.seed, unique=unique)
     path = Path(options.workload)
     if not path.is_file():
@@ -205,15 +206,15 @@ def _questions(options: argparse.Namespace, door: Door, clock: Callable[[], floa
     return workloads.from_file(path, max_tokens=options.output_tokens or 200, unique=unique)
 
 
-def _ask_once(door: Door, question: Question, clock: Callable[[], float]) -> None:
+def _ask_once(endpoint: Endpoint, question: Question, clock: Callable[[], float]) -> None:
     sample = Sample("warm-up", clock())
-    door.ask(question, sample)
+    endpoint.ask(question, sample)
     if sample.outcome != "done":
         raise RuntimeError(f"a warm-up request was {sample.outcome}: {sample.error}")
 
 
 def _model(options: argparse.Namespace, address: Address) -> str:
-    """The model's name, from Triton; what was given when that door is shut."""
+    """The model's name, from Triton; what was given when that port is closed."""
     if options.name:
         return str(options.name)
     with Client(address.grpc) as client:
@@ -225,7 +226,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.load", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("--door", choices=DOORS, default="chat", help="which door to ask at (default: %(default)s)")
+    shared_load.add_endpoint(parser, "chat", "which endpoint to ask (default: %(default)s)", ENDPOINTS)
     add("--model", help="start a server with this model; without it, one that runs is measured")
     add(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="setting of that server, e.g. slots=8"

@@ -1,6 +1,6 @@
 """For Locust's own command line and page: `locust -f benchmarks/locustfile.py ChatUser --host http://127.0.0.1:8080`.
 
-Three kinds of users, one for each door; name the one that is wanted, or all three take part. Customers'
+Three kinds of users, one for each endpoint; name one, or all three take part. Customers'
 questions, or those of --questions FILE. --samples FILE keeps every request with its exact times, for
 `benchmarks.samples.read`; Locust's own figures are rounded, and its Aggregated row adds two entries a
 request. The ladder with its report, and arrivals at a rate, are in `make load`.
@@ -26,7 +26,7 @@ def add_options(parser: Any) -> None:
     add = parser.add_argument
     add("--grpc", default="127.0.0.1:8001", help="Triton's gRPC, for TritonUser")
     add("--api-key", default="", is_secret=True, help="key of the frontend")
-    add("--model-name", default="", help="the name that /v1 is told, for OpenAIUser")
+    add("--model-name", default="", help="the model's name for /v1, for OpenAIUser")
     add("--questions", default="", help="a .jsonl file of questions (default: customers' questions)")
     add("--samples", default="", help="file for one line of JSON for each request")
     add("--answer-timeout", type=float, default=300.0, help="seconds for one answer")
@@ -56,27 +56,27 @@ locust.events.init_command_line_parser.add_listener(add_options)  # type: ignore
 locust.events.test_start.add_listener(make_plan)  # type: ignore[no-untyped-call]
 
 
-class _DoorUser(users.Caller):
+class _EndpointUser(users.Caller):
     abstract = True
-    door_name = ""
+    endpoint_name = ""
 
     def on_start(self) -> None:
-        self._door = self.environment.address.door(self.door_name, self.environment.plan.clock)
+        self._endpoint = self.environment.address.endpoint(self.endpoint_name, self.environment.plan.clock)
 
 
-class ChatUser(_DoorUser):
+class ChatUser(_EndpointUser):
     """POST /chat, streamed."""
 
-    door_name = "chat"
+    endpoint_name = "chat"
 
 
-class OpenAIUser(_DoorUser):
+class OpenAIUser(_EndpointUser):
     """POST /v1/chat/completions, streamed."""
 
-    door_name = "v1"
+    endpoint_name = "v1"
 
 
-class TritonUser(_DoorUser):
+class TritonUser(_EndpointUser):
     """youtu_llm over Triton's gRPC, streamed."""
 
-    door_name = "grpc"
+    endpoint_name = "grpc"

@@ -53,7 +53,8 @@ def main() -> int:
             say(f"error: {error}")
             return 1
         ours = ["--url", served.url, "--grpc", served.grpc, "--name", options.shape, *same]
-        theirs = ["--door", "llama-server", "--url", llama.url, "--name", options.shape, *same]
+        through_grpc, through_v1 = ["--endpoint", "grpc", *ours], ["--endpoint", "v1", *ours]
+        theirs = ["--endpoint", "llama-server", "--url", llama.url, "--name", options.shape, *same]
         transformers = BatchPeer(["transformers", "--shape", options.shape, *same])
         openvino = BatchPeer(["openvino", "--gguf", os.path.relpath(gguf), *same])
 
@@ -63,8 +64,8 @@ def main() -> int:
         contenders = [
             Contender(name, what, through_load(arguments), memory)
             for name, what, arguments, memory in (
-                ("ours, gRPC", "int8; youtu_llm over Triton's gRPC", ["--door", "grpc", *ours], our_memory),
-                ("ours, v1", "int8; POST /v1/chat/completions", ["--door", "v1", *ours], our_memory),
+                ("ours, gRPC", "int8; youtu_llm over Triton's gRPC", through_grpc, our_memory),
+                ("ours, v1", "int8; POST /v1/chat/completions", through_v1, our_memory),
                 ("llama.cpp server", "int8, the same file; its own /v1 route", theirs, llama.memory),
             )
         ]
@@ -105,7 +106,7 @@ def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
 
 
 class BatchPeer:
-    """A library measured by benchmarks.batch_peer, in a process of its own that tells its peak memory.
+    """A library measured by benchmarks.batch_peer, in a process of its own that reports its peak memory.
 
     The process is a new one each time, and remembers no prompts.
     """

@@ -46,9 +46,15 @@ class Run:
         write_json(self.folder / RUN, self.facts)
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of a run as its program wrote them; runs of older versions have the endpoint as "door"."""
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {"endpoint" if key == "door" else key: value for key, value in facts.items()}
+
+
 def summary(folder: Path) -> dict[str, Any]:
     """The run's facts and the figures of each step; FileNotFoundError or ValueError when it is no run."""
-    run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    run = read_facts(folder / RUN)
     target = metrics.Target(**run["target"])
     found = samples.by_step(samples.read(folder / SAMPLES))
     steps = []

@@ -1,6 +1,6 @@
 """A server to be measured: started as `make serve` starts it, on free ports, and ended again.
 
-Also its memory, asked of the system: this is the one place that looks at the server from outside its doors.
+Also its memory, asked of the system: this is the one place that looks at the server from outside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENGINE_STUBS = ("youtu_engine", "tensorrt_llm")
 
 
 class CannotStart(Exception):
-    """The server did not come up; the message is what it said."""
+    """The server did not come up; the message is the server's."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Served:
     def __enter__(self) -> Served:
         deadline = time.monotonic() + START_TIMEOUT
         try:
-            while "Up after" not in self.said():
+            while "Up after" not in self.log():
                 if self._process.poll() is not None:
                     raise CannotStart(self._complaint())
                 if time.monotonic() > deadline:
@@ -96,12 +96,12 @@ class Served:
         self.end()
 
     def _complaint(self) -> str:
-        """What it said of its failure in one line, and where the rest is."""
-        lines = self.said().strip().splitlines()
+        """The reason of its failure in one line, and where the rest is."""
+        lines = self.log().strip().splitlines()
         refused = [line.removeprefix("cannot serve: ") for line in lines if line.startswith("cannot serve: ")]
         return f"{'; '.join(refused) or 'the server ended as it started'} ({self._output})"
 
-    def said(self) -> str:
+    def log(self) -> str:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     def memory(self) -> Memory:

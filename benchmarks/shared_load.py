@@ -45,6 +45,16 @@ def arguments(options: argparse.Namespace) -> list[str]:
     ]  # fmt: skip
 
 
+def add_endpoint(
+    parser: argparse.ArgumentParser, default: str, help: str, choices: Sequence[str] | None = None
+) -> None:
+    """`--endpoint`, which was once called `--door`: recorded commands still have that name."""
+    parser.add_argument("--endpoint", default=default, choices=choices, help=help)
+    parser.add_argument(
+        "--door", dest="endpoint", default=argparse.SUPPRESS, choices=choices, help=argparse.SUPPRESS
+    )
+
+
 def step_name(users: int) -> str:
     return f"{users} user" + ("" if users == 1 else "s")
 
@@ -54,7 +64,7 @@ def quota(options: argparse.Namespace, users: int) -> int:
     return int(max(options.requests, options.requests_each * users))
 
 
-def begin(folder: Path, module: str, *, model: str, door: str, machine: dict[str, Any]) -> runs.Run:
+def begin(folder: Path, module: str, *, model: str, endpoint: str, machine: dict[str, Any]) -> runs.Run:
     """A run of `module`, which brings its own callers and leaves a folder like `make load`."""
     return runs.Run(
         folder,
@@ -62,7 +72,7 @@ def begin(folder: Path, module: str, *, model: str, door: str, machine: dict[str
             "kind": "load",
             "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
             "model": model,
-            "door": door,
+            "endpoint": endpoint,
             "workload": "fixed",
             "unique": True,
             "seed": 0,

@@ -26,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from benchmarks import machine, runs, table_drawing
+from benchmarks import machine, runs, shared_load, table_drawing
 from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
 from build.engine import make_engine
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         "weights": options.weights,
         "true_shapes": not options.shape_prefix,
         "settings": options.settings,
-        "door": options.door,
+        "endpoint": options.endpoint,
         "machine": machine.facts(),
     }
     measured: dict[str, Any] = {}
@@ -90,8 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def _save(folder: Path, facts: dict[str, Any], wanted: list[Row], measured: dict[str, Any]) -> dict[str, Any]:
-    known = [asdict(row) | {"measured": measured.get(row.name)} for row in wanted]
+def _save(folder: Path, facts: dict[str, Any], rows: list[Row], measured: dict[str, Any]) -> dict[str, Any]:
+    known = [asdict(row) | {"measured": measured.get(row.name)} for row in rows]
     runs.write_json(folder / table_drawing.RUN, {**facts, "rows": known})
     return table_drawing.draw(folder)
 
@@ -135,7 +135,8 @@ def _folder_name(name: str) -> str:
 
 
 def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace) -> None:
-    arguments = ["--url", url, "--grpc", grpc, "--door", options.door, "--name", row.name, *options.load]
+    server = ["--url", url, "--grpc", grpc, "--endpoint", options.endpoint]
+    arguments = [*server, "--name", row.name, *options.load]
     measure("benchmarks.load", arguments, run)
 
 
@@ -209,7 +210,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         default=512,
         help="tokens a slot; slots x context is the KV pool (default: 512)",
     )
-    add("--door", default="grpc", help="door of make load (default: %(default)s)")
+    shared_load.add_endpoint(parser, "grpc", "endpoint of make load (default: %(default)s)")
     add("--load", default=LOAD, help="options of make load, in one string (default: %(default)s)")
     add("--quality", default="", help="options of make quality, which is run too with published weights")
     add(

@@ -25,7 +25,7 @@ CONTRADICTS = 1.25  # ratios that differ by more than a quarter are said to diff
 
 def summarise(folder: Path) -> dict[str, Any]:
     """The table as values; FileNotFoundError or ValueError when the folder holds none."""
-    run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    run = runs.read_facts(folder / RUN)
     table = [_row(folder, row) for row in run.pop("rows")]
     base = next((row for row in table if row["name"] == FIRST), None)
     for row in table:
@@ -167,8 +167,8 @@ def markdown(table: dict[str, Any]) -> str:
         length = f"about {done[0]['input_tokens']:.0f} tokens in and {done[0]['output_tokens']:.0f} out"
         gpu = any(row["gpus_after"] for row in done)
         lines += [
-            f"KV pool fixed at {pool}. {ON_A_GPU if gpu else ON_A_CPU} Answers: {length}, greedy, through "
-            f"the door `{table['door']}`. {READING}",
+            f"KV pool fixed at {pool}. {ON_A_GPU if gpu else ON_A_CPU} Answers: {length}, greedy, at "
+            f"the endpoint `{table['endpoint']}`. {READING}",
             "",
         ]
     lines += drawing.table(HEADER, [_cells(row) for row in table["rows"]])

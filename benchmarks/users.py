@@ -1,7 +1,7 @@
-"""Locust's users: each asks one question after the other through its door (closed loop), or one user sends
+"""Locust's users: each asks one question after the other at its endpoint (closed loop), or one user sends
 them as they arrive (open loop).
 
-What they ask and where the samples go is the `Plan` of their environment. Locust is told of each request as
+What they ask and where the samples go is the `Plan` of their environment. Locust gets each request as
 two entries, "<step> ttft" and "<step> e2e", for its own page and report; it rounds both, and its Aggregated
 row adds them up as if they were two requests: the figures of this project come from the samples alone.
 
@@ -24,11 +24,18 @@ import locust
 from locust.exception import StopUser
 from youtu_client import Client
 
-from benchmarks.doors import ChatDoor, Door, LlamaServerDoor, OpenAIDoor, TokenDoor, TritonDoor
+from benchmarks.endpoints import (
+    ChatEndpoint,
+    Endpoint,
+    LlamaServerEndpoint,
+    OpenAIEndpoint,
+    TokenEndpoint,
+    TritonEndpoint,
+)
 from benchmarks.samples import Sample
 from benchmarks.workloads import Question
 
-DOORS = ("chat", "v1", "grpc", "tokens", "llama-server")
+ENDPOINTS = ("chat", "v1", "grpc", "tokens", "llama-server")
 ENGINE_MODEL = "youtu_engine"
 _prepared = False
 
@@ -43,8 +50,8 @@ def prepare() -> None:
 
 @dataclass(frozen=True)
 class Address:
-    """Where the doors are. `url` of the frontend, `grpc` as host:port; `model` is the name that /v1 is
-    told.
+    """Where the endpoints are. `url` of the frontend, `grpc` as host:port; `model` is the name that /v1
+    gets.
     """
 
     url: str = "http://127.0.0.1:8080"
@@ -53,20 +60,20 @@ class Address:
     model: str = ""
     timeout: float = 300.0
 
-    def door(self, name: str, clock: Callable[[], float]) -> Door:
-        """A new door for one caller. ValueError when there is none of that name."""
+    def endpoint(self, name: str, clock: Callable[[], float]) -> Endpoint:
+        """An endpoint for one caller. ValueError for an unknown name."""
         http = {"timeout": self.timeout, "api_key": self.api_key, "model": self.model}
         if name == "chat":
-            return ChatDoor(self.url, clock, **http)  # type: ignore[arg-type]
+            return ChatEndpoint(self.url, clock, **http)  # type: ignore[arg-type]
         if name == "v1":
-            return OpenAIDoor(self.url, clock, **http)  # type: ignore[arg-type]
+            return OpenAIEndpoint(self.url, clock, **http)  # type: ignore[arg-type]
         if name == "llama-server":
-            return LlamaServerDoor(self.url, clock, **http)  # type: ignore[arg-type]
+            return LlamaServerEndpoint(self.url, clock, **http)  # type: ignore[arg-type]
         if name == "tokens":
-            return TokenDoor(_shared_channel(self.grpc), ENGINE_MODEL, clock, timeout=self.timeout)
+            return TokenEndpoint(_shared_channel(self.grpc), ENGINE_MODEL, clock, timeout=self.timeout)
         if name == "grpc":
-            return TritonDoor(_shared_client(self.grpc), clock, timeout=self.timeout)
-        raise ValueError(f"door must be one of {', '.join(DOORS)}, not {name!r}")
+            return TritonEndpoint(_shared_client(self.grpc), clock, timeout=self.timeout)
+        raise ValueError(f"endpoint must be one of {', '.join(ENDPOINTS)}, not {name!r}")
 
 
 _clients: dict[str, Client] = {}
@@ -96,7 +103,7 @@ class Plan:
         self,
         step: str,
         questions: Iterator[Question],
-        door: Callable[[], Door] | None,
+        endpoint: Callable[[], Endpoint] | None,
         done: Callable[[Sample], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -106,7 +113,7 @@ class Plan:
         seed: int = 0,
     ) -> None:
         self.step, self.done, self.clock, self.rate = step, done, clock, rate
-        self._door = door
+        self._endpoint = endpoint
         self._questions, self._quota, self._arrivals = questions, quota, random.Random(seed)  # noqa: S311
         self._until = None if seconds is None else clock() + seconds
         self.asked = 0
@@ -125,11 +132,11 @@ class Plan:
         ended = self._until is not None and self.clock() >= self._until
         return 0 if self._quota is None or ended else self._quota - self.asked
 
-    def door(self) -> Door:
-        """A new door for one caller."""
-        if self._door is None:
-            raise ValueError(f"step {self.step} has no door: its users must bring their own")
-        return self._door()
+    def endpoint(self) -> Endpoint:
+        """An endpoint for one caller."""
+        if self._endpoint is None:
+            raise ValueError(f"step {self.step} has no endpoint: its users must bring their own")
+        return self._endpoint()
 
     def pause(self) -> float:
         """Seconds to the next arrival of a Poisson process of `rate` per second."""
@@ -138,26 +145,26 @@ class Plan:
         return self._arrivals.expovariate(self.rate)
 
 
-def ask(environment: Any, door: Door, plan: Plan, question: Question, intended: float) -> None:
-    """One question through a door, its sample to the plan and its two entries to Locust."""
+def ask(environment: Any, endpoint: Endpoint, plan: Plan, question: Question, intended: float) -> None:
+    """One question at an endpoint, its sample to the plan and its two entries to Locust."""
     sample = Sample(plan.step, intended)
     try:
-        door.ask(question, sample)
+        endpoint.ask(question, sample)
     finally:
         plan.done(sample)
         if sample.outcome != "cancelled":
-            _tell_locust(environment, door.name, sample)
+            _report_to_locust(environment, endpoint.name, sample)
 
 
-def _tell_locust(environment: Any, door: str, sample: Sample) -> None:
+def _report_to_locust(environment: Any, endpoint: str, sample: Sample) -> None:
     failure = None if sample.outcome == "done" else RuntimeError(sample.error)
     if sample.ttft is not None:
         environment.events.request.fire(
-            request_type=door, name=f"{sample.step} ttft", response_time=sample.ttft * 1000,
+            request_type=endpoint, name=f"{sample.step} ttft", response_time=sample.ttft * 1000,
             response_length=0, exception=None, context={},
         )  # fmt: skip
     environment.events.request.fire(
-        request_type=door, name=f"{sample.step} e2e", response_time=sample.e2e * 1000,
+        request_type=endpoint, name=f"{sample.step} e2e", response_time=sample.e2e * 1000,
         response_length=sample.output_tokens, exception=failure, context={},
     )  # fmt: skip
 
@@ -168,10 +175,10 @@ class Caller(locust.User):
     wait_time = locust.constant(0)
 
     def on_start(self) -> None:
-        self._door = self.environment.plan.door()
+        self._endpoint = self.environment.plan.endpoint()
 
     def on_stop(self) -> None:
-        self._door.close()
+        self._endpoint.close()
 
     @locust.task
     def ask(self) -> None:
@@ -179,7 +186,7 @@ class Caller(locust.User):
         question = plan.next()
         if question is None:
             raise StopUser
-        ask(self.environment, self._door, plan, question, plan.clock())
+        ask(self.environment, self._endpoint, plan, question, plan.clock())
 
 
 class Arrivals(locust.User):
@@ -206,8 +213,8 @@ class Arrivals(locust.User):
         raise StopUser
 
     def _one(self, plan: Plan, question: Question, due: float) -> None:
-        door = plan.door()
+        endpoint = plan.endpoint()
         try:
-            ask(self.environment, door, plan, question, due)
+            ask(self.environment, endpoint, plan, question, due)
         finally:
-            door.close()
+            endpoint.close()

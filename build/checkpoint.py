@@ -162,13 +162,13 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 def _compare(folder: Path, stored: dict[str, StoredTensor], shape: Shape) -> None:
     expected = shape.tensors()
-    for name, wanted in expected.items():
+    for name, dims in expected.items():
         if name not in stored:
-            raise BuildError(f"{folder}: tensor {name} of shape {list(wanted)} is missing")
+            raise BuildError(f"{folder}: tensor {name} of shape {list(dims)} is missing")
         tensor = stored[name]
-        if tensor.shape != wanted:
+        if tensor.shape != dims:
             raise BuildError(
-                f"{folder}: tensor {name} must have shape {list(wanted)}, found {list(tensor.shape)}"
+                f"{folder}: tensor {name} must have shape {list(dims)}, found {list(tensor.shape)}"
             )
         if tensor.dtype not in ITEM_BYTES:
             raise BuildError(

@@ -105,10 +105,10 @@ def read_shape(folder: Path) -> Shape:
             raise BuildError(f"{path}: {key} must be a whole number above 0, found {value!r}")
         return value
 
-    def fixed(key: str, default: object, wanted: object, why: str) -> None:
+    def fixed(key: str, default: object, needed: object, why: str) -> None:
         found = config.get(key, default)
-        if found != wanted:
-            raise BuildError(f"{path}: {key} must be {json.dumps(wanted)}, found {json.dumps(found)}: {why}")
+        if found != needed:
+            raise BuildError(f"{path}: {key} must be {json.dumps(needed)}, found {json.dumps(found)}: {why}")
 
     def flag(key: str) -> bool:
         value = config.get(key, True)  # as transformers.YoutuConfig

@@ -45,7 +45,7 @@ def make_engine(
 
     `model`: a name of the catalogue, a checkpoint folder, a .gguf file, or organisation/name on the hub.
     `weights`: q8_0 (int8, the default), f16, bf16 or f32. Converting takes a second for the demonstration,
-    a minute for a 2B model. BuildError says what to mend. Two calls at once: the second waits
+    a minute for a 2B model. BuildError says what to fix. Two calls at once: the second waits
     for the first.
     """
     source = resolve(model)
@@ -53,12 +53,12 @@ def make_engine(
         raise BuildError(f"--weights {weights} does not go with {source}: a .gguf file is served as it is")
     if source.entry is not None and source.entry.tensorrt_llm is not None:
         raise BuildError(f"{model} is for the GPU engine only: give ENGINE=tensorrt_llm")
-    wanted = weights or (source.entry.weights if source.entry else "q8_0")
-    if wanted not in WEIGHTS:
-        raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {wanted!r}")
+    chosen = weights or (source.entry.weights if source.entry else "q8_0")
+    if chosen not in WEIGHTS:
+        raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {chosen!r}")
 
     try:
-        return _make(source, wanted, root, progress)
+        return _make(source, chosen, root, progress)
     except OSError as error:
         raise BuildError(f"making the engine of {model} in {root.absolute()} failed: {error}") from error
 

@@ -1,6 +1,6 @@
-"""engine.json: what an engine folder holds, written by the build and read by whoever serves it.
+"""engine.json: what an engine folder holds, written by the build and read by the launcher.
 
-`ServedModel` is what every kind of engine tells, `EngineInfo` the CPU engine's; build/tensorrt_llm has the
+`ServedModel` is what every kind of engine has, `EngineInfo` the CPU engine's; build/tensorrt_llm has the
 GPU engine's. Nothing but the standard library is needed to read one.
 """
 
@@ -88,12 +88,12 @@ class ServedModel(ModelFacts):
             raise BuildError(f"{path} holds no finished engine: {error}") from None
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise BuildError(f"{path / ENGINE_JSON}: format must be {FORMAT}; build the engine again")
-        wanted = {name: hint for name, hint in get_type_hints(cls).items() if name != "path"}
-        if odd := sorted(set(wanted) ^ set(content)):
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if name != "path"}
+        if odd := sorted(set(hints) ^ set(content)):
             raise BuildError(
                 f"{path / ENGINE_JSON}: field {odd[0]} is {'unknown' if odd[0] in content else 'missing'}"
             )
-        for name, hint in wanted.items():
+        for name, hint in hints.items():
             if not _fits(content[name], hint):
                 raise BuildError(f"{path / ENGINE_JSON}: field {name} cannot be {content[name]!r}")
         info = cls(path=path, **content)

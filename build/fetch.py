@@ -69,8 +69,8 @@ def fetch(
         single = "pytorch_model.bin" if pickled else "model.safetensors"
         _refuse_other_formats(hub, listed, Path(single).suffix)
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = (*SMALL_FILES, f"{single}.index.json", *more)
-        small = [listed[name] for name in _matching(listed, wanted)]
+        patterns = (*SMALL_FILES, f"{single}.index.json", *more)
+        small = [listed[name] for name in _matching(listed, patterns)]
         transfer = _Transfer(hub, revision, folder, progress)
         transfer.get(small, total=sum(file.size for file in small))
         if check is not None:

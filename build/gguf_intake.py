@@ -1,7 +1,7 @@
 """Take in a .gguf file that somebody else made: link to it, and rebuild its tokenizer as a tokenizer.json.
 
 The weights are not copied: model.gguf in the engine folder is a link, so whoever opens an engine opens the
-same name whatever it came from, and a file that has gone is told as such. A GGUF says less than a
+same name whatever it came from, and a file that has gone is reported as such. A GGUF says less than a
 tokenizer.json: how an added token treats the spaces beside it, and any Unicode normalisation, are not in
 it. The tokenizer is the one llama.cpp would use.
 """

@@ -1,6 +1,6 @@
 """The requests that fetching makes of a hub, tried again when that can help, and their failures in words.
 
-Knows huggingface_hub and its HTTP library; does not know which files are wanted, nor where they stay.
+Knows huggingface_hub and its HTTP library; does not know which files are needed, nor where they are kept.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ class Hub:
                 "check the name, set HF_TOKEN if it is private"
             )
         if status is not None:
-            said = f"{self.endpoint} answers with status {status}"
-            return f"{what} of {self.repo}: {said}{kept}: try again later, {OFFLINE}"
+            status_text = f"{self.endpoint} answers with status {status}"
+            return f"{what} of {self.repo}: {status_text}{kept}: try again later, {OFFLINE}"
         return (
             f"{what} of {self.repo}: {self.endpoint} cannot be reached ({_reason(error)}){kept}: "
             f"check the network, the proxy and HF_ENDPOINT, {OFFLINE}"

@@ -1,4 +1,4 @@
-"""One process at a time: whoever comes second waits, and is told what for."""
+"""One process at a time: a second one waits, with a message that says for what."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path`, made with its folder if need be; `what` tells what another process is doing.
+    """Hold the lock file `path`, made with its folder if need be; `what` says what another process is doing.
 
     The lock ends with the process that holds it, however that ends; the empty file stays.
     """

@@ -41,7 +41,7 @@ class GgufTensor(TensorPlan):
 
 
 def refuse_misread(shape: Shape) -> None:
-    """llama.cpp tells DeepSeek's "lite" models, which have a full-rank query, by their layer count alone."""
+    """llama.cpp knows DeepSeek's "lite" models, which have a full-rank query, by their layer count alone."""
     layers, vocab = shape.num_hidden_layers, shape.vocab_size
     if shape.q_lora_rank is not None and (layers in (26, 27) or (layers == 48 and vocab == 128256)):
         raise BuildError(

@@ -58,7 +58,7 @@ ok "Triton's HTTP from outside, its gRPC through youtu_cli inside"
 
 compose --profile cpu stop
 status=$(docker inspect -f '{{.State.ExitCode}}' "$container")
-[ "$status" = 0 ] || { docker logs --tail 20 "$container"; fail "told to end, it ended with $status"; }
+[ "$status" = 0 ] || { docker logs --tail 20 "$container"; fail "after SIGTERM it ended with $status"; }
 ok "SIGTERM: $(docker logs --tail 1 "$container" 2>&1), status 0"
 
 compose --profile cpu up --detach --wait

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Load the settings, bind the port, serve until told to end."""
+    """Load the settings, bind the port, serve until SIGTERM or SIGINT."""
     # Here, not above: a child process that is spawned imports this module, and needs none of them.
     from serve.settings import SettingsError
 

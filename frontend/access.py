@@ -69,7 +69,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 class LogRecord:
     """What log and metrics say of one request, filled in on the way. Times in seconds.
 
-    `client`: the key's name, or the address where there are no keys. `trace`: its span, if traces are wanted.
+    `client`: the key's name, or the address where there are no keys. `trace`: its span when tracing is on.
     `text`: asked and answers, if the log is to have them. `asked`: the request, to keep its text out of the
     log. The fields from `key` on are `facts`.
     """
@@ -92,7 +92,7 @@ class LogRecord:
     reason: str | None = None
 
     def failed(self, error: ApiError) -> None:
-        """The caller is told of `error`; the log says why where the fault is ours."""
+        """Record that the caller gets `error`; a server error also with its reason."""
         self.error = error.cause or error.code
         if error.status >= 500:
             self.reason = error.reason or error.message

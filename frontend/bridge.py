@@ -1,4 +1,4 @@
-"""From ASGI, which uvicorn speaks, to the Flask app: complete requests go to a pool of threads.
+"""From ASGI, uvicorn's interface, to the Flask app: complete requests go to a pool of threads.
 
 A body is buffered before a thread gets the request: at most the largest that any route takes. As soon as it
 is known to be longer, the app gets what there is, to refuse it. What the app yields goes out at once.

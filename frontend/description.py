@@ -1,6 +1,6 @@
 """`GET /openapi.json`: the API in OpenAPI 3.1, made from the `Operation` beside each route.
 
-What cannot be said in a schema is said by the refusals themselves. A route without one is not part of the
+What a schema cannot express is in the messages of the refusals. A route without one is not part of the
 API: those of the page are for browsers.
 """
 

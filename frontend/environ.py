@@ -13,7 +13,7 @@ CALLER_KEY = "youtu.caller"
 
 
 class Caller:
-    """Who waits for one answer: the server knows whether it is still there, and tells the app in the environ.
+    """The client of one request: the server notes in the environ whether it is still connected.
 
     A client that shuts down only its sending half counts as gone.
     """

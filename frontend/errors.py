@@ -40,7 +40,7 @@ TYPES = {
     503: "unavailable_error",
     504: "timeout_error",
 }
-"""Status to `type`; every other status is the caller's mistake: invalid_request_error."""
+"""Status to `type`; every other status is an invalid request of the caller: invalid_request_error."""
 
 
 STATUSES = {name: code.http for name, code in CODES.items()} | {
@@ -76,7 +76,7 @@ class ApiError(Exception):
     """An answer that is an error. `param`: the field at fault, as a path such as `messages[0].role`.
 
     The status is the code's; `status` is for werkzeug's refusals, whose code is made of theirs. For the log
-    alone: `cause`, the kind of error behind it, and `reason`, what that one said.
+    alone: `cause`, the kind of error behind it, and `reason`, its message.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ _SENTENCES = {
 def from_client(
     error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1, typed: str = ""
 ) -> ApiError:
-    """What the caller is told about `error`.
+    """The reply to the caller for `error` of the client library.
 
     `names`: input of the model -> the caller's name of it. `retry_after`: seconds to wait when the engine's
     own queue is full. `typed`: the text of the request, which the log must not have.
@@ -191,7 +191,7 @@ def _described(error: BaseException, typed: str) -> str:
 
 
 def queue_full(waiting: int | None, retry_after: int) -> ApiError:
-    """No place for one more request. `waiting`: how many wait here; None when the engine itself said so."""
+    """No place for one more request. `waiting`: how many wait here; None when the engine refused it."""
     queue = "the queue is full" if waiting is None else f"{waiting} requests wait, which is the limit"
     message = f"All slots are taken and {queue}; try again in {retry_after} seconds."
     return ApiError("queue_full", message, headers={"Retry-After": str(retry_after)})
@@ -218,8 +218,8 @@ def unsupported(param: str, words: str) -> ApiError:
     return ApiError("unsupported", f"{param}: {words}", param=param)
 
 
-def ending() -> ApiError:
-    """This process was told to end."""
+def draining() -> ApiError:
+    """This process is shutting down."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return ApiError("draining", "The server is ending. Try again shortly.", headers=headers)
 
@@ -257,15 +257,15 @@ def init_app(app: Flask) -> None:
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
         line = g.get("log_record")
-        return api_error(mistake(error, line and line.request_id, line.typed() if line else ""))
+        return api_error(internal_error(error, line and line.request_id, line.typed() if line else ""))
 
 
-def mistake(error: Exception, request_id: str | None, typed: str) -> ApiError:
-    """An exception that nobody expected: written to the log, with where it was raised."""
+def internal_error(error: Exception, request_id: str | None, typed: str) -> ApiError:
+    """The reply for an unexpected exception, which is written to the log with its traceback."""
     log.error("unhandled", request_id=request_id, traceback=_described(error, typed))
-    told = ApiError("internal_error", "The server made a mistake; its log says more.")
-    told.cause, told.reason = type(error).__name__, for_log(str(error), typed)
-    return told
+    reply = ApiError("internal_error", "The server made a mistake; its log says more.")
+    reply.cause, reply.reason = type(error).__name__, for_log(str(error), typed)
+    return reply
 
 
 def shown(value: object, limit: int = 60) -> str:

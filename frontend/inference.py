@@ -25,7 +25,7 @@ from youtu_client import Answer, ConnectionFailed, NotReady, Piece, Stream, Yout
 from .access import log_record
 from .admission import Full, Ticket
 from .environ import Caller
-from .errors import ApiError, ending, from_client, mistake, out_of_time, queue_full, too_busy
+from .errors import ApiError, draining, from_client, internal_error, out_of_time, queue_full, too_busy
 from .replies import Reply
 from .service import Service
 
@@ -71,7 +71,7 @@ Event = tuple[int, Piece | Answer]
 class Inference:
     """The answers to one request, one for each of `opens`, either `whole` or `streamed`.
 
-    `names`: what the caller calls the model's inputs, to tell a refusal in the caller's words. `request`:
+    `names`: what the caller calls the model's inputs, so that a refusal names the caller's fields. `request`:
     the whole of it, for the log. Raises ApiError when there is no place. Once per request, in its context.
     """
 
@@ -79,7 +79,7 @@ class Inference:
         self, service: Service, opens: list[Open], names: dict[str, str], request: BaseModel
     ) -> None:
         if service.drain.begun:
-            raise ending()
+            raise draining()
         self._service = service
         self._opens = opens
         self._names = names
@@ -147,18 +147,18 @@ class Inference:
         last = time.monotonic() - PING_S  # The head goes out at once, if only with a comment.
         try:
             for event in events:
-                said = ""
+                chunk = ""
                 if event is not None:
                     index, what = event
                     if isinstance(what, Answer):
                         answers[index] = what
-                        said = form.answer(index, what)
+                        chunk = form.answer(index, what)
                     else:
-                        said = form.piece(index, what)
+                        chunk = form.piece(index, what)
                 elif time.monotonic() - last >= PING_S:
-                    said = ": ping\n\n"
-                if said:
-                    yield said
+                    chunk = ": ping\n\n"
+                if chunk:
+                    yield chunk
                     last = time.monotonic()
             yield form.end(self._answered(answers))
         except YoutuError as error:
@@ -169,7 +169,7 @@ class Inference:
         except CallerLeft:
             self._record.left = True
         except Exception as error:
-            reply = mistake(error, self._record.request_id, self._record.typed())
+            reply = internal_error(error, self._record.request_id, self._record.typed())
             self._record.failed(reply)
             yield form.error(reply)
         except GeneratorExit:
@@ -225,7 +225,7 @@ class Inference:
         if self._caller.gone():
             raise CallerLeft
         if self._service.drain.over:
-            raise ending()
+            raise draining()
         if self._left() <= 0:
             raise out_of_time()
 

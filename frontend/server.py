@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
                 f"cannot start {threads} threads ({error}); raise the limit on processes and threads, "
                 "or lower YOUTU_QUEUE"
             ) from error
-        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # callers' faults, which are told to the callers
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of invalid requests, which we answer
         super().__init__(
             uvicorn.Config(
                 self.bridge,

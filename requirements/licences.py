@@ -44,7 +44,7 @@ def licence(metadata: Mapping[str, Any]) -> str:
 
 
 def licences() -> dict[Pin, str]:
-    """The licence of each pin of all locks, from the package index that pip is told of."""
+    """The licence of each pin of all locks, from the package index that pip is configured with."""
     found: dict[Pin, str] = {}
     for lock in LOCKS:
         found |= _reported((HERE / f"{lock}.lock").read_text(encoding="utf-8"))

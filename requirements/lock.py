@@ -52,9 +52,9 @@ def main() -> None:
 
     pinned = {match[1] for match in ENTRY.finditer((HERE / "test.lock").read_text())}
     with tempfile.TemporaryDirectory() as scratch:  # pyproject.toml leaves torch's own needs out
-        wanted, lock = Path(scratch, "torch.in"), Path(scratch, "torch.lock")
-        wanted.write_text(f"torch=={cpu['version'].split('+')[0]}\n")
-        uv_compile([str(wanted), *ONE_PLATFORM], lock, Path(scratch))
+        source, lock = Path(scratch, "torch.in"), Path(scratch, "torch.lock")
+        source.write_text(f"torch=={cpu['version'].split('+')[0]}\n")
+        uv_compile([str(source), *ONE_PLATFORM], lock, Path(scratch))
         entries = [match[0] for match in ENTRY.finditer(lock.read_text()) if match[1] not in pinned]
     (HERE / "torch-cuda.lock").write_text("".join(entries))
 

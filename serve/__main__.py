@@ -1,6 +1,6 @@
 """`python -m serve`, which `make serve` runs: check, build the engine if need be, start, watch, end.
 
-Exit status: 0 when it was told to end (Ctrl-C, SIGTERM, SIGHUP), 1 when it could not start or stay up, with
+Exit status: 0 when it was stopped (Ctrl-C, SIGTERM, SIGHUP), 1 when it could not start or stay up, with
 one line for each reason. Under make, Ctrl-C at a terminal gives 0 too. A SIGTERM or SIGINT sent to make
 itself ends everything just as well, but make reports its own death by that signal (143 or 130).
 """

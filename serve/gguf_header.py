@@ -2,7 +2,7 @@
 
 The format: magic, version, counts of tensors and of keys, then the keys, each a name, a type and a value
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The `gguf` package takes seconds for a vocabulary
-of 128,256 words before it tells the number of layers.
+of 128,256 words before the number of layers.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ STRING, ARRAY = 8, 9
 
 def read_numbers(path: Path, names: Sequence[str]) -> list[int]:
     """The values of `names` (their architecture's prefix left out). KeyError for one that is not there."""
-    wanted = dict.fromkeys(names, -1)
+    found = dict.fromkeys(names, -1)
     with path.open("rb") as file:
         magic, _, _, keys = struct.unpack("<4sIQQ", file.read(24))
         if magic != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file")
         for _ in range(keys):
-            if -1 not in wanted.values():
+            if -1 not in found.values():
                 break
             name = file.read(_unsigned(file, 8)).decode().partition(".")[2]
             value = _value(file, _unsigned(file, 4))
-            if name in wanted and isinstance(value, int):
-                wanted[name] = value
-    for name, value in wanted.items():
+            if name in found and isinstance(value, int):
+                found[name] = value
+    for name, value in found.items():
         if value == -1:
             raise KeyError(f"{path} has no number {name}")
-    return list(wanted.values())
+    return list(found.values())
 
 
 def _unsigned(file: BinaryIO, size: int) -> int:

@@ -56,6 +56,6 @@ def say(text: str) -> None:
 
 
 def flush() -> None:
-    """Before the process ends: let what was said be written."""
+    """Before the process ends: flush what was logged."""
     if _writer is not None:
         _writer.flush()

@@ -113,11 +113,11 @@ def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[
         )
     profile = engine.run_profile()
     needed = sizes.sizes(profile, 0, weights=engine.engine_bytes, kv_per_token=1)
-    wanted = sizes.DRIVER_BYTES + needed.weights + needed.buffers
-    if (free := gpu_machine.gpu().free) < wanted:
+    needed_bytes = sizes.DRIVER_BYTES + needed.weights + needed.buffers
+    if (free := gpu_machine.gpu().free) < needed_bytes:
         faults.append(
-            f"too little GPU memory: {engine.model_id} needs {wanted / GB:.1f} GB and its KV cache, and "
-            f"{free / GB:.1f} GB are free: end what else holds it (nvidia-smi lists it)"
+            f"too little GPU memory: {engine.model_id} needs {needed_bytes / GB:.1f} GB and its KV cache, "
+            f"and {free / GB:.1f} GB are free: end what else holds it (nvidia-smi lists it)"
         )
     return faults
 
@@ -250,7 +250,7 @@ def _disk_needed(settings: Settings) -> int:
     try:
         source = resolve(settings.model)
     except BuildError:
-        return 0  # said by the build itself
+        return 0  # the build reports it itself
     for made in settings.data_dir.glob(f"engines/*/{ENGINE_JSON}"):
         described = made.read_text(encoding="utf-8")
         for_cpu = '"gguf_bytes"' in described

@@ -187,7 +187,7 @@ class Settings(BaseModel):
         default=30.0,
         ge=0,
         le=3600,
-        description="Seconds that running answers get to finish when the server is told to end.",
+        description="Seconds that running answers get to finish when the server is stopped.",
     )
     hang_timeout: float = Field(
         default=15.0,

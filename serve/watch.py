@@ -51,7 +51,7 @@ class Watch:
 
     @property
     def up(self) -> bool:
-        """Whether the program has said that it is ready since its last start."""
+        """Whether the program has reported that it is ready since its last start."""
         return self._up
 
     @property

@@ -195,7 +195,7 @@ def main() -> int:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     data = {name: Path(path) for name, path in (pair.split("=", 1) for pair in options.data)}
     try:
-        wanted = [
+        selected = [
             task
             for name in options.tasks.split(",")
             for task in tasks(name, data.get(name), options.max_tokens, log_probs=bool(options.log_probs))
@@ -210,7 +210,7 @@ def main() -> int:
         os.environ["OPENAI_API_KEY"] = options.api_key
     result: Any = lm_eval.simple_evaluate(
         **_model(options, model),
-        tasks=wanted,
+        tasks=selected,
         limit=options.limit,
         random_seed=options.seed,
         bootstrap_iters=0,

@@ -123,11 +123,11 @@ def passes(code: str, tests: str) -> Verdict:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
         output.seek(0)
-        said = output.read(OUTPUT)
-    lines = said.decode("utf-8", "replace").strip().splitlines() or [""]
+        written = output.read(OUTPUT)
+    lines = written.decode("utf-8", "replace").strip().splitlines() or [""]
     if process.returncode == 0 and lines[-1] == token:
         return Verdict(True)
-    if len(said) == OUTPUT:
+    if len(written) == OUTPUT:
         return Verdict(False, f"wrote more than {OUTPUT >> 10} kB")
     if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return Verdict(False, f"more than {CPU_SECONDS} s of processor time")
@@ -180,10 +180,10 @@ def _lock_in() -> None:
     code = ctypes.create_string_buffer(program, len(program))
     description = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
-    wanted = ctypes.create_string_buffer(description, len(description))
+    filters = ctypes.create_string_buffer(description, len(description))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
-    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(wanted)), 0, 0):
+    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(filters)), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")
 
 

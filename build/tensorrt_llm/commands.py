@@ -1,4 +1,4 @@
-"""Running NVIDIA's programs: what they write goes to a log, a line tells that they live, an error its end."""
+"""Runs NVIDIA's programs: their output goes to a log, with a progress line at times; an error has its end."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def run(
         try:
             while process.poll() is None:
                 if time.monotonic() >= next_line:
-                    said = last_lines(log, 1)
-                    say(f"{step}: {time.monotonic() - begun:.0f} s  {said[0][:100] if said else ''}".rstrip())
+                    last = last_lines(log, 1)
+                    say(f"{step}: {time.monotonic() - begun:.0f} s  {last[0][:100] if last else ''}".rstrip())
                     next_line += LINE_SECONDS
                 try:
                     process.wait(0.1)

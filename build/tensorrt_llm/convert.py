@@ -90,7 +90,7 @@ def convert(
         )
     if kv_scales is not None:
         _check_scales(kv_scales, shape)
-    wanted: dict[str, Any] = {
+    options: dict[str, Any] = {
         "source": source_state(source),
         "dtype": dtype,
         "max_positions": max_positions,
@@ -99,7 +99,7 @@ def convert(
     }
     with locked(target.with_name(f".{target.name}.lock"), f"writing {target}"):
         ready = complete(target)
-        if ready is not None and wanted.items() <= asdict(ready).items():
+        if ready is not None and options.items() <= asdict(ready).items():
             return ready
         if target.exists() and not (target / RECORD).is_file():
             raise BuildError(f"{target} is there and was not made by this: name another folder, or remove it")
@@ -122,7 +122,7 @@ def convert(
                 in_16_bits=odd_modules(tensors),
             )
             _write_json(building / CONFIG, config)
-            facts = wanted | {
+            facts = options | {
                 "parameters": sum(math.prod(dims) for dims in shape.tensors().values()),
                 "weights_bytes": (building / WEIGHTS).stat().st_size,
                 "weights_sha256": digest,

@@ -101,8 +101,8 @@ def unfit(engine: TensorRTEngineInfo, gpu: machine.Gpu, versions: dict[str, str]
 def make_engine(model: str, root: Path, profile: str, *, progress: Report = silent) -> TensorRTEngineInfo:
     """The TensorRT-LLM engine of `model` in `root`/engines, made if it is not there or not of this state.
 
-    Minutes on a GPU. BuildError says what to mend: GPU, driver, container, disk, memory, size of the card, or
-    the end of what NVIDIA's program said. Two calls at once: the second waits for the first.
+    Minutes on a GPU. BuildError says what to fix: GPU, driver, container, disk, memory, size of the card, or
+    the end of the output of NVIDIA's program. Two calls at once: the second waits for the first.
     """
     return _make_alone(plan(model, root, profile), progress)
 
@@ -209,11 +209,11 @@ def _refuse_a_small_machine(made: Plan, source: Path, estimate: sizes.Sizes) -> 
             f"too little disk: {made.root.absolute()} has {free / 1e9:.1f} GB free, and checkpoint and "
             f"engine need {needed / 1e9:.1f}: make room, or set YOUTU_DATA_DIR to another disk"
         )
-    room, wanted = memory.free_memory(), int(HOST_MEMORY_FACTOR * stored)
-    if room < wanted:
+    free, needed = memory.free_memory(), int(HOST_MEMORY_FACTOR * stored)
+    if free < needed:
         raise BuildError(
-            f"too little memory: {room / 1e9:.1f} GB are free, and trtllm-build takes about "
-            f"{wanted / 1e9:.1f} for this model: end other programs, or add swap"
+            f"too little memory: {free / 1e9:.1f} GB are free, and trtllm-build takes about "
+            f"{needed / 1e9:.1f} for this model: end other programs, or add swap"
         )
 
 

@@ -80,8 +80,8 @@ def gpu() -> Gpu:
         raise BuildError(f"no GPU: nvidia-smi does not answer ({error}); {advice}") from None
     lines = asked.stdout.strip().splitlines()
     if asked.returncode or not lines:
-        said = (asked.stderr or asked.stdout).strip().splitlines()
-        raise BuildError(f"no GPU: nvidia-smi says {(said or ['nothing'])[0]!r}; {advice}")
+        reason = (asked.stderr or asked.stdout).strip().splitlines()
+        raise BuildError(f"no GPU: nvidia-smi says {(reason or ['nothing'])[0]!r}; {advice}")
     try:
         name, capability, memory, free, driver = (part.strip() for part in lines[0].rsplit(",", 4))
         major, _, minor = capability.partition(".")
@@ -115,8 +115,8 @@ def container() -> Container:
         )
         versions = json.loads(asked.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        raise BuildError(f"{python}, which runs {found}, has no whole TensorRT-LLM: {said}") from None
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        raise BuildError(f"{python}, which runs {found}, has no whole TensorRT-LLM: {reason}") from None
     if versions["tensorrt_llm"] != TENSORRT_LLM:
         raise BuildError(
             f"wrong container: its TensorRT-LLM is {versions['tensorrt_llm']}, and this project is for "

@@ -33,7 +33,7 @@ KEYS = "Enter sends, Alt-Enter or Ctrl-J begins a new line, the arrows bring old
 
 
 def chat(client: Client, *, system: str | None, resume: bool, options: Sampling) -> int:
-    """Converse until the user ends it; returns the exit code. What goes wrong is said, and it goes on."""
+    """Converse until the user ends it; returns the exit code. Errors are printed, and the chat goes on."""
     session = Chat(client, Conversation(system), options)
     with editor(list(COMMANDS)) as read:
         try:
@@ -72,7 +72,7 @@ def _loop(session: Chat, read: Read) -> int:
 
 
 class Chat:
-    """One running chat: what was said, and the commands, each a method."""
+    """One running chat: its conversation, and the commands, each a method."""
 
     def __init__(self, client: Client, conversation: Conversation, options: Sampling) -> None:
         self.conversation = conversation

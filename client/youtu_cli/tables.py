@@ -49,7 +49,7 @@ class Row:
 
     @property
     def question(self) -> str:
-        """What the user said last, for people to read."""
+        """The user's last message, for people to read."""
         return str(self.messages[-1].get("content", "")) if self.messages else ""
 
     @property

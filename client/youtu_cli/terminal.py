@@ -40,7 +40,7 @@ def is_screen(*files: TextIO | None) -> bool:
 
 @contextlib.contextmanager
 def quiet_keyboard() -> Iterator[None]:
-    """What is typed waits, unseen and unchanged, for whoever reads it; Ctrl-C is still a signal."""
+    """Typed input is not echoed and stays in the buffer for the next reader; Ctrl-C is still a signal."""
     if not is_screen(sys.stdin, sys.stdout) or os.name == "nt":
         yield
         return

@@ -109,7 +109,7 @@ class AsyncClient(BaseClient[AsyncStream]):
         await self._probe(timeout)
 
     async def model_info(self, timeout: float = 5.0) -> ModelInfo:
-        """Id, limits and defaults of the model, from the first server that tells them."""
+        """Id, limits and defaults of the model, from the first server that answers."""
         return await self._model_info(timeout)
 
     async def close(self) -> None:

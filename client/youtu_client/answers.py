@@ -30,7 +30,7 @@ class Piece:
     log_probs: tuple[float, ...] | None = None
     """Natural log-probability of each token in this piece, when asked for."""
     tokens: tuple[Token, ...] | None = None
-    """With `return_log_probs`: those whose last byte this piece shows (one may end amid a character)."""
+    """With `return_log_probs`: those whose last byte this piece shows (one may end inside a character)."""
     reasoning: str = ""
     """With `return_parts`: new thinking."""
     content: str = ""
@@ -78,7 +78,7 @@ class Timings:
 class Answer:
     """A whole answer. `finish_reason` is "stop" (the model was done) or "length" (`max_tokens`, context).
 
-    `starts_in_thinking`: the prompt ended inside <think>, so the text begins in the midst of the thinking.
+    `starts_in_thinking`: the prompt ended inside <think>, so the text begins inside the thinking.
     """
 
     text: str
@@ -89,8 +89,8 @@ class Answer:
     log_probs: tuple[float, ...] | None = None
     tokens: tuple[Token, ...] | None = None
     prompt_tokens: tuple[Token, ...] | None = None
-    """With `return_prompt_log_probs`: all of the prompt's, special ones by their names. What the first one's
-    place foretold is unknown: its log_prob is nan."""
+    """With `return_prompt_log_probs`: all of the prompt's, special ones by their names. The log_prob of
+    the first is nan: nothing predicts it."""
     starts_in_thinking: bool = False
     reasoning: str = ""
     """With `return_parts`: the thinking before the answer, without its marks."""
@@ -105,7 +105,7 @@ class ModelInfo:
     """What a server says about its model. `context` in tokens; `slots` answers run at once, `queue` wait.
 
     `guided_decoding`: it can hold its output to a schema; `top_log_probs`: the most that may be asked for;
-    `prompt_log_probs`: it tells of the prompt's tokens too; `tools`: its chat template has a place for tools.
+    `prompt_log_probs`: it returns those of the prompt too; `tools`: its chat template has a place for tools.
     """
 
     id: str

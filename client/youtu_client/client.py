@@ -58,7 +58,7 @@ class Client(BaseClient[Stream]):
         _result(self._probe(timeout))
 
     def model_info(self, timeout: float = 5.0) -> ModelInfo:
-        """Id, limits and defaults of the model, from the first server that tells them."""
+        """Id, limits and defaults of the model, from the first server that answers."""
         return _result(self._model_info(timeout))
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class BaseStream:
 
     @property
     def starts_in_thinking(self) -> bool:
-        """Whether the text begins in the midst of the model's thinking. Known from the first piece on."""
+        """Whether the text begins inside the model's thinking. Known from the first piece on."""
         return self._transcript.starts_in_thinking
 
     @property

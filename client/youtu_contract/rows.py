@@ -222,7 +222,7 @@ class Options(SamplingOptions, total=False):
         int | None,
         Tensor(
             "INT32",
-            "How many of the likeliest tokens to tell at each place; needs return_log_probs.",
+            "How many of the likeliest tokens to return at each place; needs return_log_probs.",
             low=0,
             high="top_log_probs",
             default=0,

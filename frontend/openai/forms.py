@@ -21,7 +21,7 @@ from .replies import (
     TextLogProbs,
     UsageChunk,
 )
-from .schema import Generation
+from .schema import GenerationRequest
 
 Value = TypeVar("Value")
 
@@ -31,7 +31,7 @@ class Chunks:
 
     object: Literal["chat.completion.chunk", "text_completion"]
 
-    def __init__(self, request: Generation, head: Head) -> None:
+    def __init__(self, request: GenerationRequest, head: Head) -> None:
         self.head = head
         self._usage = bool(request.stream_options and request.stream_options.include_usage)
 
@@ -88,7 +88,7 @@ def _text(data: bytes) -> str:
 
 
 class Offsets:
-    """`logprobs` of a text completion, which tell where in the text each token begins, piece after piece."""
+    """`logprobs` of a text completion, with the offset in the text of each token, piece after piece."""
 
     def __init__(self, start: int = 0) -> None:
         self._at = start

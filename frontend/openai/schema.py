@@ -200,7 +200,7 @@ _Sampling: Any = create_model(
 )
 
 
-class Generation(_Sampling):  # type: ignore[misc]
+class GenerationRequest(_Sampling):  # type: ignore[misc]
     """What both routes share. null means absent; absent values are the deployment's defaults."""
 
     model: Text | None = None
@@ -210,7 +210,7 @@ class Generation(_Sampling):  # type: ignore[misc]
     user: Text | None = None
 
     @model_validator(mode="after")
-    def _options_of_a_stream(self) -> Generation:
+    def _options_of_a_stream(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream true")
         return self
@@ -224,7 +224,7 @@ class Generation(_Sampling):  # type: ignore[misc]
         }
 
 
-class ChatCompletion(Generation):
+class ChatCompletion(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
@@ -269,7 +269,7 @@ class ChatCompletion(Generation):
 
     @property
     def uses_tools(self) -> bool:
-        """Whether the model is told of tools."""
+        """Whether the prompt lists tools."""
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
@@ -282,7 +282,7 @@ class ChatCompletion(Generation):
         return [message.for_model() for message in self.messages]
 
     def sampling(self, choice: int) -> dict[str, Any]:
-        """See Generation."""
+        """See GenerationRequest."""
         kwargs = dict(self.chat_template_kwargs or {})
         if self.enable_thinking is not None:
             kwargs["enable_thinking"] = self.enable_thinking
@@ -330,7 +330,7 @@ Prompts = Annotated[
 ]
 
 
-class Completion(Generation):
+class Completion(GenerationRequest):
     """`POST /v1/completions`: text or token ids, continued. Several prompts: the answers of each in turn."""
 
     prompt: Prompts
@@ -359,7 +359,7 @@ class Completion(Generation):
         return bool(self.echo) and self.logprobs is not None
 
     def sampling(self, choice: int) -> dict[str, Any]:
-        """See Generation."""
+        """See GenerationRequest."""
         return super().sampling(choice) | {
             "return_log_probs": self.logprobs is not None or None,
             "return_prompt_log_probs": self.scores_prompt or None,

@@ -60,8 +60,8 @@ def probe(
     try:
         found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-        raise BuildError(f"{script} ended with {done.returncode}: {said[-1]}") from None
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+        raise BuildError(f"{script} ended with {done.returncode}: {lines[-1]}") from None
     return found
 
 
@@ -107,13 +107,13 @@ def flags(verification: Verification) -> str:
     _, container = verification.machine()
     helped = subprocess.run([container.trtllm_build, "--help"], capture_output=True, text=True, check=False)
     known = set(re.findall(r"--([a-z_]+)", helped.stdout + helped.stderr))
-    wanted = list(tomllib.loads(SOURCES.read_text(encoding="utf-8"))["trtllm-build"])
-    if missing := [name for name in wanted if name not in known]:
+    expected = list(tomllib.loads(SOURCES.read_text(encoding="utf-8"))["trtllm-build"])
+    if missing := [name for name in expected if name not in known]:
         raise NotAsAssumed(
             f"trtllm-build --help has no --{', --'.join(missing)}",
             f"correct build_flags in build/tensorrt_llm/flags.py and {_shown(SOURCES)}",
         )
-    return f"trtllm-build knows all {len(wanted)} flags"
+    return f"trtllm-build knows all {len(expected)} flags"
 
 
 def signatures(verification: Verification) -> str:

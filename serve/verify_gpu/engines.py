@@ -74,7 +74,7 @@ def _prefill_advice(kind: str) -> str:
 
 
 def _two_layers(verification: Verification, kind: str, *options: str) -> tuple[Path, Path]:
-    """Engine and checkpoint of random weights; the engine tells the prompt's logits."""
+    """Engine and checkpoint of random weights; the engine returns the prompt's logits."""
     _, container = verification.machine()
     shape, name = shape_of(verification), kind.replace(", ", "-").replace(" ", "-")
     source = verification.folder / "random"
@@ -104,7 +104,7 @@ def _two_layers(verification: Verification, kind: str, *options: str) -> tuple[P
 
 
 def whole_engine(verification: Verification) -> str:
-    """Builds the engine that is served; its size tells whether head and embedding share one table."""
+    """Builds the engine that is served; its size shows whether head and embedding share one table."""
     if verification.settings.model == "demo":  # nobody named one
         verification.settings = verification.settings.model_copy(
             update={"model": str(_random_2b(verification))}
@@ -120,14 +120,14 @@ def whole_engine(verification: Verification) -> str:
     else:
         path = source.path
     shape = read_shape(path)
-    wanted = sizes.weight_bytes(shape)
+    expected = sizes.weight_bytes(shape)
     kv_cache = engine.run_profile().kv_cache
-    verification.facts |= {"weights": wanted, "kv_per_token": sizes.kv_bytes_per_token(shape, kv_cache)}
+    verification.facts |= {"weights": expected, "kv_per_token": sizes.kv_bytes_per_token(shape, kv_cache)}
     table = 2 * shape.vocab_size * shape.hidden_size
-    found = f"rank0.engine has {engine.engine_bytes / 1e9:.3f} GB, weights by arithmetic {wanted / 1e9:.3f}"
-    if abs(engine.engine_bytes - wanted) <= SIZE_TOLERANCE * wanted:
+    found = f"rank0.engine has {engine.engine_bytes / 1e9:.3f} GB, weights by arithmetic {expected / 1e9:.3f}"
+    if abs(engine.engine_bytes - expected) <= SIZE_TOLERANCE * expected:
         return found
-    if abs(engine.engine_bytes - wanted - table) <= SIZE_TOLERANCE * wanted:
+    if abs(engine.engine_bytes - expected - table) <= SIZE_TOLERANCE * expected:
         raise NotAsAssumed(
             f"{found}: the embedding table is there twice",
             "the head does not share it: keep --gemm_plugin and write no lm_head.weight, or add the table to "

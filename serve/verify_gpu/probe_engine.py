@@ -38,13 +38,13 @@ def main() -> None:
         trtllm.ModelType.DECODER_ONLY,
         trtllm.ExecutorConfig(1, kv_cache_config=cache),
     )
-    wanted = trtllm.OutputConfig()
-    wanted.return_context_logits, wanted.exclude_input_from_output = True, True
+    output_config = trtllm.OutputConfig()
+    output_config.return_context_logits, output_config.exclude_input_from_output = True, True
     request = trtllm.Request(
         input_token_ids=prompt,
         max_tokens=count,
         sampling_config=trtllm.SamplingConfig(top_k=1),
-        output_config=wanted,
+        output_config=output_config,
     )
     (response,) = executor.await_responses(executor.enqueue_request(request))
     if response.has_error():

@@ -207,10 +207,10 @@ def reuse(verification: Verification) -> str:
             f"with {reused} blocks reused, token {same} and what follows is another",
             "set enable_kv_cache_reuse = false in build/catalogue.toml for this profile",
         )
-    wanted = engine.run_profile().enable_kv_cache_reuse
-    if (reused > 0) != wanted:
+    enabled = engine.run_profile().enable_kv_cache_reuse
+    if (reused > 0) != enabled:
         raise NotAsAssumed(
-            f"{reused} blocks were reused, and the profile says enable_kv_cache_reuse = {wanted}",
+            f"{reused} blocks were reused, and the profile says enable_kv_cache_reuse = {enabled}",
             "see whether use_paged_context_fmha is on in the engine's config.json",
         )
     return f"{len(first)} tokens, the same with {reused} of 4 blocks reused"

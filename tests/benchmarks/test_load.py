@@ -26,14 +26,14 @@ Load = Callable[..., tuple[int, dict[str, Any], str]]
 pytestmark = pytest.mark.load
 
 
-def doors(server: RunningServer, door: str) -> tuple[str, ...]:
-    return ("--door", door, "--url", server.http_url, "--grpc", server.grpc_url)
+def endpoint_arguments(server: RunningServer, endpoint: str) -> tuple[str, ...]:
+    return ("--endpoint", endpoint, "--url", server.http_url, "--grpc", server.grpc_url)
 
 
-@pytest.mark.parametrize("door", ["chat", "v1", "grpc", "tokens"])
-def test_a_closed_ladder(server: RunningServer, load: Load, tmp_path: Path, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["chat", "v1", "grpc", "tokens"])
+def test_a_closed_ladder(server: RunningServer, load: Load, tmp_path: Path, endpoint: str) -> None:
     status, summary, said = load(
-        *doors(server, door), "--users", "1,3", "--requests", "6", "--requests-each", "3",
+        *endpoint_arguments(server, endpoint), "--users", "1,3", "--requests", "6", "--requests-each", "3",
         "--input-tokens", "40", "--output-tokens", "12",
     )  # fmt: skip
     assert status == 0, said
@@ -43,7 +43,7 @@ def test_a_closed_ladder(server: RunningServer, load: Load, tmp_path: Path, door
     for step in summary["steps"]:
         assert abs(step["input_tokens_each"]["mean"] - 40) <= 8
         assert step["output_tokens_each"]["max"] == 12
-        if door != "chat":  # which has no min_tokens
+        if endpoint != "chat":  # which has no min_tokens
             assert step["output_tokens_each"]["mean"] == 12
         assert 0 < step["ttft"]["p50"] < step["e2e"]["p50"]
         assert step["cached_share"] < 0.3
@@ -67,7 +67,7 @@ def test_a_closed_ladder(server: RunningServer, load: Load, tmp_path: Path, door
 
 def test_an_open_loop_sends_when_due(server: RunningServer, load: Load) -> None:
     status, summary, said = load(
-        *doors(server, "grpc"), "--rates", "25", "--requests", "50", "--max-lateness", "60"
+        *endpoint_arguments(server, "grpc"), "--rates", "25", "--requests", "50", "--max-lateness", "60"
     )
     assert status == 0, said
     (step,) = summary["steps"]
@@ -109,15 +109,15 @@ def test_a_late_generator_refuses_its_own_figures(load: Load, tmp_path: Path) ->
     assert "not to be used" in (tmp_path / "run" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("door", ["chat", "v1"])
-def test_refused_failed_and_done_are_told_apart(load: Load, tmp_path: Path, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["chat", "v1"])
+def test_refused_failed_and_done_are_counted_separately(load: Load, tmp_path: Path, endpoint: str) -> None:
     orders = ["ok", "busy", "cut", "torn", "broken", "ok"]
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(f'{{"prompt": "{order}"}}\n' for order in orders))
     with fake_frontend() as url:
         status, summary, said = load(
-            "--door", door, "--url", url, "--name", "fake", "--workload", str(questions), "--warm-up", "0",
-            "--users", "1", "--requests", "11",
+            "--endpoint", endpoint, "--url", url, "--name", "fake", "--workload", str(questions),
+            "--warm-up", "0", "--users", "1", "--requests", "11",
         )  # fmt: skip
     assert status == 0, said
     (step,) = summary["steps"]
@@ -154,7 +154,7 @@ def test_nobody_there(load: Load, tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_measured(server: RunningServer, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load", *doors(server, "chat"), "--users", "2",
+        [sys.executable, "-m", "benchmarks.load", *endpoint_arguments(server, "chat"), "--users", "2",
          "--requests", "100000", "--out", str(run)],
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -192,7 +192,7 @@ def test_its_own_server_does_not_outlive_it(tmp_path: Path) -> None:
     assert psutil.wait_procs(family, timeout=WAIT_S)[1] == []
 
 
-def test_locust_finds_one_user_for_each_door() -> None:
+def test_locust_finds_one_user_for_each_endpoint() -> None:
     """Without a PYTHONPATH, as somebody types it; a user class too many would take part unasked."""
     done = subprocess.run(
         [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--list"],
@@ -203,7 +203,7 @@ def test_locust_finds_one_user_for_each_door() -> None:
 
 
 def test_locust_s_own_command_line_and_report(server: RunningServer, tmp_path: Path) -> None:
-    """Two doors at once, under the unchanged `locust`."""
+    """Two endpoints at once, under the unchanged `locust`."""
     done = ran(
         "locust", "-f", "benchmarks/locustfile.py", "ChatUser", "TritonUser",
         "--headless", "-u", "4", "-r", "4", "-t", "3s", "--stop-timeout", str(int(WAIT_S)),

@@ -31,7 +31,7 @@ def test_llama_cpp_s_own_server_answers_the_same_load(
     write_random_gguf(gguf, SHAPES["tiny-youtu"], "tiny")
     with peers.llama_server(gguf, tmp_path, slots=2, context=256) as server:
         status, summary, said = load(
-            "--door", "llama-server", "--url", server.url, "--name", "tiny", "--users", "2",
+            "--endpoint", "llama-server", "--url", server.url, "--name", "tiny", "--users", "2",
             "--requests", "6", "--input-tokens", "40", "--output-tokens", "12",
         )  # fmt: skip
         assert 2e7 < server.memory() < 1e9
@@ -56,7 +56,7 @@ def test_transformers_is_one_batch(tmp_path: Path) -> None:
     assert "| 3 users | 3 | 3 |" in report
 
 
-def test_what_a_library_cannot_do_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_what_a_library_cannot_do_is_reported_in_its_own_words(tmp_path: Path) -> None:
     peer = BatchPeer(["transformers", "--shape", "tiny-baichuan", "--out", "unused"])
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)

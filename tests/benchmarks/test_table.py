@@ -140,6 +140,17 @@ def test_memory_is_the_gpu_s_where_there_is_one() -> None:
     assert table_drawing._memory_cell({**measured, "memory": 5.5e9}) == "5.20 / 5.50"
 
 
+def test_the_former_name_of_the_endpoint_is_still_read(tmp_path: Path) -> None:
+    """`--door`, and "door" in recorded runs."""
+    assert table._parse(["--door", "v1", "--data-dir", str(tmp_path)]).endpoint == "v1"
+    assert table._parse(["--data-dir", str(tmp_path)]).endpoint == "grpc"
+    recorded = Path(table.__file__).parent / "results" / "table-two-cores"
+    assert '"door": "grpc"' in (recorded / table_drawing.RUN).read_text(encoding="utf-8")
+    summary = table_drawing.summarise(recorded)
+    assert summary["endpoint"] == "grpc"
+    assert "at the endpoint `grpc`" in " ".join(table_drawing.markdown(summary).split())
+
+
 def test_an_unknown_model_is_refused_by_name() -> None:
     done = ran("benchmarks.table", "--models", "GPT")
     assert done.returncode == 2

@@ -225,7 +225,7 @@ def test_a_failed_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None
     assert entries(tmp_path) == []
 
 
-def test_a_place_that_cannot_be_written_is_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "var").write_text("a file, not a folder")
     with pytest.raises(
         BuildError, match=rf"making the engine of .* in {tmp_path}/var failed: .*Not a directory"

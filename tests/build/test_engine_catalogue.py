@@ -56,7 +56,7 @@ def test_the_demonstration_is_called_so_by_any_name(demo: Path, model: str) -> N
     assert source.entry.demo
 
 
-def test_a_clone_without_the_demonstration_is_told(demo: Path) -> None:
+def test_a_clone_without_the_demonstration_is_reported(demo: Path) -> None:
     (demo / "config.json").unlink()
     with pytest.raises(BuildError, match="this copy of the repository is not whole"):
         resolve("demo")

@@ -302,7 +302,7 @@ def test_retry_after_is_honoured(hub: FakeHub, tmp_path: Path, caplog: pytest.Lo
     assert "trying again in 0.01 s" not in caplog.text
 
 
-def test_an_unknown_name_is_said_at_once(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused_at_once(hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="has no model nobody/nothing, or shows it to its members only"):
         fetch("nobody/nothing", tmp_path, retry=QUICK)
     assert len(hub.asked) == 1
@@ -361,7 +361,7 @@ def test_no_network_says_how_to_do_without(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:9", "ftp://127.0.0.1", "http://127.0.0.1:port"])
-def test_an_endpoint_that_is_no_address_is_told(
+def test_an_endpoint_that_is_no_address_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
@@ -369,7 +369,7 @@ def test_an_endpoint_that_is_no_address_is_told(
         fetch(REPO, tmp_path, retry=QUICK)
 
 
-def test_an_endpoint_that_is_no_hub_is_told(
+def test_an_endpoint_that_is_no_hub_is_reported(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.build.hub._Handler._info", lambda self: "<html>log in</html>")
@@ -377,14 +377,14 @@ def test_an_endpoint_that_is_no_hub_is_told(
         fetch(REPO, tmp_path, retry=QUICK)
 
 
-def test_offline_mode_is_told(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_reported(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(BuildError, match=f"{REPO} is not on this machine and HF_HUB_OFFLINE is set"):
         fetch(REPO, tmp_path, retry=QUICK)
     assert hub.asked == []
 
 
-def test_a_full_disk_is_told_before_the_weights(
+def test_a_full_disk_is_reported_before_the_weights(
     hub: FakeHub, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = (hub.root / weights).stat().st_size + (65 << 20)

@@ -135,7 +135,7 @@ def convert_facts(file: Path) -> int:
     return make_engine(str(file.with_suffix("")), file.parent / "var").parameters
 
 
-def test_a_file_that_has_gone_is_told(file: Path, tmp_path: Path) -> None:
+def test_a_file_that_has_gone_is_reported(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mine.gguf"
     copy.write_bytes(file.read_bytes())
     engine = make_engine(str(copy), tmp_path)

@@ -147,7 +147,7 @@ def test_the_stand_in_tokenizer_agrees(tmp_path: Path) -> None:
     llama.close()
 
 
-def test_an_unknown_pre_tokenizer_is_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unknown_pre_tokenizer_is_reported(checkpoint: Path, tmp_path: Path) -> None:
     train(checkpoint, (r"\p{N}", r"\s+"))
     result = convert(checkpoint, tmp_path / "model.gguf")
     assert result.tokenizer is not None
@@ -155,7 +155,7 @@ def test_an_unknown_pre_tokenizer_is_told(checkpoint: Path, tmp_path: Path) -> N
     assert any("splits text in an unknown way" in note for note in result.notes)
 
 
-def test_respected_merges_are_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_respected_merges_are_reported(checkpoint: Path, tmp_path: Path) -> None:
     train(checkpoint, YOUTU_PATTERNS, ignore_merges=False)
     assert any(
         "does not ignore merges" in note for note in convert(checkpoint, tmp_path / "model.gguf").notes

@@ -590,7 +590,7 @@ def test_tokens_come_with_their_piece_and_with_the_whole(client: Client) -> None
 
 
 @pytest.mark.parametrize("prompt", ["a好", [97, 0x597D]])
-def test_the_prompt_is_told_of_when_asked_as_text_or_as_token_ids(client: Client, prompt: Any) -> None:
+def test_the_prompt_comes_back_on_request_sent_as_text_or_as_token_ids(client: Client, prompt: Any) -> None:
     answer = client.complete(
         prompt, return_log_probs=True, return_prompt_log_probs=True, top_log_probs=2, max_tokens=1
     )
@@ -615,7 +615,7 @@ def test_a_stream_says_that_it_starts_in_thinking_with_its_first_piece(client: C
     assert client.chat('fake:{"thinking": true}').starts_in_thinking
 
 
-def test_what_the_engine_can_do_is_told_and_old_servers_can_nothing(
+def test_the_capabilities_of_the_engine_are_listed_and_old_servers_have_none(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = client.model_info()

@@ -101,7 +101,7 @@ class Reader(threading.Thread):
 
 
 @pytest.mark.parametrize("texts", [ENGINE, TEXT_MODEL, TRITON, FRONTEND], ids=lambda texts: texts[-1])
-def test_a_stopped_process_is_replaced_and_its_callers_are_told(
+def test_a_stopped_process_is_replaced_and_its_callers_get_an_error(
     running: RunningServer, texts: tuple[str, ...]
 ) -> None:
     """The fault: live and ready said 200 for 40 s, callers waited, and nothing was started again."""
@@ -197,7 +197,7 @@ def test_a_process_without_memory_answers_or_is_replaced(
         assert response.status == 200
 
 
-def test_a_plain_triton_client_is_told_as_well(running: RunningServer) -> None:
+def test_a_plain_triton_client_gets_the_error_as_well(running: RunningServer) -> None:
     wait_until_ready(running)
     before = running.log.count("triton has ended")
     errors: list[object] = []

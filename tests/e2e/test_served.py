@@ -1,4 +1,4 @@
-"""The served demo through every door, against the real Triton binary and the real engine."""
+"""The served demo at every endpoint, against the real Triton binary and the real engine."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_a_prompt_that_does_not_fit_never_reaches_the_engine(client: Client) -> 
         client.complete("x " * 3000)
 
 
-def test_a_failing_executor_is_told_in_one_line(client: Client) -> None:
+def test_a_failing_executor_is_reported_in_one_line(client: Client) -> None:
     with pytest.raises(YoutuError) as caught:
         client.complete(TEXT, seed=scripted(fail_at=4))
     assert "Executor failed process requestId" in str(caught.value)

@@ -284,7 +284,7 @@ def test_the_environ() -> None:
     assert environ(proxied, b"")["PATH_INFO"] == "/health"
 
 
-def test_the_name_of_the_library_is_not_told(frontend: Frontend) -> None:
+def test_the_name_of_the_library_is_not_sent(frontend: Frontend) -> None:
     assert "Server" not in frontend.get("/health/live").headers
 
 

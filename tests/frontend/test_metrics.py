@@ -132,7 +132,7 @@ def test_every_metric_stands_in_the_docs(frontend: Frontend) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_text_is_in_the_log_only_when_wanted(another: Any, fake: FakeTriton, stream: bool) -> None:
+def test_the_text_is_in_the_log_only_when_enabled(another: Any, fake: FakeTriton, stream: bool) -> None:
     body = {"prompt": "a secret", "stream": stream}
     for setting in ("off", "on"):
         frontend: Frontend = another(log_text=setting)

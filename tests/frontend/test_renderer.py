@@ -125,7 +125,7 @@ def test_one_that_hangs_is_replaced(rendering: Renderer, monkeypatch: pytest.Mon
     assert b"<p>x</p>" in rendering.render("x", "a")[0]
 
 
-def test_a_caller_is_told_that_it_broke(
+def test_a_caller_gets_an_error_when_it_broke(
     fake: FakeTriton, monkeypatch: pytest.MonkeyPatch, app: FlaskClient
 ) -> None:
     def broken(*_args: object) -> None:
@@ -175,7 +175,7 @@ def test_few_threads_wait(rendering: Renderer) -> None:
     assert b"<p>x</p>" in rendering.render("x", "a")[0]
 
 
-def test_a_caller_is_told_that_it_is_busy(another: Any) -> None:
+def test_a_caller_gets_an_error_when_it_is_busy(another: Any) -> None:
     frontend: Frontend = another()
     assert post(frontend, "x").status == 200
     (worker,) = workers(frontend)

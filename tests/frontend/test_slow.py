@@ -71,7 +71,7 @@ def test_a_thousand_who_send_a_byte_a_second(another: Any, fake: FakeTriton, sou
 
 @pytest.mark.parametrize("kind", [kind for kind in TRICKLES if kind != "silent"])
 @pytest.mark.slow
-def test_who_does_not_send_all_is_told_so(frontend: Frontend, kind: str) -> None:
+def test_who_does_not_send_all_gets_a_408(frontend: Frontend, kind: str) -> None:
     start, _ = TRICKLES[kind]
     with dial(frontend) as connection:
         connection.sendall(start)

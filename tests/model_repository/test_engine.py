@@ -12,7 +12,7 @@ from typing import Any
 import llama as llama_module
 import numpy as np
 import pytest
-from engine import Engine, Generation, QueueFull
+from engine import Engine, EngineRequest, QueueFull
 from llama import Llama
 from sampling import SamplingParams
 from youtu_contract.errors import Error
@@ -33,29 +33,29 @@ class Run:
         tokens: list[int],
         count: int,
         params: SamplingParams = GREEDY,
-        **wanted: Any,
+        **options: Any,
     ) -> None:
         self.ended = threading.Event()
         self.started = threading.Event()
         self.at_its_start: Callable[[], object] = lambda: None
         self.at_its_end: Callable[[], object] = lambda: None
-        self.generation = Generation(
-            np.array(tokens, np.int32), count, params, want_log_probs=True, changed=self._changed, **wanted
+        self.request = EngineRequest(
+            np.array(tokens, np.int32), count, params, return_log_probs=True, changed=self._changed, **options
         )
-        engine.submit(self.generation)
+        engine.submit(self.request)
 
-    def _changed(self, generation: Generation) -> None:
+    def _changed(self, request: EngineRequest) -> None:
         if not self.started.is_set():
             self.at_its_start()
             self.started.set()
-        if generation.finished:
+        if request.finished:
             self.at_its_end()
             self.ended.set()
 
-    def wait(self) -> Generation:
+    def wait(self) -> EngineRequest:
         assert self.ended.wait(WAIT_S), "the request did not end"
-        assert self.generation.error is None
-        return self.generation
+        assert self.request.error is None
+        return self.request
 
 
 class Steps:
@@ -109,11 +109,11 @@ def test_alone_and_in_company_the_answers_are_the_same(engine: Engine) -> None:
 
 
 def test_exactly_as_many_tokens_as_asked_each_with_its_log_prob(engine: Engine) -> None:
-    generation = Run(engine, prompt(1), 33).wait()
-    assert len(generation.tokens) == len(generation.told.values) == 33
-    assert all(value <= 0 for value in generation.told.values)
-    assert generation.arrival_ns <= generation.scheduled_ns <= generation.first_token_ns
-    assert generation.first_token_ns <= generation.last_token_ns
+    request = Run(engine, prompt(1), 33).wait()
+    assert len(request.tokens) == len(request.log_probs.values) == 33
+    assert all(value <= 0 for value in request.log_probs.values)
+    assert request.arrival_ns <= request.scheduled_ns <= request.first_token_ns
+    assert request.first_token_ns <= request.last_token_ns
 
 
 def test_a_repeated_prompt_starts_behind_what_is_cached(engine: Engine) -> None:
@@ -150,32 +150,32 @@ def test_cancelling_frees_the_slot_within_a_step(steps: Steps, engine: Engine, w
         steps.go()
         assert left.started.wait(WAIT_S)
     steps.wait_held()
-    made = len(left.generation.tokens)
+    made = len(left.request.tokens)
     assert (made > 0) == (where == "decode")
     before = steps.count
     ended_at: list[int] = []
     left.at_its_end = lambda: ended_at.append(steps.count)
-    engine.cancel(left.generation)
+    engine.cancel(left.request)
     assert not left.ended.is_set()
     steps.go()
     assert left.ended.wait(WAIT_S)
     assert ended_at == [before]
-    assert waiting.generation.scheduled_ns > 0
-    assert len(left.generation.tokens) <= made + 1
+    assert waiting.request.scheduled_ns > 0
+    assert len(left.request.tokens) <= made + 1
     for run in (*others, waiting):
-        engine.cancel(run.generation)
+        engine.cancel(run.request)
 
 
 def test_cancelling_in_the_queue_is_immediate(steps: Steps, engine: Engine) -> None:
     steps.hold()
     running = [Run(engine, prompt(i), 400) for i in range(SLOTS)]
     waiting = Run(engine, prompt(9), 400)
-    engine.cancel(waiting.generation)
+    engine.cancel(waiting.request)
     assert waiting.ended.is_set()
-    assert waiting.generation.tokens == []
+    assert waiting.request.tokens == []
     steps.go()
     for run in running:
-        engine.cancel(run.generation)
+        engine.cancel(run.request)
 
 
 def test_a_full_queue_refuses_and_forgets(steps: Steps, engine: Engine) -> None:
@@ -185,15 +185,15 @@ def test_a_full_queue_refuses_and_forgets(steps: Steps, engine: Engine) -> None:
         Run(engine, prompt(99), 4)
     steps.go()
     for run in runs:
-        engine.cancel(run.generation)
+        engine.cancel(run.request)
     for run in runs:
         assert run.ended.wait(WAIT_S)
     Run(engine, prompt(99), 4).wait()
 
 
 def test_the_context_can_be_filled_to_its_last_token(engine: Engine) -> None:
-    generation = Run(engine, prompt(6, CONTEXT - 10), 10).wait()
-    assert len(generation.tokens) == 10
+    request = Run(engine, prompt(6, CONTEXT - 10), 10).wait()
+    assert len(request.tokens) == 10
 
 
 def test_closing_fails_what_is_under_way(llama: Llama) -> None:
@@ -202,38 +202,38 @@ def test_closing_fails_what_is_under_way(llama: Llama) -> None:
     assert run.started.wait(WAIT_S)
     engine.close()
     assert (
-        run.generation.error == Error("not_ready", "the engine is shutting down")
-        or len(run.generation.tokens) == 450
+        run.request.error == Error("not_ready", "the engine is shutting down")
+        or len(run.request.tokens) == 450
     )
 
 
 def test_the_likeliest_tokens_of_each_place_begin_with_the_greedy_one(engine: Engine) -> None:
-    generation = Run(engine, prompt(1), 12, want_top=3).wait()
-    assert generation.told.top_ids[::3] == generation.tokens
-    assert generation.told.top_values[::3] == generation.told.values
-    rows = np.reshape(generation.told.top_values, (12, 3))
+    request = Run(engine, prompt(1), 12, top_log_probs=3).wait()
+    assert request.log_probs.top_ids[::3] == request.tokens
+    assert request.log_probs.top_values[::3] == request.log_probs.values
+    rows = np.reshape(request.log_probs.top_values, (12, 3))
     assert (np.diff(rows) <= 0).all()
     assert (np.exp(rows).sum(axis=1) <= 1 + 1e-6).all()
 
 
-def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> None:
+def test_prompt_log_probs_equal_those_of_the_same_tokens_when_generated(engine: Engine) -> None:
     """What it made comes back as part of a prompt: each token is as likely as it was, and so are the others.
 
     In company, over several chunks, and although the cache holds all of it.
     """
-    made = Run(engine, prompt(3), 100, want_top=2).wait()
+    made = Run(engine, prompt(3), 100, top_log_probs=2).wait()
     others = [Run(engine, prompt(seed), 40) for seed in (4, 5)]
     whole = prompt(3) + made.tokens
-    read = Run(engine, whole, 1, want_prompt_log_probs=True, want_top=2).wait()
+    read = Run(engine, whole, 1, return_prompt_log_probs=True, top_log_probs=2).wait()
     for other in others:
         other.wait()
-    told = read.prompt_told
+    scored = read.prompt_log_probs
     assert read.cached_tokens == 0
-    assert len(told.values) == len(whole) - 1
-    assert np.allclose(told.values[39:], made.told.values, atol=1e-3)
-    assert told.top_ids[2 * 39 :: 2] == made.tokens
-    assert len(told.top_values) == 2 * len(told.values)
-    assert len(read.told.values) == 1
+    assert len(scored.values) == len(whole) - 1
+    assert np.allclose(scored.values[39:], made.log_probs.values, atol=1e-3)
+    assert scored.top_ids[2 * 39 :: 2] == made.tokens
+    assert len(scored.top_values) == 2 * len(scored.values)
+    assert len(read.log_probs.values) == 1
     # Nothing changes for the next one with this beginning.
     assert Run(engine, whole, 1).wait().cached_tokens == len(whole) - 1
 
@@ -241,7 +241,7 @@ def test_a_prompt_is_told_of_as_if_the_engine_had_made_it(engine: Engine) -> Non
 def test_scoring_a_prompt_does_not_take_the_slot_that_another_goes_on_in(engine: Engine) -> None:
     conversation = prompt(6, 100)
     Run(engine, conversation, 1).wait()
-    Run(engine, conversation[:80] + prompt(8, 40), 1, want_prompt_log_probs=True).wait()
+    Run(engine, conversation[:80] + prompt(8, 40), 1, return_prompt_log_probs=True).wait()
     assert Run(engine, conversation, 1).wait().cached_tokens == 99
 
 
@@ -256,10 +256,10 @@ def test_slots_in_use_are_neighbours_and_stand_in_order(gguf: Path, monkeypatch:
 
     held = threading.Event()
 
-    def seen(tokens: Any, positions: Any, sequences: list[int], wanted: list[int]) -> Any:
+    def seen(tokens: Any, positions: Any, sequences: list[int], output_rows: list[int]) -> Any:
         assert held.wait(WAIT_S)  # until all four are there
         steps.append(sequences)
-        return decode(tokens, positions, sequences, wanted)
+        return decode(tokens, positions, sequences, output_rows)
 
     monkeypatch.setattr(llama, "decode", seen)
     engine = Engine(llama, slots=8, context=64, queue=8, prefill_chunk=64)

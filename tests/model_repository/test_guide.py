@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensors
-from engine import Engine, Generation
+from engine import Engine, EngineRequest
 from guide import KINDS, Guides, InvalidGuide
 from numpy.typing import NDArray
 from sampling import GuideError, Sampler, SamplingParams
@@ -54,32 +54,32 @@ class Run:
         params = SamplingParams(
             temperature=1.5 if guide else 0, seed=seed, ends=frozenset() if end is None else frozenset({end})
         )
-        self.generation = Generation(prompt, 120, params, guide=guide, changed=self._changed)
-        engine.submit(self.generation)
+        self.request = EngineRequest(prompt, 120, params, guide=guide, changed=self._changed)
+        engine.submit(self.request)
 
-    def _changed(self, generation: Generation) -> None:
-        if generation.finished:
+    def _changed(self, request: EngineRequest) -> None:
+        if request.finished:
             self.ended.set()
 
-    def wait(self) -> Generation:
+    def wait(self) -> EngineRequest:
         assert self.ended.wait(60)
-        return self.generation
+        return self.request
 
 
-def text_of(generation: Generation) -> str:
-    return str(TOKENIZER.decode([t for t in generation.tokens if t != END], skip_special_tokens=False))
+def text_of(request: EngineRequest) -> str:
+    return str(TOKENIZER.decode([t for t in request.tokens if t != END], skip_special_tokens=False))
 
 
 def test_hot_samples_of_a_schema_parse_and_stop_where_it_is_complete(engine: Engine, guides: Guides) -> None:
     schema = json.dumps(SCHEMA)
     ends: frozenset[int] = frozenset({END})
     for seed in range(4):
-        generation = Run(engine, guides.make("json_schema", schema, ends), seed=seed).wait()
-        assert generation.error is None
-        value = json.loads(text_of(generation))
+        request = Run(engine, guides.make("json_schema", schema, ends), seed=seed).wait()
+        assert request.error is None
+        value = json.loads(text_of(request))
         assert set(value) == {"name", "age"}
         assert isinstance(value["age"], int)
-        assert len(generation.tokens) < 120
+        assert len(request.tokens) < 120
 
 
 @pytest.mark.parametrize("end", [END, None])
@@ -87,9 +87,9 @@ def test_an_expression_is_matched_with_and_without_an_end_token(
     engine: Engine, guides: Guides, end: int | None
 ) -> None:
     ends: frozenset[int] = frozenset() if end is None else frozenset({end})
-    generation = Run(engine, guides.make("regex", "[ab]{3,5}好!", ends), seed=1, end=end).wait()
-    assert re.fullmatch("[ab]{3,5}好!", text_of(generation))
-    assert len(generation.tokens) < 20
+    request = Run(engine, guides.make("regex", "[ab]{3,5}好!", ends), seed=1, end=end).wait()
+    assert re.fullmatch("[ab]{3,5}好!", text_of(request))
+    assert len(request.tokens) < 20
 
 
 def test_the_end_is_allowed_only_where_the_grammar_accepts(guides: Guides) -> None:
@@ -222,5 +222,5 @@ def test_tensors_that_are_no_guide_are_refused(kind: str | None, text: Any, says
 def test_nothing_is_loaded_before_the_first_guide() -> None:
     program = "import sys, guide; guide.Guides(guide.Path('/nowhere'), 5); print('llguidance' in sys.modules)"
     path = str(Path(tensors.__file__).parent)
-    told = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True)
-    assert (told.stdout, told.stderr) == (b"False\n", b"")
+    found = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True)
+    assert (found.stdout, found.stderr) == (b"False\n", b"")

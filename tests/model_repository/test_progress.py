@@ -120,7 +120,7 @@ def test_a_step_that_fails_ends_its_requests_and_no_others(engine: Engine, slow:
     slow.before = fail
     run = Run(engine, prompt(1), 4)
     assert run.ended.wait(WITHIN)
-    assert run.generation.error == Error("engine_error", "MemoryError: no room")
+    assert run.request.error == Error("engine_error", "MemoryError: no room")
     assert engine.load() == (0, 0)
     assert len(Run(engine, prompt(1), 4).wait().tokens) == 4
 
@@ -133,5 +133,5 @@ def test_a_request_that_cannot_be_begun_fails_alone(engine: Engine, slow: Slow) 
     slow.forget = fail  # type: ignore[attr-defined]
     run = Run(engine, prompt(1), 4)
     assert run.ended.wait(WITHIN)
-    assert run.generation.error == Error("engine_error", "MemoryError: no room")
+    assert run.request.error == Error("engine_error", "MemoryError: no room")
     assert len(Run(engine, prompt(2), 4).wait().tokens) == 4

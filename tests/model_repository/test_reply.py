@@ -1,4 +1,4 @@
-"""An answer as it grows: what each response carries, and that the tokens told of are the text."""
+"""An answer as it grows: what each response carries, and that the tokens it lists are the text."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_the_tokens_in_a_row_are_the_text(
     responses = answer(ids, cuts=cuts, stop=stop_words)
     shown = b"".join(whole(responses, "text_output"))
     assert b"".join(whole(responses, "output_tokens")) == shown
-    told = whole(responses, "output_log_probs")
-    assert told == [-float(i) for i in ids[: len(told)]]
-    assert len(told) == responses[-1]["num_output_tokens"][0]
+    values = whole(responses, "output_log_probs")
+    assert values == [-float(i) for i in ids[: len(values)]]
+    assert len(values) == responses[-1]["num_output_tokens"][0]
 
 
 def test_a_token_goes_out_with_the_character_that_it_begins() -> None:
@@ -123,7 +123,7 @@ def test_the_first_response_tells_of_the_prompt() -> None:
         limit=9,
         thinking=False,
     )
-    told = {
+    prompt = {
         "prompt_log_probs": [-1.0, -2.0],
         "top_prompt_log_prob_ids": [98, END],
         "top_prompt_log_probs": [-0.5, -2.0],
@@ -134,7 +134,7 @@ def test_the_first_response_tells_of_the_prompt() -> None:
         "top_log_prob_ids": [99],
         "top_log_probs": [-3.0],
     }
-    reply.take(made | told)
+    reply.take(made | prompt)
     reply.take(made)
     first, then = reply.news(), reply.news()
     assert first["prompt_tokens"] == [b"<|x|>", b"a", b"<|end|>"]
@@ -181,8 +181,8 @@ def test_nothing_about_tokens_unless_asked() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_first_and_the_last_response_say_that_it_starts_in_thinking(stream: bool) -> None:
     responses = answer([*b"abc", END], thinking=True, cuts=1 if stream else 9)
-    told = [response.get("starts_in_thinking") for response in responses]
-    assert told == ([[True], None, None, [True]] if stream else [[True]])
+    values = [response.get("starts_in_thinking") for response in responses]
+    assert values == ([[True], None, None, [True]] if stream else [[True]])
     assert whole(answer([*b"abc"]), "starts_in_thinking") == []
 
 
@@ -193,7 +193,7 @@ def test_length_only_when_the_limit_was_reached_without_an_end() -> None:
 
 
 def test_an_engine_of_nvidias_kind() -> None:
-    """It pads, tells all log-probs again each time, and counts time from another beginning than 1970."""
+    """It pads, repeats all log-probs each time, and counts time from another beginning than 1970."""
     reply = Reply(request_with(), VOCABULARY, prompt=[1], limit=9, thinking=False)
     before = time.time_ns()
     ids = list(b"abc")
@@ -212,9 +212,9 @@ def test_an_engine_of_nvidias_kind() -> None:
         }
     )
     reply.finish()
-    told = reply.news(last=True) | reply.ending(prompt_tokens=1, arrival_ns=0, tokens_per_block=32)
-    assert (told["text_output"], told["finish_reason"]) == ("abc", "stop")
-    assert told["output_log_probs"] == [-97, -98, -99]
-    first, last = (told[name] for name in ("first_token_time_ns", "last_token_time_ns"))
+    outputs = reply.news(last=True) | reply.ending(prompt_tokens=1, arrival_ns=0, tokens_per_block=32)
+    assert (outputs["text_output"], outputs["finish_reason"]) == ("abc", "stop")
+    assert outputs["output_log_probs"] == [-97, -98, -99]
+    first, last = (outputs[name] for name in ("first_token_time_ns", "last_token_time_ns"))
     assert abs(first - before) < 10**9
     assert last - first == 3_000

@@ -43,7 +43,7 @@ def test_a_template_argument_of_the_request_wins_over_the_deployments() -> None:
     }
 
 
-def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:
+def test_the_deployments_defaults_apply_to_absent_options() -> None:
     got = request(messages=HELLO)
     assert {name: got.options[name] for name in DEPLOYMENT.defaults} == DEPLOYMENT.defaults
     assert not got.stream
@@ -52,7 +52,7 @@ def test_the_deployments_defaults_stand_where_nothing_is_said() -> None:
             assert got.options[name] == ({} if name == "logit_bias" else row.default), name
 
 
-def test_everything_said_arrives() -> None:
+def test_every_option_sent_arrives() -> None:
     sent: dict[str, Any] = {
         "max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "top_k": 3, "min_p": 0.25, "seed": 2**64 - 1,
         "return_log_probs": True, "stop_token_ids": (7, 9), "return_parts": True,

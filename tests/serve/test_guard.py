@@ -64,11 +64,11 @@ def test_the_programs_status_is_passed_on(code: str, status: int) -> None:
     assert guarded(f"raise SystemExit({code})").wait(10) == status
 
 
-def test_death_by_a_signal_is_told_as_a_shell_does() -> None:
+def test_death_by_a_signal_is_reported_as_a_shell_does() -> None:
     assert guarded("import os; os.kill(os.getpid(), 9)").wait(10) == 128 + 9
 
 
-def test_a_program_that_does_not_exist_is_told() -> None:
+def test_a_program_that_does_not_exist_is_reported() -> None:
     command = [sys.executable, "-m", "serve.guard", "/no/such/program"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 127
@@ -76,7 +76,7 @@ def test_a_program_that_does_not_exist_is_told() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_told_to_end_it_lets_the_program_end_well(number: signal.Signals) -> None:
+def test_on_a_signal_it_lets_the_program_end_well(number: signal.Signals) -> None:
     process = guarded(GRACEFUL)
     pid_from(process)
     process.send_signal(number)

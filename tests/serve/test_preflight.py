@@ -77,7 +77,7 @@ def test_the_http_port_does_not_matter_when_http_is_off(settings: Settings, take
     assert preflight.ports_in_use(off) == []
 
 
-def test_a_low_hard_limit_on_open_files_is_told_with_the_sum(settings: Settings) -> None:
+def test_a_low_hard_limit_on_open_files_is_reported_with_the_sum(settings: Settings) -> None:
     """The frontend ended with a traceback, and the start with "frontend does not start"."""
     chosen = settings.model_copy(update={"slots": 4, "queue": 64})
     (fault,) = preflight.before_build(chosen, Poor(files=463))
@@ -109,7 +109,7 @@ def test_a_port_that_was_used_a_moment_ago_is_free(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "nowhere.invalid"])
-def test_an_address_that_is_not_ours_is_told_once(settings: Settings, host: str) -> None:
+def test_an_address_that_is_not_ours_is_reported_once(settings: Settings, host: str) -> None:
     (fault,) = preflight.ports_in_use(settings.model_copy(update={"triton_host": host}))
     assert fault.startswith(f"YOUTU_TRITON_HOST={host}: ")
     (fault,) = preflight.ports_in_use(settings.model_copy(update={"host": host}))
@@ -126,7 +126,7 @@ def test_an_address_that_is_not_ours_is_told_once(settings: Settings, host: str)
         ("Linux", "x86_64", ("", "")),
     ],
 )
-def test_a_platform_without_triton_is_told(
+def test_a_platform_without_triton_is_reported(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, libc: tuple[str, str]
 ) -> None:
     for name, answer in (("system", system), ("machine", machine), ("libc_ver", libc)):
@@ -137,7 +137,7 @@ def test_a_platform_without_triton_is_told(
     assert machine in fault
 
 
-def test_a_missing_libpython_is_told_with_its_package(tmp_path: Path) -> None:
+def test_a_missing_libpython_is_reported_with_its_package(tmp_path: Path) -> None:
     version = sysconfig.get_python_version()
     with pytest.raises(triton.TritonMissing, match=f"apt-get install libpython{version}") as caught:
         triton.find_libpython([str(tmp_path)])
@@ -145,7 +145,7 @@ def test_a_missing_libpython_is_told_with_its_package(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_openmp_is_told_with_its_package() -> None:
+def test_a_missing_openmp_is_reported_with_its_package() -> None:
     with pytest.raises(triton.TritonMissing, match="apt-get install libgomp1") as caught:
         triton.check_library("libgomp-none.so.1")
     assert "libgomp-none.so.1" in str(caught.value)
@@ -159,7 +159,7 @@ def test_libpython_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("free", [0, preflight.SPARE_DISK - 1])
-def test_too_little_disk_is_told(settings: Settings, free: int) -> None:
+def test_too_little_disk_is_reported(settings: Settings, free: int) -> None:
     faults = preflight.before_build(settings, Poor(disk=free))
     assert any(fault.startswith("too little disk: ") and "YOUTU_DATA_DIR" in fault for fault in faults)
 
@@ -180,14 +180,14 @@ def test_a_checkpoints_engine_needs_disk_once(settings: Settings, tmp_path: Path
     assert preflight.before_build(chosen, machine) == []
 
 
-def test_a_data_folder_that_cannot_be_made_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_made_is_reported(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     faults = preflight.before_build(settings.model_copy(update={"data_dir": tmp_path / "file" / "var"}))
     assert len(faults) == 1
     assert faults[0].startswith(f"YOUTU_DATA_DIR={tmp_path / 'file' / 'var'} cannot be made")
 
 
-def test_shared_memory_that_is_missing_or_small_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_shared_memory_that_is_missing_or_small_is_reported(settings: Settings, tmp_path: Path) -> None:
     (fault,) = preflight.before_build(settings, Machine(shared_memory=tmp_path / "none"))
     assert "mount a tmpfs" in fault
     faults = preflight.before_build(settings, Poor(disk=(16 << 20) - 1, shared_memory=tmp_path))
@@ -199,7 +199,7 @@ def test_all_faults_are_found_at_once(settings: Settings, taken_port: int, tmp_p
     assert len(preflight.before_build(settings.model_copy(update={"port": taken_port}), poor)) == 3
 
 
-def test_too_little_memory_is_told_with_the_sum(settings: Settings, tmp_path: Path) -> None:
+def test_too_little_memory_is_reported_with_the_sum(settings: Settings, tmp_path: Path) -> None:
     engine = an_engine(tmp_path / "engine")
     (fault,) = preflight.before_start(settings, engine, Poor(memory=800_000_000))
     assert fault.startswith("too little memory: a-model needs about 0.8 GB")
@@ -226,14 +226,14 @@ def test_plain_attention_caches_keys_and_values_of_each_cached_head(
     assert preflight.kv_cache_bytes(chosen, tmp_path / "model.gguf") == 3 * 1000 * 3 * 2 * (2 * 16) * 2
 
 
-def test_a_context_beyond_the_models_own_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_a_context_beyond_the_models_own_is_reported(settings: Settings, tmp_path: Path) -> None:
     engine = an_engine(tmp_path / "engine", context_length=1024)
     (fault,) = preflight.before_start(settings, engine)
     assert fault.startswith("YOUTU_CONTEXT is 2048, but a-model was trained for 1024 tokens")
 
 
 @pytest.mark.parametrize("damage", ["empty", "other file", "cut off", "key missing"])
-def test_a_damaged_engine_is_told(settings: Settings, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_engine_is_reported(settings: Settings, tmp_path: Path, damage: str) -> None:
     engine = an_engine(tmp_path / "engine")
     whole = engine.gguf.read_bytes()
     if damage == "key missing":

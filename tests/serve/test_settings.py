@@ -98,7 +98,7 @@ def test_a_table_in_the_file_is_refused_as_such(tmp_path: Path, text: str) -> No
         ("log_level = 1", "should be 'debug', 'info', 'warning' or 'error'"),
     ],
 )
-def test_a_value_of_another_type_is_refused_with_what_is_wanted(tmp_path: Path, line: str, says: str) -> None:
+def test_a_value_of_another_type_is_refused_with_its_type(tmp_path: Path, line: str, says: str) -> None:
     (tmp_path / "youtu.toml").write_text(line)
     (fault,) = faults_of({})
     assert fault.startswith(f"{line.split(' ')[0]} in youtu.toml: {says}")
@@ -110,7 +110,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_another_encoding_is_told(tmp_path: Path, encoding: str) -> None:
+def test_another_encoding_is_reported(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "youtu.toml").write_bytes('model = "modèle"'.encode(encoding))
     (fault,) = faults_of({})
     assert fault.startswith("youtu.toml: byte ")
@@ -199,7 +199,7 @@ def test_each_value_out_of_range_is_refused_with_name_and_value(name: str, value
         assert repr(value) in fault
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "youtu.toml").write_text("context = 1\nprot = 1")
     faults = faults_of({"YOUTU_SLOTS": "0", "YOUTU_NEW": "1"})
     assert len(faults) == 4

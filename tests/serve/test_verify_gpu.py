@@ -149,7 +149,7 @@ def test_without_a_gpu_nothing_is_run_and_nothing_is_claimed(
     assert result["gpu"] is None
 
 
-def test_a_model_that_is_not_there_is_told_first(stand_in: Machine, verification: Verification) -> None:
+def test_a_model_that_is_not_there_is_reported_first(stand_in: Machine, verification: Verification) -> None:
     """It was told by the step that builds the whole engine, after four other builds."""
     verification.settings = verification.settings.model_copy(update={"model": "nonsense"})
     name, _, change = amiss(verification, STEPS)
@@ -446,7 +446,7 @@ def test_memory_in_use_is_compared_without_what_was_there_before(
                 server.memory(verification)
 
 
-def test_a_server_that_does_not_start_is_told_with_its_last_words(
+def test_a_server_that_does_not_start_is_reported_with_its_last_lines(
     stand_in: Machine, verification: Verification
 ) -> None:
     assert not any(

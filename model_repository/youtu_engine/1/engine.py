@@ -36,7 +36,7 @@ class LogProbs:
     top_values: list[float] = field(default_factory=list)
 
     def add(self, logits: NDArray[np.float32], token: int, top: int) -> None:
-        """`token` came where the model foretold `logits` [vocab_size]."""
+        """`token` came where the model predicted `logits` [vocab_size]."""
         best = most_probable(logits, top)
         own, *others = log_probs(logits, [token, *best])
         self.values.append(own)
@@ -45,12 +45,13 @@ class LogProbs:
 
 
 @dataclass(eq=False, slots=True)
-class Generation:
-    """One request: what was asked, and what has been made of it so far.
+class EngineRequest:
+    """One request to the engine and its progress.
 
     `tokens` only grows, on the engine's thread; whoever delivers keeps its own position in it.
-    With `want_log_probs`, `told` has the log-probabilities of these tokens; with `want_prompt_log_probs`,
-    `prompt_told` those of the prompt's tokens after the first, complete before the first token is made.
+    With `return_log_probs`, `log_probs` has the log-probabilities of these tokens; with
+    `return_prompt_log_probs`, `prompt_log_probs` has those of the prompt's tokens after the first, complete
+    before the first token is made.
     Times are nanoseconds of time.time_ns(). `error` is set when the engine could not finish it.
     """
 
@@ -58,15 +59,15 @@ class Generation:
     max_new_tokens: int
     sampling: SamplingParams
     stop_words: tuple[tuple[int, ...], ...] = ()
-    want_log_probs: bool = False
-    want_prompt_log_probs: bool = False
-    want_top: int = 0
+    return_log_probs: bool = False
+    return_prompt_log_probs: bool = False
+    top_log_probs: int = 0
     guide: Guide | None = None
-    changed: Callable[[Generation], None] = lambda _generation: None
+    changed: Callable[[EngineRequest], None] = lambda _request: None
 
     tokens: list[int] = field(default_factory=list)
-    told: LogProbs = field(default_factory=LogProbs)
-    prompt_told: LogProbs = field(default_factory=LogProbs)
+    log_probs: LogProbs = field(default_factory=LogProbs)
+    prompt_log_probs: LogProbs = field(default_factory=LogProbs)
     cached_tokens: int = 0
     arrival_ns: int = 0
     scheduled_ns: int = 0
@@ -90,7 +91,7 @@ class _Slot:
     index: int
     cached: list[int] = field(default_factory=list)  # the tokens whose keys and values are in the cache
     used_at: int = 0
-    generation: Generation | None = None
+    request: EngineRequest | None = None
     sampler: Sampler | None = None
     pending: list[int] = field(default_factory=list)  # tokens still to be read: prompt, then the newest one
 
@@ -109,7 +110,7 @@ class Engine:
         self._slots = [_Slot(i) for i in range(slots)]
         self._queue_limit = queue
         self._prefill_chunk = prefill_chunk
-        self._waiting: deque[Generation] = deque()
+        self._waiting: deque[EngineRequest] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._progress_at = time.monotonic()
@@ -118,36 +119,36 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, generation: Generation) -> None:
+    def submit(self, request: EngineRequest) -> None:
         """Queue a request whose prompt is not empty and fits. Raises QueueFull."""
-        generation.arrival_ns = time.time_ns()
+        request.arrival_ns = time.time_ns()
         with self._wake:
-            busy = sum(slot.generation is not None for slot in self._slots)
+            busy = sum(slot.request is not None for slot in self._slots)
             if len(self._waiting) + busy >= self._queue_limit + len(self._slots):
                 raise QueueFull(
                     f"the queue is full: {len(self._waiting)} requests wait, the limit is {self._queue_limit}"
                 )
             if not busy and not self._waiting:
                 self._progress_at = time.monotonic()  # until now there was nothing to do
-            self._waiting.append(generation)
+            self._waiting.append(request)
             self._wake.notify()
 
-    def cancel(self, generation: Generation) -> None:
+    def cancel(self, request: EngineRequest) -> None:
         """End a request wherever it is; it is reported finished within one step, at once if it waits."""
         with self._wake:
-            generation.cancelled = True
-            waited = generation in self._waiting
+            request.cancelled = True
+            waited = request in self._waiting
             if waited:
-                self._waiting.remove(generation)
-                generation.finished = True
+                self._waiting.remove(request)
+                request.finished = True
             self._wake.notify()
         if waited:
-            generation.changed(generation)
+            request.changed(request)
 
     def load(self) -> tuple[int, int]:
         """(slots in use, requests that wait)."""
         with self._wake:
-            return sum(slot.generation is not None for slot in self._slots), len(self._waiting)
+            return sum(slot.request is not None for slot in self._slots), len(self._waiting)
 
     def stalled(self) -> float:
         """Seconds without progress while there is work; 0.0 when there is none.
@@ -156,7 +157,7 @@ class Engine:
         machine a step may take longer than a hang may last.
         """
         with self._wake:
-            if not self._waiting and not any(slot.generation for slot in self._slots):
+            if not self._waiting and not any(slot.request for slot in self._slots):
                 return 0.0
         now, cpu_s = time.monotonic(), _thread_cpu_s(self._thread)
         if cpu_s > self._cpu_s:
@@ -174,77 +175,77 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._closing and not self._waiting and not any(s.generation for s in self._slots):
+                while not self._closing and not self._waiting and not any(s.request for s in self._slots):
                     self._wake.wait()
                 if self._closing:
-                    unfinished = [*self._waiting, *(s.generation for s in self._slots if s.generation)]
+                    unfinished = [*self._waiting, *(s.request for s in self._slots if s.request)]
                     break
                 self._progress_at = time.monotonic()
-                ended = self._settle()
+                ended = self._admit()
             try:
-                for generation in ended:
-                    self._finish(generation)
+                for request in ended:
+                    self._finish(request)
                 self._step()
             except Exception as error:  # out of memory, say: these requests fail, the engine goes on
                 self._fail(self._active(), f"{type(error).__name__}: {error}")
-        for generation in unfinished:
-            generation.error = Error("not_ready", "the engine is shutting down")
-            self._finish(generation)
+        for request in unfinished:
+            request.error = Error("not_ready", "the engine is shutting down")
+            self._finish(request)
 
     def _active(self) -> list[_Slot]:
-        return [slot for slot in self._slots if slot.generation is not None]
+        return [slot for slot in self._slots if slot.request is not None]
 
-    def _settle(self) -> list[Generation]:
+    def _admit(self) -> list[EngineRequest]:
         """Free the slots of cancelled requests, then hand free slots to waiting ones.
 
         Returns the requests that have ended: cancelled, or failed because they could not be begun.
         """
         ended = []
         for slot in self._slots:
-            if slot.generation and slot.generation.cancelled:
-                ended.append(slot.generation)
+            if slot.request and slot.request.cancelled:
+                ended.append(slot.request)
                 self._free(slot)
-        while self._waiting and (free := [slot for slot in self._slots if slot.generation is None]):
-            generation = self._waiting.popleft()
+        while self._waiting and (free := [slot for slot in self._slots if slot.request is None]):
+            request = self._waiting.popleft()
             try:
-                self._begin(generation, free)
+                self._begin(request, free)
             except Exception as error:
-                generation.error = Error("engine_error", f"{type(error).__name__}: {error}")
-                ended.append(generation)
+                request.error = Error("engine_error", f"{type(error).__name__}: {error}")
+                ended.append(request)
         return ended
 
-    def _begin(self, generation: Generation, free: list[_Slot]) -> None:
+    def _begin(self, request: EngineRequest, free: list[_Slot]) -> None:
         """Give the request the slot that suits it best."""
-        shared = {slot.index: _of_use(slot.cached, generation) for slot in free}
-        slot = max(free, key=lambda s: self._suits(s, shared[s.index]))
+        shared = {slot.index: _reusable(slot.cached, request) for slot in free}
+        slot = max(free, key=lambda s: self._slot_rank(s, shared[s.index]))
         # The last prompt token is always read again: its logits start the answer.
-        keep = min(shared[slot.index], len(generation.prompt) - 1)
-        sampler = Sampler(generation.sampling, generation.prompt, self.vocab_size, generation.guide)
-        pending = generation.prompt[keep:].tolist()
+        keep = min(shared[slot.index], len(request.prompt) - 1)
+        sampler = Sampler(request.sampling, request.prompt, self.vocab_size, request.guide)
+        pending = request.prompt[keep:].tolist()
         self._llama.forget(slot.index, keep)
         del slot.cached[keep:]
-        slot.generation, slot.sampler, slot.pending = generation, sampler, pending
-        generation.cached_tokens = keep
-        generation.scheduled_ns = time.time_ns()
+        slot.request, slot.sampler, slot.pending = request, sampler, pending
+        request.cached_tokens = keep
+        request.scheduled_ns = time.time_ns()
 
-    def _suits(self, slot: _Slot, shared: int) -> tuple[int, int, int, int]:
+    def _slot_rank(self, slot: _Slot, shared: int) -> tuple[int, int, int, int]:
         """How well a free slot suits a prompt of which it remembers `shared` tokens; the greatest does best.
 
         What saves whole steps of reading counts most. Then that slots in use are neighbours: llama.cpp
         computes their rows together, others apart (2B shape, four of eight slots: 240 or 340 ms a step). Then
         what else it remembers, and how long it was not used.
         """
-        used = [each.generation is not None or each is slot for each in self._slots]
+        used = [each.request is not None or each is slot for each in self._slots]
         groups = sum(now and not before for before, now in zip([False, *used], used, strict=False))
         return shared // self._prefill_chunk, -groups, shared, -slot.used_at
 
     def _free(self, slot: _Slot) -> None:
         self._clock += 1
-        slot.used_at, slot.generation, slot.sampler, slot.pending = self._clock, None, None, []
+        slot.used_at, slot.request, slot.sampler, slot.pending = self._clock, None, None, []
 
-    def _finish(self, generation: Generation) -> None:
-        generation.finished = True
-        generation.changed(generation)
+    def _finish(self, request: EngineRequest) -> None:
+        request.finished = True
+        request.changed(request)
 
     def _step(self) -> None:
         plan = self._plan()
@@ -253,18 +254,18 @@ class Engine:
         tokens = [token for slot, count in plan for token in slot.pending[:count]]
         positions = [len(slot.cached) + i for slot, count in plan for i in range(count)]
         sequences = [slot.index for slot, count in plan for _ in range(count)]
-        wanted, row = {}, -1
-        scored: dict[int, tuple[Generation, int]] = {}  # a row, and the prompt's token that it foretells
+        sampled, row = {}, -1
+        scored: dict[int, tuple[EngineRequest, int]] = {}  # a row, and the prompt's token that it predicts
         for slot, count in plan:
-            if (generation := slot.generation) and generation.want_prompt_log_probs and not generation.tokens:
-                following = generation.prompt[len(slot.cached) + 1 :][:count].tolist()
-                scored |= {row + 1 + i: (generation, token) for i, token in enumerate(following)}
+            if (request := slot.request) and request.return_prompt_log_probs and not request.tokens:
+                following = request.prompt[len(slot.cached) + 1 :][:count].tolist()
+                scored |= {row + 1 + i: (request, token) for i, token in enumerate(following)}
             row += count
             if count == len(slot.pending):
-                wanted[row] = slot
+                sampled[row] = slot
         try:
             logits = self._llama.decode(
-                np.array(tokens, np.int32), np.array(positions, np.int32), sequences, [*scored, *wanted]
+                np.array(tokens, np.int32), np.array(positions, np.int32), sequences, [*scored, *sampled]
             )
         except LlamaError as error:
             self._fail([slot for slot, _ in plan], str(error))
@@ -272,17 +273,17 @@ class Engine:
         for slot, count in plan:
             slot.cached += slot.pending[:count]
             del slot.pending[:count]
-        for row, (generation, token) in scored.items():
-            generation.prompt_told.add(logits[row], token, generation.want_top)
-        for row, slot in wanted.items():
+        for row, (request, token) in scored.items():
+            request.prompt_log_probs.add(logits[row], token, request.top_log_probs)
+        for row, slot in sampled.items():
             self._extend(slot, logits[row])
 
     def _plan(self) -> list[tuple[_Slot, int]]:
         """Which slots read how many of their pending tokens in this step."""
         active = self._active()
-        generating = [slot for slot in active if slot.generation and slot.generation.tokens]
-        reading = [slot for slot in active if slot.generation and not slot.generation.tokens]
-        reading.sort(key=lambda slot: slot.generation.arrival_ns if slot.generation else 0)
+        generating = [slot for slot in active if slot.request and slot.request.tokens]
+        reading = [slot for slot in active if slot.request and not slot.request.tokens]
+        reading.sort(key=lambda slot: slot.request.arrival_ns if slot.request else 0)
         budget = self._prefill_chunk if not generating else max(1, self._prefill_chunk // 2)
         plan = [(slot, 1) for slot in generating]
         for slot in reading:
@@ -294,41 +295,41 @@ class Engine:
         return plan
 
     def _extend(self, slot: _Slot, logits: NDArray[np.float32]) -> None:
-        generation, sampler = slot.generation, slot.sampler
-        if generation is None or sampler is None:
+        request, sampler = slot.request, slot.sampler
+        if request is None or sampler is None:
             return
         try:
             token = sampler(logits)
         except GuideError as error:  # the others' tokens of this step are as good as ever
-            generation.error = Error("invalid_value", str(error), "guided_decoding_guide")
+            request.error = Error("invalid_value", str(error), "guided_decoding_guide")
             with self._wake:
                 self._free(slot)
-            self._finish(generation)
+            self._finish(request)
             return
-        if generation.want_log_probs:
-            generation.told.add(logits, token, generation.want_top)
-        generation.last_token_ns = time.time_ns()
-        if not generation.tokens:
-            generation.first_token_ns = generation.last_token_ns
-        generation.tokens.append(token)
+        if request.return_log_probs:
+            request.log_probs.add(logits, token, request.top_log_probs)
+        request.last_token_ns = time.time_ns()
+        if not request.tokens:
+            request.first_token_ns = request.last_token_ns
+        request.tokens.append(token)
         slot.pending.append(token)
-        if generation.ended_by(token):
-            generation.finished = True
+        if request.ended_by(token):
+            request.finished = True
             with self._wake:
                 self._free(slot)
-        generation.changed(generation)
+        request.changed(request)
 
     def _fail(self, slots: list[_Slot], message: str) -> None:
         """A step failed: its requests end with the error, and their caches are not trusted."""
         for slot in slots:
-            generation = slot.generation
+            request = slot.request
             self._llama.forget(slot.index, 0)
             slot.cached = []
             with self._wake:
                 self._free(slot)
-            if generation:
-                generation.error = Error("engine_error", message)
-                self._finish(generation)
+            if request:
+                request.error = Error("engine_error", message)
+                self._finish(request)
 
 
 def _thread_cpu_s(thread: threading.Thread) -> float:
@@ -338,9 +339,9 @@ def _thread_cpu_s(thread: threading.Thread) -> float:
     return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
-def _of_use(cached: list[int], generation: Generation) -> int:
-    """How many tokens of the prompt need not be read again. A cache does not hold what they foretold."""
-    return 0 if generation.want_prompt_log_probs else _common_prefix(cached, generation.prompt)
+def _reusable(cached: list[int], request: EngineRequest) -> int:
+    """How many tokens of the prompt need not be read again. A cache does not hold what they predicted."""
+    return 0 if request.return_prompt_log_probs else _common_prefix(cached, request.prompt)
 
 
 def _common_prefix(cached: list[int], prompt: NDArray[np.int32]) -> int:

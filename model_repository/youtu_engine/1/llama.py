@@ -226,15 +226,19 @@ class Llama:
         np.ctypeslib.as_array(self._batch.n_seq_id, (batch,))[:] = 1
 
     def decode(
-        self, tokens: NDArray[np.int32], positions: NDArray[np.int32], sequences: list[int], wanted: list[int]
+        self,
+        tokens: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        sequences: list[int],
+        output_rows: list[int],
     ) -> dict[int, NDArray[np.float32]]:
-        """Run one batch. Logits [vocab_size] of the rows in `wanted`: views, valid until the next call.
+        """Run one batch. Logits [vocab_size] of the rows in `output_rows`: views, valid until the next call.
 
         tokens, positions: [n], n <= batch; sequences: the KV cache of each row. Raises LlamaError.
         """
         n = len(tokens)
         self._token[:n], self._pos[:n], self._logits[:n] = tokens, positions, 0
-        self._logits[wanted] = 1
+        self._logits[output_rows] = 1
         for row, sequence in enumerate(sequences):
             self._batch.seq_id[row][0] = sequence
         self._batch.n_tokens = n
@@ -242,7 +246,7 @@ class Llama:
         if status != 0:
             raise LlamaError(f"llama_decode returned {status}: {self.library.last_error}")
         rows = {}
-        for row in wanted:
+        for row in output_rows:
             pointer = self._c.llama_get_logits_ith(self._context, row)
             rows[row] = np.ctypeslib.as_array(pointer, (self.vocab_size,))
         return rows

@@ -2,7 +2,7 @@
 
 Knows the token contract and the engine; knows no text. Three threads beside the engine's own: one
 delivers tokens (what piled up for a request while others were served goes out as one response),
-one asks Triton which callers have left, one makes the guides of requests that want one.
+one asks Triton which callers have left, one makes the guides of requests that need one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
-from engine import Engine, Generation, LogProbs, QueueFull
+from engine import Engine, EngineRequest, LogProbs, QueueFull
 from guide import Guides, InvalidGuide
 from llama import Llama, LlamaError
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class _Delivery(Responder):
         super().__init__(sender)
         self.request_id = request_id
         self.streaming, self.echo, self.perf = streaming, echo, perf
-        self.generation: Generation | None = None
+        self.request: EngineRequest | None = None
         self.sent = 0
         self.queued = False
         self.done = False
@@ -97,7 +97,7 @@ class TritonPythonModel:
                 self._accept(request_id, sender, reader(request))
             except Refused as refused:
                 Responder(sender).refuse(refused.error)
-            except Exception as error:  # whatever it is, the caller must hear of it
+            except Exception as error:  # whatever it is, the caller must get an error
                 message = f"the request could not be started: {type(error).__name__}: {error}"
                 pb_utils.Logger.log_error(f"request {request_id!r}: {message}")
                 Responder(sender).refuse(Error("engine_error", message))
@@ -123,17 +123,17 @@ class TritonPythonModel:
         perf = tensors.flag(read, "return_perf_metrics")
         delivery = _Delivery(request_id, sender, streaming=streaming, echo=echo, perf=perf)
 
-        def changed(generation: Generation) -> None:
-            if generation.finished or streaming:
+        def changed(request: EngineRequest) -> None:
+            if request.finished or streaming:
                 self._post(delivery)
 
-        generation = tensors.generation(
+        request = tensors.engine_request(
             read, context=self._context, vocab_size=self._engine.vocab_size, changed=changed
         )
-        if (wanted := tensors.guide(read)) is None:
-            self._submit(delivery, generation)
+        if (guide := tensors.guide(read)) is None:
+            self._submit(delivery, request)
         else:
-            self._guide_maker.submit(self._submit_guided, delivery, generation, *wanted)
+            self._guide_maker.submit(self._submit_guided, delivery, request, *guide)
 
     def _stalled_ms(self) -> Array:
         """The answer to a probe: how long there has been no progress although there is work."""
@@ -142,26 +142,26 @@ class TritonPythonModel:
         stalled_ms = round(1000 * max(self._engine.stalled(), unsent))
         return array_of(TOKEN_OUTPUTS["stalled_ms"], stalled_ms)
 
-    def _submit_guided(self, delivery: _Delivery, generation: Generation, kind: str, text: str) -> None:
+    def _submit_guided(self, delivery: _Delivery, request: EngineRequest, kind: str, text: str) -> None:
         try:
             if delivery.left():
                 delivery.send(None, final=True)
                 return
-            generation.guide = self._guides.make(kind, text, generation.sampling.ends)
+            request.guide = self._guides.make(kind, text, request.sampling.ends)
         except InvalidGuide as error:
             delivery.refuse(Error("invalid_value", str(error), "guided_decoding_guide"))
-        except Exception as error:  # whatever it is, the caller must hear of it
+        except Exception as error:  # whatever it is, the caller must get an error
             message = f"{type(error).__name__}: {error}"
             delivery.refuse(Error("engine_error", message, "guided_decoding_guide"))
         else:
-            self._submit(delivery, generation)
+            self._submit(delivery, request)
 
-    def _submit(self, delivery: _Delivery, generation: Generation) -> None:
-        delivery.generation = generation
+    def _submit(self, delivery: _Delivery, request: EngineRequest) -> None:
+        delivery.request = request
         with self._lock:
             self._active.add(delivery)
         try:
-            self._engine.submit(generation)
+            self._engine.submit(request)
         except QueueFull as error:
             with self._lock:
                 self._active.discard(delivery)
@@ -172,8 +172,8 @@ class TritonPythonModel:
         if not request_id:
             raise invalid("stop", "the id of the request to stop is needed, none was sent")
         for delivery in self._snapshot():
-            if delivery.request_id == request_id and delivery.generation:
-                self._engine.cancel(delivery.generation)
+            if delivery.request_id == request_id and delivery.request:
+                self._engine.cancel(delivery.request)
 
     def _snapshot(self) -> list[_Delivery]:
         with self._lock:
@@ -190,28 +190,28 @@ class TritonPythonModel:
         while (delivery := self._outbox.get()) is not None:
             self._sending_since = time.monotonic()
             try:
-                self._send_news(delivery)
+                self._send_new(delivery)
             except Exception as error:  # the caller is gone, say: its slot goes to the next one
                 pb_utils.Logger.log_warn(f"request {delivery.request_id!r}: not delivered: {error}")
                 self._give_up(delivery)
             self._sending_since = None
 
-    def _send_news(self, delivery: _Delivery) -> None:
+    def _send_new(self, delivery: _Delivery) -> None:
         """Send what has been made for a request since the last time."""
         with self._lock:
             delivery.queued = False
-        generation = delivery.generation
-        if generation is None or delivery.done:
+        request = delivery.request
+        if request is None or delivery.done:
             return
-        finished = generation.finished  # read before the tokens: none can follow it
+        finished = request.finished  # read before the tokens: none can follow it
         if finished:
             delivery.done = True
             with self._lock:
                 self._active.discard(delivery)
-        if generation.error is not None:
-            delivery.refuse(generation.error)
+        if request.error is not None:
+            delivery.refuse(request.error)
             return
-        outputs = self._outputs(delivery, generation, finished)
+        outputs = self._outputs(delivery, request, finished)
         if outputs is not None or finished:
             delivery.send(outputs, final=finished)
 
@@ -220,46 +220,46 @@ class TritonPythonModel:
         delivery.done = True
         with self._lock:
             self._active.discard(delivery)
-        if delivery.generation is not None:
-            self._engine.cancel(delivery.generation)
-        with contextlib.suppress(Exception):  # most likely it cannot be told either
+        if delivery.request is not None:
+            self._engine.cancel(delivery.request)
+        with contextlib.suppress(Exception):  # most likely this cannot be sent either
             delivery.refuse(Error("engine_error", "the answer could not be sent"))
 
     def _outputs(
-        self, delivery: _Delivery, generation: Generation, finished: bool
+        self, delivery: _Delivery, request: EngineRequest, finished: bool
     ) -> dict[str, Array] | None:
-        """What has been made since the last response; None when there is nothing to say."""
-        end = len(generation.tokens)
-        new = generation.tokens[delivery.sent : end]
+        """The tensors of what has been made since the last response; None when there is nothing new."""
+        end = len(request.tokens)
+        new = request.tokens[delivery.sent : end]
         if not new and not finished:
             return None
         first, start, delivery.sent = delivery.sent == 0, delivery.sent, end
-        ids = [*generation.prompt.tolist(), *new] if delivery.echo else new
+        ids = [*request.prompt.tolist(), *new] if delivery.echo else new
         out: dict[str, Array] = {
             "output_ids": np.array([[ids]], np.int32),
             "sequence_length": np.array([[len(ids)]], np.int32),
         }
-        if generation.want_log_probs:
-            values = np.array(generation.told.values[:end], np.float32)
+        if request.return_log_probs:
+            values = np.array(request.log_probs.values[:end], np.float32)
             out["output_log_probs"] = values[None, None, start:]
             out["cum_log_probs"] = np.array([[values.sum()]], np.float32)
-        best = generation.want_top
+        best = request.top_log_probs
         if best and new:
-            top_ids, top_values = _top(generation.told, best, start, end)
+            top_ids, top_values = _top(request.log_probs, best, start, end)
             out |= {"top_log_prob_ids": top_ids[:, None], "top_log_probs": top_values[:, None]}
-        if generation.want_prompt_log_probs and new and first:
-            told = generation.prompt_told
-            out["prompt_log_probs"] = np.array([told.values], np.float32)
+        if request.return_prompt_log_probs and new and first:
+            prompt = request.prompt_log_probs
+            out["prompt_log_probs"] = np.array([prompt.values], np.float32)
             if best:
-                top_ids, top_values = _top(told, best, 0, len(told.values))
+                top_ids, top_values = _top(prompt, best, 0, len(prompt.values))
                 out |= {"top_prompt_log_prob_ids": top_ids, "top_prompt_log_probs": top_values}
         if delivery.perf and (first or finished):
             figures = {
-                "kv_cache_reused_blocks": generation.cached_tokens,
-                "arrival_time_ns": generation.arrival_ns,
-                "first_scheduled_time_ns": generation.scheduled_ns,
-                "first_token_time_ns": generation.first_token_ns,
-                "last_token_time_ns": generation.last_token_ns,
+                "kv_cache_reused_blocks": request.cached_tokens,
+                "arrival_time_ns": request.arrival_ns,
+                "first_scheduled_time_ns": request.scheduled_ns,
+                "first_token_time_ns": request.first_token_ns,
+                "last_token_time_ns": request.last_token_ns,
             }
             out |= {name: array_of(TOKEN_OUTPUTS[name], value) for name, value in figures.items()}
         return out
@@ -268,16 +268,18 @@ class TritonPythonModel:
         while not self._closing.wait(WATCH_PERIOD):
             try:
                 for delivery in self._snapshot():
-                    if not delivery.done and delivery.generation and delivery.left():
-                        self._engine.cancel(delivery.generation)
+                    if not delivery.done and delivery.request and delivery.left():
+                        self._engine.cancel(delivery.request)
             except Exception as error:  # out of memory, say; the next look is in a moment
                 pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
 
 
-def _top(told: LogProbs, best: int, start: int, end: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _top(
+    log_probs: LogProbs, best: int, start: int, end: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The likeliest at the places from start to end: their ids and log-probabilities, [1, places, best]."""
     part, shape = slice(start * best, end * best), (1, end - start, best)
-    ids, values = told.top_ids[part], told.top_values[part]
+    ids, values = log_probs.top_ids[part], log_probs.top_values[part]
     return np.array(ids, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
 
 

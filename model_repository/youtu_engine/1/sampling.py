@@ -57,7 +57,7 @@ class SamplingParams:
 
 
 class Sampler:
-    """Chooses the tokens of one request; keeps count of what was said and its own random stream."""
+    """Chooses the tokens of one request; keeps the counts of its tokens and its own random stream."""
 
     def __init__(
         self,
@@ -145,14 +145,14 @@ class Sampler:
 
 def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[Any]:
     """Indices, heaviest first, of the smallest set that holds `top_p` of the weight."""
-    wanted = top_p * weights.sum()
+    mass = top_p * weights.sum()
     size = min(256, len(weights))
     while True:  # a nucleus is mostly small: sort a few, and all only when they do not suffice
         top = np.argpartition(weights, -size)[-size:] if size < len(weights) else np.arange(len(weights))
         top = top[np.argsort(-weights[top], kind="stable")]
         cumulative = np.cumsum(weights[top])
-        if cumulative[-1] >= wanted or size == len(weights):
-            return top[: int(np.searchsorted(cumulative, wanted)) + 1]
+        if cumulative[-1] >= mass or size == len(weights):
+            return top[: int(np.searchsorted(cumulative, mass)) + 1]
         size = min(size * 8, len(weights))
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from engine import Generation
+from engine import EngineRequest
 from guide import KINDS, MAX_BYTES
 from sampling import SamplingParams
 from youtu_contract.errors import context_length_exceeded, invalid
@@ -47,9 +47,9 @@ def guide(read: Read) -> tuple[str, str] | None:
     return kind, text or ""
 
 
-def generation(
-    read: Read, *, context: int, vocab_size: int, changed: Callable[[Generation], None]
-) -> Generation:
+def engine_request(
+    read: Read, *, context: int, vocab_size: int, changed: Callable[[EngineRequest], None]
+) -> EngineRequest:
     """Build a request from its tensors. Raises Refused."""
     limits = {"context": context, "vocab_size": vocab_size, "last_token": vocab_size - 1}
     values = values_of(_SCALARS, read, limits, {})
@@ -78,15 +78,15 @@ def generation(
     }
     names = [field.name for field in fields(SamplingParams) if field.name not in made]
     room = context - len(prompt)
-    return Generation(
+    return EngineRequest(
         prompt=prompt,
         # TensorRT-LLM lowers the length to what fits, too.
         max_new_tokens=min(room, values["request_output_len"] or room),
         sampling=SamplingParams(**made, **{name: values[_TENSORS.get(name, name)] for name in names}),
         stop_words=stop_words,
-        want_log_probs=values["return_log_probs"],
-        want_prompt_log_probs=values["return_prompt_log_probs"],
-        want_top=values["num_top_log_probs"],
+        return_log_probs=values["return_log_probs"],
+        return_prompt_log_probs=values["return_prompt_log_probs"],
+        top_log_probs=values["num_top_log_probs"],
         changed=changed,
     )
 

@@ -38,7 +38,7 @@ STOP_TIMEOUT = 2.0  # s
 
 
 class EngineError(Exception):
-    """The engine refused or failed; `error` says why. Of a failure the caller is not told the reason."""
+    """The engine refused or failed; `error` says why. The reason of a failure is not sent to the caller."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(str(error))
@@ -66,7 +66,7 @@ class EngineClient:
         outputs: Sequence[str],
         trace: Mapping[str, str],
     ) -> EngineCall:
-        """Send a request; its responses carry those of `outputs` that the engine has to tell.
+        """Send a request; its responses carry those of `outputs` that the engine has.
 
         `trace`: W3C trace context, whose child the engine's span becomes.
         """

@@ -107,7 +107,7 @@ class TritonPythonModel:
                 self._accept(call, reader(request))
             except Refused as refused:
                 call.refuse(refused.error)
-            except Exception as error:  # out of memory, say: the caller must hear of it
+            except Exception as error:  # out of memory, say: the caller must get an error
                 pb_utils.Logger.log_error(f"{call.log_name}: not started: {type(error).__name__}: {error}")
                 call.refuse(Error("not_ready", "the request could not be started"))
 
@@ -152,21 +152,21 @@ class TritonPythonModel:
             call.refuse(refused.error)
         except EngineError as failure:
             call.refuse(self._for_caller(call, failure.error))
-        except Exception as error:  # whatever it is, the caller must hear of it
+        except Exception as error:  # whatever it is, the caller must get an error
             pb_utils.Logger.log_error(f"{call.log_name}: {type(error).__name__}: {error}")
             call.refuse(Error("engine_error", FAILED))
         finally:
             self._leave(call)
 
     def _for_caller(self, call: Call, error: Error) -> Error:
-        """What the caller is told of an engine's error: of a failure only that it happened."""
+        """The error for the caller: of a failure only that it happened; the log has the rest."""
         if error.code != "engine_error":
             return error
         pb_utils.Logger.log_error(f"{call.log_name}: the engine failed: {error}")
         return Error("engine_error", FAILED)
 
     def _prompt(self, request: TextRequest) -> tuple[list[int], bool]:
-        """Its tokens, and whether it leaves the model in the midst of its thinking."""
+        """Its tokens, and whether it leaves the model inside its thinking."""
         if request.input_ids is not None:
             self._check_length("input_ids", len(request.input_ids))
             return request.input_ids, False
@@ -207,7 +207,7 @@ class TritonPythonModel:
         for response in engine_call:
             call.heard_at = time.monotonic()
             if reply.reason or call.cancelled:
-                continue  # it was told to stop; its last tokens are nobody's
+                continue  # it is being stopped; its last tokens are dropped
             reply.take(response)
             if reply.stopped:
                 engine_call.stop()
@@ -223,7 +223,7 @@ class TritonPythonModel:
         call.send(_tensors(reply.news(last=True) | end), final=True)
 
     def _silent_s(self, _timeout: float) -> float:
-        """Seconds for which an engine that answers no probes has said nothing of any request that it has."""
+        """Seconds for which an engine that answers no probes has sent no response to any of its requests."""
         with self._lock:
             heard = [call.heard_at for call in self._calls if call.heard_at is not None]
         return time.monotonic() - max(heard) if heard else 0.0

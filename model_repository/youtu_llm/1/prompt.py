@@ -37,7 +37,7 @@ class PromptBuilder:
         return ids
 
     def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> str:
-        """The conversation as text, up to where the model is to speak. Raises Refused."""
+        """The conversation as text, up to where the model continues. Raises Refused."""
         return self._rendered(messages, template_kwargs, add_generation_prompt=True)
 
     def leaves_in_thinking(
@@ -49,10 +49,10 @@ class PromptBuilder:
         """
         if text.rfind("<think>") <= text.rfind("</think>"):
             return False
-        said = self._rendered(messages, template_kwargs, add_generation_prompt=False)
-        if not text.startswith(said):  # a template that writes the conversation itself differently
+        rendered = self._rendered(messages, template_kwargs, add_generation_prompt=False)
+        if not text.startswith(rendered):  # a template that writes the conversation itself differently
             return text.rstrip().endswith("<think>")
-        return "<think>" in text[len(said) :]
+        return "<think>" in text[len(rendered) :]
 
     def _rendered(
         self,

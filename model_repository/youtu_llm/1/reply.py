@@ -129,7 +129,7 @@ class Reply:
                 setattr(self, attribute, response[name][0])
         if _PROMPT in response:
             self._of_the_prompt = self._prompt_outputs(response)
-        # An engine may fill up beyond sequence_length; NVIDIA's tells the whole answer's log-probs each time.
+        # An engine may fill up beyond sequence_length; NVIDIA's sends all log-probs each time.
         tokens = response.get("output_ids", [])[: response.get("sequence_length", [None])[0]]
         log_probs = response.get("output_log_probs", [])[-len(tokens) :] if tokens else []
         top_ids, top_log_probs = (response.get(name, []) for name in _TOP)

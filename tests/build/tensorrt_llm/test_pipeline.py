@@ -192,7 +192,7 @@ def test_what_a_gpu_can_lack(
     assert "\n" not in str(caught.value)
 
 
-def test_another_container_is_told_by_its_version(
+def test_another_container_is_refused_by_its_version(
     checkpoint: Path, stand_in: StandIn, tmp_path: Path
 ) -> None:
     stand_in.versions(tensorrt_llm="1.1.0")

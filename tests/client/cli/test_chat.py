@@ -316,7 +316,7 @@ def test_continue_without_anything_to_continue(start: Start) -> None:
     assert "there is no earlier conversation" in start("--continue").screen.text
 
 
-def test_a_state_folder_that_cannot_be_written_is_said_once(start: Start, tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_written_is_reported_once(start: Start, tmp_path: Path) -> None:
     (tmp_path / "youtu").write_text("in the way")
     terminal = start()
     assert "what is typed is not remembered" in terminal.screen.text

@@ -122,7 +122,7 @@ def test_messages_of_every_kind(sdk: OpenAI, fake: FakeTriton) -> None:
     ]
 
 
-def test_an_answer_can_be_said_again_as_it_came(sdk: OpenAI, fake: FakeTriton) -> None:
+def test_an_answer_can_be_sent_back_as_it_came(sdk: OpenAI, fake: FakeTriton) -> None:
     """Agents append `message` of one answer to the next request, unknown keys, nulls and all."""
     first = ask(sdk, pieces("<think>a</think>", "b")).choices[0].message.model_dump()
     sdk.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "q"}, first, first])
@@ -301,7 +301,7 @@ def test_refusals_name_the_field(
     assert fake.calls == []
 
 
-def test_refusals_of_the_model_are_told_in_the_callers_words(sdk: OpenAI) -> None:
+def test_refusals_of_the_model_name_the_callers_fields(sdk: OpenAI) -> None:
     prompt = script(
         fail_at=0, fail_code="invalid_value", fail_param="max_tokens", fail_message="1 to 9, not 5000"
     )

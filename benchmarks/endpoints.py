@@ -1,12 +1,12 @@
-"""The doors of a deployment, each asked one streamed question at a time, timed as its reader sees it.
+"""The endpoints of a deployment, each asked one streamed question at a time, timed as its reader sees it.
 
     chat     POST /chat, server-sent events
     v1       POST /v1/chat/completions, as OpenAI's SDK reads it; other servers than ours have it too
     grpc     youtu_llm over Triton's gRPC, with the project's own client
     tokens   the engine's model over Triton's gRPC, token ids in and out: for what the layers above it cost
 
-A door fills a Sample and raises nothing but what breaks it off from outside; `sample.outcome` says how it
-went. They work under gevent, which must have patched the interpreter before (`users.prepare`).
+An endpoint fills a Sample and raises only what interrupts it from outside; `sample.outcome` says how it went.
+They work under gevent, which must have patched the interpreter before (`users.prepare`).
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ CONNECT_TIMEOUT = 10.0
 Clock = Callable[[], float]
 
 
-class Door(Protocol):
-    """One caller's way in; used by one greenlet at a time."""
+class Endpoint(Protocol):
+    """One caller's connection to an endpoint; used by one greenlet at a time."""
 
     name: str
 
     def ask(self, question: Question, sample: Sample) -> None:
-        """Ask, and read the answer to its end, at most the door's timeout."""
+        """Ask, and read the answer to its end, at most the endpoint's timeout."""
 
     def close(self) -> None: ...
 
 
 class StreamCut(Exception):
-    """The stream ended without its last event, or is not what this door's contract says."""
+    """The stream ended without its last event, or is not what this endpoint's contract says."""
 
 
-class HttpDoor:
+class HttpEndpoint:
     """What `chat` and `v1` share: one kept connection, one POST, its events."""
 
     name: str
@@ -128,7 +128,7 @@ class HttpDoor:
         self._client.close()
 
 
-class ChatDoor(HttpDoor):
+class ChatEndpoint(HttpEndpoint):
     name, path = "chat", "/chat"
 
     def body(self, question: Question) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class ChatDoor(HttpDoor):
         raise StreamCut("the stream ended without its last event")
 
 
-class OpenAIDoor(HttpDoor):
+class OpenAIEndpoint(HttpEndpoint):
     name, path = "v1", "/v1/chat/completions"
 
     def body(self, question: Question) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class OpenAIDoor(HttpDoor):
         raise StreamCut("the stream ended without [DONE]")
 
 
-class LlamaServerDoor(OpenAIDoor):
+class LlamaServerEndpoint(OpenAIEndpoint):
     """The same route of llama.cpp's own server, which has a word of its own for an answer of a fixed
     length.
     """
@@ -198,7 +198,7 @@ class LlamaServerDoor(OpenAIDoor):
         return {"ignore_eos": True, "cache_prompt": True}
 
 
-class TritonDoor:
+class TritonEndpoint:
     """`client` is shared by all callers of the process: one channel, one call for each request."""
 
     name = "grpc"
@@ -234,7 +234,7 @@ class TritonDoor:
         """The client belongs to whoever made it."""
 
 
-class TokenDoor:
+class TokenEndpoint:
     """The token contract: the bytes of the last message stand for its tokens, and no answer ends early."""
 
     name = "tokens"
@@ -274,12 +274,12 @@ class TokenDoor:
         """The channel belongs to whoever made it."""
 
 
-def prompt_tokens(door: Door, messages: Messages, clock: Clock = time.monotonic) -> int:
+def prompt_tokens(endpoint: Endpoint, messages: Messages, clock: Clock = time.monotonic) -> int:
     """How many tokens the server makes of a conversation. RuntimeError when it does not answer."""
     sample = Sample("", clock())
-    door.ask(Question(messages, 1), sample)
+    endpoint.ask(Question(messages, 1), sample)
     if sample.outcome != "done":
-        raise RuntimeError(f"{door.name}: a first question was {sample.outcome}: {sample.error}")
+        raise RuntimeError(f"{endpoint.name}: a first question was {sample.outcome}: {sample.error}")
     return sample.input_tokens
 
 

@@ -56,7 +56,7 @@ def test_make_engine_puts_it_where_serving_looks_and_refuses_a_profile_of_the_ot
     assert "PROFILE=8gb is for the GPU engine: give ENGINE=tensorrt_llm too" in refused.stderr
 
 
-def test_no_usable_python_is_told_in_one_line(tmp_path: Path) -> None:
+def test_no_usable_python_is_reported_in_one_line(tmp_path: Path) -> None:
     for name in ("Makefile", "requirements"):
         (tmp_path / name).symlink_to(ROOT / name)
     command = ["make", "install", "PYTHON="]
