@@ -9,6 +9,7 @@ and tracebacks stay in the log, without what they may repeat of a caller's text.
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from typing import Any
@@ -143,8 +144,9 @@ def _from_client(error: YoutuError, names: dict[str, str], retry_after: int) -> 
         param = _renamed(error.param, names)
         message = f"{param}: {error.reason}" if param else error.reason
         return ApiError(code, message, param=param)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if STATUSES[code] == 503 else {}
-    return ApiError(code, _SENTENCES[code], headers=headers)
+    after = CODES[code].retry_after_s
+    headers = {} if after is None else {"Retry-After": str(math.ceil(after))}
+    return ApiError(code, _SENTENCES.get(code, _SENTENCES["engine_error"]), headers=headers)
 
 
 def _renamed(param: str | None, names: dict[str, str]) -> str | None:

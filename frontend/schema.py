@@ -96,25 +96,34 @@ def field_type(row: Tensor) -> Any:
     low = row.low if not isinstance(row.low, str) else None
     high = row.high if not isinstance(row.high, str) else None
     if row.json:
+        if low is None:
+            return dict[str, Any]
         number = Annotated[float, Field(ge=low, le=high)]
         keys = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
         ids = BeforeValidator(_bias, json_schema_input_type=dict[keys, number])
         return Annotated[dict[int, number], ids, Field(max_length=row.max_values)]
-    if row.datatype == "BYTES":
-        several = BeforeValidator(_list, json_schema_input_type=str | list[str])
-        return Annotated[list[Text], several, Field(max_length=row.max_values), AfterValidator(_filled)]
-    if row.datatype == "FP32":
-        return Annotated[float, Field(ge=low, le=high)]
-    least, greatest = RANGES[row.datatype]
-    limits = Field(ge=least if low is None else low, le=greatest if high is None else high)
-    whole = Annotated[int, limits, WHOLE]
-    return Annotated[list[whole], Field(max_length=row.max_values)] if row.is_list else whole
+    one: Any = {"BYTES": Text, "BOOL": bool, "FP32": Annotated[float, Field(ge=low, le=high)]}.get(
+        row.datatype
+    )
+    if row.datatype in RANGES:
+        least, greatest = RANGES[row.datatype]
+        limits = Field(ge=least if low is None else low, le=greatest if high is None else high)
+        one = Annotated[int, limits, WHOLE]
+    if not row.is_list:
+        return one
+    if row.datatype != "BYTES":
+        return Annotated[list[one], Field(max_length=row.max_values)]
+    several = BeforeValidator(_list, json_schema_input_type=str | list[str])
+    return Annotated[list[one], several, Field(max_length=row.max_values), AfterValidator(_filled)]
 
 
 def sampling_fields(**others: Any) -> dict[str, Any]:
     """Name -> type and default of a field for each option of how a text is made; `others` replace types."""
     types = {option: field_type(row) for option, row in SAMPLING_OPTIONS.items()} | others
-    return {option: (type_ | None, None) for option, type_ in types.items()}
+    return {
+        option: (type_ | None, Field(default=None, description=SAMPLING_OPTIONS[option].meaning))
+        for option, type_ in types.items()
+    }
 
 
 def sampling_options(request: BaseModel) -> dict[str, Any]:

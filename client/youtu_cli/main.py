@@ -42,9 +42,12 @@ def parser() -> argparse.ArgumentParser:
     sampling = argparse.ArgumentParser(add_help=False, parents=[server])
     group = sampling.add_argument_group("sampling (default: the server's own settings)")
     for name, row in OPTIONS.items():
+        flag = f"--{name.replace('_', '-')}"
+        if row.datatype == "BOOL":
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=row.meaning)
+            continue
         kind, metavar = _TYPES[row.datatype]
         action, more = ("append", " May be repeated.") if row.is_list else ("store", "")
-        flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, action=action, type=kind, metavar=metavar, help=row.meaning + more)
     group.add_argument(
         "--thinking",

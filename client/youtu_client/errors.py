@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
-from youtu_contract.errors import Error
+from youtu_contract.errors import CODES, Error
 from youtu_contract.triton_errors import error_of_triton
 
 
@@ -42,7 +42,7 @@ class YoutuError(Exception):
         self.server = server
         self.code = error.code if error else self.default_code
         self.param = error.param if error else None
-        self.retry_after_s = error.retry_after_s if error else None
+        self.retry_after_s = (error or Error(self.code, message)).retry_after_s
         self.details: Mapping[str, int] = error.details if error else {}
         self.reason = error.message if error else message
         """The message without the name of the parameter."""
@@ -129,22 +129,24 @@ _BY_TEXT: list[tuple[grpc.StatusCode, re.Pattern[str], type[YoutuError]]] = [
 ]
 
 
-_BY_CONTRACT: dict[str, type[YoutuError]] = {
-    "invalid_value": InvalidRequest,
-    "context_length_exceeded": InvalidRequest,
-    "unsupported": InvalidRequest,
-    "queue_full": Busy,
-    "not_ready": NotReady,
+_BY_CODE_NAME: dict[str, type[YoutuError]] = {
     "engine_stalled": EngineStalled,
     "no_engine": ConnectionFailed,
     "cancelled": Cancelled,
-    "deadline_exceeded": DeadlineExceeded,
 }
+_BY_STATUS: dict[int, type[YoutuError]] = {
+    400: InvalidRequest,
+    429: Busy,
+    503: NotReady,
+    504: DeadlineExceeded,
+}
+"""HTTP status of a code of the contract -> what it is here, unless _BY_CODE_NAME says more."""
 
 
 def from_error(error: Error, server: str | None = None) -> YoutuError:
     """The exception for an error of the contract."""
-    kind = _BY_CONTRACT.get(error.code, ServerError)
+    code = CODES.get(error.code)
+    kind = _BY_CODE_NAME.get(error.code) or _BY_STATUS.get(code.http if code else 0, ServerError)
     message = f"{server} failed: {error}" if kind is ServerError and server else str(error)
     return kind(message, server=server, error=error)
 

@@ -86,7 +86,7 @@ def _default(row: Tensor) -> str:
 def _codes() -> str:
     lines = ["| code | HTTP | Triton | again? | meaning |\n", "| --- | --- | --- | --- | --- |\n"]
     for name, code in CODES.items():
-        again = "yes" if code.retry else "no"
+        again = "no" if code.retry_after_s is None else f"after {code.retry_after_s:g} s"
         lines.append(f"| `{name}` | {code.http} | {code.triton} | {again} | {code.meaning} |\n")
     return "".join(lines)
 

@@ -22,31 +22,31 @@ TritonStatus = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL", "UNSUPPORTED"]
 
 @dataclass(frozen=True)
 class Code:
-    """What a code means. `retry`: the very same request may succeed a little later."""
+    """What a code means. retry_after_s: when the very same request may succeed; None: never as it is."""
 
     http: int
     triton: TritonStatus
-    retry: bool
+    retry_after_s: float | None
     meaning: str
 
 
 CODES: dict[str, Code] = {
-    "invalid_value": Code(400, "INVALID_ARG", False, "An input is not what it must be."),
+    "invalid_value": Code(400, "INVALID_ARG", None, "An input is not what it must be."),
     "context_length_exceeded": Code(
         400,
         "INVALID_ARG",
-        False,
+        None,
         "The prompt does not fit into the context; details: prompt_tokens, context_tokens.",
     ),
-    "unsupported": Code(400, "INVALID_ARG", False, "This model or its engine cannot do what an input asks."),
-    "queue_full": Code(429, "UNAVAILABLE", True, "All slots are taken, and as many requests wait as may."),
-    "not_ready": Code(503, "UNAVAILABLE", True, "The model is loading, restarting or ending."),
-    "engine_stalled": Code(503, "UNAVAILABLE", True, "The engine has work and makes no progress."),
-    "no_engine": Code(503, "UNAVAILABLE", True, "There is no connection to the inference server."),
-    "cancelled": Code(503, "UNAVAILABLE", True, "The inference server gave the request up."),
-    "deadline_exceeded": Code(504, "UNAVAILABLE", False, "The time for the request is over."),
+    "unsupported": Code(400, "INVALID_ARG", None, "This model or its engine cannot do what an input asks."),
+    "queue_full": Code(429, "UNAVAILABLE", 1.0, "All slots are taken, and as many requests wait as may."),
+    "not_ready": Code(503, "UNAVAILABLE", 2.0, "The model is loading, restarting or ending."),
+    "engine_stalled": Code(503, "UNAVAILABLE", 2.0, "The engine has work and makes no progress."),
+    "no_engine": Code(503, "UNAVAILABLE", 2.0, "There is no connection to the inference server."),
+    "cancelled": Code(503, "UNAVAILABLE", 2.0, "The inference server gave the request up."),
+    "deadline_exceeded": Code(504, "UNAVAILABLE", None, "The time for the request is over."),
     "engine_error": Code(
-        502, "INTERNAL", False, "The engine failed; the inference server's log has the reason."
+        502, "INTERNAL", None, "The engine failed; the inference server's log has the reason."
     ),
 }
 
@@ -58,8 +58,13 @@ class Error:
     code: str
     message: str
     param: str | None = None
-    retry_after_s: float | None = None
     details: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the same request may succeed; None: it will not."""
+        code = CODES.get(self.code)
+        return code.retry_after_s if code else None
 
     def __str__(self) -> str:
         return f"{self.param}: {self.message}" if self.param else self.message
@@ -89,7 +94,6 @@ class Error:
             code=value["code"],
             message=str(value.get("message", "")),
             param=value.get("param"),
-            retry_after_s=value.get("retry_after_s"),
             details=details if isinstance(details, dict) else {},
         )
 
@@ -117,12 +121,13 @@ def context_length_exceeded(
 ) -> Refused:
     """A prompt of `tokens` tokens leaves no room for an answer. `at_least`: they were not counted to the end.
 
-    The sentence begins as OpenAI's does, since clients know it by these words.
+    The sentence begins as OpenAI's does and calls the prompt too long, since clients know it by these words
+    (litellm 1.110, LangChain with openai 3).
     """
     sent = f"at least {tokens}" if at_least else str(tokens)
     message = (
-        f"This model's maximum context length is {context} tokens. However, your prompt has {sent} tokens; "
-        f"at most {context - 1} leave room for an answer."
+        f"This model's maximum context length is {context} tokens. However, your prompt is too long: it has "
+        f"{sent} tokens; at most {context - 1} leave room for an answer."
     )
     details = {"prompt_tokens": tokens, "context_tokens": context}
     return Refused(Error("context_length_exceeded", message, param, details=details))

@@ -12,12 +12,12 @@ import re
 from .errors import Error
 
 _NOT_READY = re.compile(
-    r"^Request for unknown model|is not at ready state|has no available versions|is not ready"
-    r"|server (is )?(exiting|stopping|not ready)|model .{0,80} is (being )?(unloaded|stopp)"
-    r"|Stub process .{0,80} is not healthy",
+    r"^(\[[^\]]*\] )?(Request for unknown model|Stub process .{0,80} is not healthy"
+    r"|Server is (exiting|stopping|not ready)|Model .{0,80} is (being )?(unloaded|stopp))"
+    r"|is not at ready state$|has no available versions",
     re.IGNORECASE,
 )
-_QUEUE_FULL = re.compile(r"exceeds maximum queue size", re.IGNORECASE)
+_QUEUE_FULL = re.compile(r"^(\[[^\]]*\] )?exceeds maximum queue size", re.IGNORECASE)
 _INVALID = re.compile(
     r"^(\[[^\]]*\] )?(unexpected (inference|shape|deadline)|expected \d+ inputs|inference input"
     r"|inference request batch-size|input '[^']*' |input byte size|input tensor|missing input|batch size"

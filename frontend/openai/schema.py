@@ -2,8 +2,8 @@
 
 What OpenAI documents and this server has no use for is taken in only with the value that asks for nothing
 (`store: false`), or where it is a mere label (`user`, `metadata`). Fields that OpenAI does not have are the
-usual extensions of vLLM and llama.cpp: `top_k`, `min_tokens`, `repetition_penalty`, `chat_template_kwargs`,
-`enable_thinking`. Knows no HTTP; what a value may be has the model behind Triton the last word on.
+usual extensions of vLLM and llama.cpp: rows of `youtu_contract`, `chat_template_kwargs`, `enable_thinking`.
+Knows no HTTP; what a value may be has the model behind Triton the last word on.
 """
 
 from __future__ import annotations

@@ -224,3 +224,15 @@ def test_nothing_is_loaded_before_the_first_guide() -> None:
     path = str(Path(tensors.__file__).parent)
     found = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True)
     assert (found.stdout, found.stderr) == (b"False\n", b"")
+
+
+def test_a_text_that_ends_the_answer_may_be_part_of_the_grammar(engine: Engine, guides: Guides) -> None:
+    """The fault: with `}` among the ends no JSON object could be written to its end."""
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    brace = tokenizer.encode("}", add_special_tokens=False).ids[-1]
+    guide = guides.make("json", "", frozenset({END, brace}))
+    for token in tokenizer.encode('{"a":1', add_special_tokens=False).ids:
+        guide.take(token)
+    allowed = guide.allowed()
+    assert allowed[brace]
+    assert not allowed[END]

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from text_request import Deployment, TextRequest, read_request
+from youtu_client.errors import from_message
 from youtu_contract.errors import Refused
 from youtu_contract.rows import OPTIONS, TEXT_INPUTS, TOKEN_INPUTS
 from youtu_contract.values import array_of
+
+from frontend.errors import from_client
 
 DEPLOYMENT = Deployment(
     defaults={"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1},
@@ -123,9 +126,7 @@ def test_what_the_engine_lacks_is_refused_by_name(name: str) -> None:
     request(lacking, input_ids=[1])  # what asks for nothing is no matter
 
 
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
+REFUSED: list[tuple[dict[str, Any], str]] = [
         ({}, "exactly one of text_input, messages, input_ids is expected, none was sent"),
         ({"text_input": "a", "messages": HELLO}, "text_input and messages were sent"),
         ({"text_input": "a", "input_ids": [1]}, "text_input and input_ids were sent"),
@@ -165,8 +166,10 @@ def test_what_the_engine_lacks_is_refused_by_name(name: str) -> None:
         ({"messages": HELLO, "min_p": 1.5}, "min_p: 0 to 1 is allowed, 1.5 was sent"),
         ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "chat_template_kwargs: a JSON object"),
         ({"messages": HELLO, "chat_template_kwargs": {"messages": []}}, "'messages' is the server's own"),
-    ],
-)  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "says"), REFUSED)
 def test_refusals_name_the_field_the_limit_and_what_was_sent(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(Refused, match=says):
         request(**fields)
@@ -178,3 +181,26 @@ def test_a_limit_that_32_bits_do_not_hold_exactly_is_allowed() -> None:
     assert got.options["repetition_penalty"] == pytest.approx(0.01)
     with pytest.raises(Refused, match=r"0\.01 to 10 is allowed, 0\.009 was sent"):
         request(text_input="a", repetition_penalty=0.009)
+
+
+SENTENCES = (
+    "invalid request: the queue is full",
+    "not ready: the engine has stalled",
+    "Exceeds maximum queue size",
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_rewording_them_all_changes_no_status(sentence: str) -> None:
+    """Each refusal, with a message that sounds like another one, on its way to a status of HTTP."""
+
+    def status(line: str) -> tuple[int, str, str | None]:
+        reply = from_client(from_message(line, "server"), {})
+        return reply.status, reply.code, reply.param
+
+    for fields, _ in REFUSED:
+        with pytest.raises(Refused) as refused:
+            request(**fields)
+        error = refused.value.error
+        reworded = replace(error, message=sentence)
+        assert status(reworded.to_line()) == status(error.to_line()) == (400, "invalid_value", error.param)

@@ -87,7 +87,9 @@ class Guide:
         self._check()
         mask = np.unpackbits(bits, count=self._vocab_size, bitorder="little").astype(np.bool_)
         mask[self._own_ends] = False
-        mask[self._ends] = self._matcher.is_accepting()
+        mask[self._ends] |= (
+            self._matcher.is_accepting()
+        )  # an end that the grammar has as a text may come anyway
         return mask
 
     def take(self, token: int) -> None:

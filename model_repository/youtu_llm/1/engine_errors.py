@@ -1,6 +1,8 @@
 """What engines say of a request that they refuse or fail, as errors of the contract.
 
 Our engine sends the contract's own lines. NVIDIA's backend sends prose; this is the one place that reads it.
+All other prose is Triton's, of a request that `youtu_llm` made wrongly, or of an engine that fails: the
+caller is not at fault, and learns no more than that.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ _TOO_LONG = re.compile(r"prompt length \((\d+)\) exceeds maximum input length \(
 
 def error_of_our_engine(message: str) -> Error:
     """An `error_message` of `youtu_engine`."""
-    return Error.from_line(message) or error_of_triton(message)
+    return Error.from_line(message) or _failure(message)
 
 
 def error_of_nvidia(message: str) -> Error:
@@ -29,7 +31,13 @@ def error_of_nvidia(message: str) -> Error:
         return context_length_exceeded(None, sent, limit + 1).error
     if _QUEUE_FULL.search(first):
         return Error("queue_full", "the queue is full")
-    return error_of_triton(first)
+    return _failure(first)
+
+
+def _failure(message: str) -> Error:
+    """Triton's own prose: an engine that is away may come back, everything else is a failure."""
+    error = error_of_triton(message)
+    return error if error.code in ("queue_full", "not_ready") else Error("engine_error", message)
 
 
 ERRORS_OF_ENGINES: dict[str, Callable[[str], Error]] = {
