@@ -79,7 +79,7 @@ def value_of(row: Tensor, array: Array | None, limits: Limits) -> Any:
         if row.datatype == "FP32":  # so that a limit that a tensor cannot hold exactly is within itself
             low, high = float(np.float32(low)), float(np.float32(high))
         if not (within := (flat >= low) & (flat <= high)).all():  # false for NaN too
-            wrong = _number(flat[np.flatnonzero(~within)[0]].item())
+            wrong = str(flat[np.flatnonzero(~within)[0]])  # a float as short as its 32 bits allow
             raise invalid(row.name, f"{_number(low)} to {_number(high)} is allowed, {wrong} was sent")
     return tuple(flat.tolist()) if row.is_list else flat[0].item()
 
