@@ -67,8 +67,8 @@ class Prober:
             return 0.0, Error("not_ready", str(error))
         if self._hang_timeout and stalled_s >= self._hang_timeout:
             message = (
-                f"the engine has stalled: it has work and has made no progress for {stalled_s:.1f} s, the limit "
-                f"is {self._hang_timeout:g} s"
+                "the engine has stalled: it has work and has made no progress for "
+                f"{stalled_s:.1f} s, the limit is {self._hang_timeout:g} s"
             )
             return stalled_s, Error("engine_stalled", message)
         return stalled_s, None
