@@ -107,9 +107,12 @@ class TritonPythonModel:
                 self._accept(call, reader(request))
             except Refused as refused:
                 call.refuse(refused.error)
-            except Exception as error:  # out of memory, say: the caller must get an error
+            except Exception as error:  # whatever it is, the caller must get an error
                 pb_utils.Logger.log_error(f"{call.log_name}: not started: {type(error).__name__}: {error}")
-                call.refuse(Error("not_ready", "the request could not be started"))
+                if isinstance(error, MemoryError):
+                    call.refuse(Error("not_ready", "there is no memory for the request"))
+                else:
+                    call.refuse(Error("engine_error", FAILED))
 
     def _accept(self, call: Call, read: Read) -> None:
         """Hand the request to a thread. Whatever is raised here, its place has been given back."""
