@@ -76,7 +76,7 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
     if prompts["text_input"] == "":
         raise invalid("text_input", "at least one character is needed, an empty text was sent")
     options = values_of(OPTIONS, read, limits, deployment.defaults)
-    _check_engine_has(read, deployment)
+    _check_engine_has(options, deployment.engine_inputs)
     for name in _ABOUT_LOG_PROBS:
         if options[name] and not options["return_log_probs"]:
             raise invalid(name, f"{json.dumps(options[name])} was sent without return_log_probs true")
@@ -95,13 +95,10 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
     )
 
 
-def _check_engine_has(read: Read, deployment: Deployment) -> None:
-    for row in OPTIONS.values():
-        if row.engine is None or row.engine in deployment.engine_inputs:
-            continue
-        value = value_of(row, read(row.name), deployment.limits)
-        if value is not None and value != row.default:
-            raise unsupported(row.name, f"this engine cannot do it, {shown(value)} was sent")
+def _check_engine_has(options: Mapping[str, Any], engine_inputs: Collection[str]) -> None:
+    for name, row in OPTIONS.items():
+        if row.engine is not None and row.engine not in engine_inputs and options[name] != row.default:
+            raise unsupported(row.name, f"this engine cannot do it, {shown(options[name])} was sent")
 
 
 def _messages(text: str) -> list[dict[str, Any]]:
