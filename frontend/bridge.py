@@ -19,7 +19,7 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from .connection import Connection
 from .environ import CALLER_KEY, Caller, environ
-from .errors import ApiError, too_busy
+from .errors import too_busy, unexpected
 
 log = structlog.get_logger()
 
@@ -145,7 +145,7 @@ class Bridge:
                     if started:
                         connection.cut()  # so that half an answer is not taken for a whole one
                     else:
-                        connection.refuse(broken())
+                        connection.refuse(unexpected())
                     return
                 if data or over:
                     await send({"type": "http.response.body", "body": data, "more_body": not over})
@@ -316,8 +316,3 @@ class Answer:
             self._dropped = True
             self._pieces.clear()
             self._changed.notify()
-
-
-def broken() -> ApiError:
-    """A fault of ours below Flask, which turns all others into an answer itself."""
-    return ApiError("internal_error", "The server made a mistake; its log says more.")

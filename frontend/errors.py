@@ -265,9 +265,14 @@ def init_app(app: Flask) -> None:
 def internal_error(error: Exception, request_id: str | None, typed: str) -> ApiError:
     """The reply for an unexpected exception, which is written to the log with its traceback."""
     log.error("unhandled", request_id=request_id, traceback=_described(error, typed))
-    reply = ApiError("internal_error", "The server made a mistake; its log says more.")
+    reply = unexpected()
     reply.cause, reply.reason = type(error).__name__, for_log(str(error), typed)
     return reply
+
+
+def unexpected() -> ApiError:
+    """The reply for an unexpected exception that the log already has."""
+    return ApiError("internal_error", "The server made a mistake; its log says more.")
 
 
 def shown(value: object, limit: int = 60) -> str:

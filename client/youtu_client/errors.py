@@ -130,9 +130,7 @@ _BY_TEXT: list[tuple[grpc.StatusCode, re.Pattern[str], type[YoutuError]]] = [
 
 
 _BY_CODE_NAME: dict[str, type[YoutuError]] = {
-    "engine_stalled": EngineStalled,
-    "no_engine": ConnectionFailed,
-    "cancelled": Cancelled,
+    kind.default_code: kind for kind in (EngineStalled, ConnectionFailed, Cancelled)
 }
 _BY_STATUS: dict[int, type[YoutuError]] = {
     400: InvalidRequest,

@@ -132,10 +132,5 @@ class Chunks(forms.Chunks):
             "logprobs": log_probs,
             "finish_reason": finish_reason,
         }
-        return {
-            "id": self.head["id"],
-            "object": self.object,
-            "created": self.head["created"],
-            "model": self.head["model"],
-            "choices": [choice],
-        }
+        chunk: CompletionChunk = self.frame(choice)
+        return chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from youtu_client import Answer, Token
 
@@ -34,6 +34,16 @@ class Chunks:
     def __init__(self, request: GenerationRequest, head: Head) -> None:
         self.head = head
         self._usage = bool(request.stream_options and request.stream_options.include_usage)
+
+    def frame(self, choice: Any) -> Any:
+        """The chunk with this choice, in OpenAI's order of keys."""
+        return {
+            "id": self.head["id"],
+            "object": self.object,
+            "created": self.head["created"],
+            "model": self.head["model"],
+            "choices": [choice],
+        }
 
     def event(self, chunk: ChatCompletionChunk | CompletionChunk) -> str:
         """The event of a chunk; where usage was asked for, OpenAI has it null in every chunk but the last."""
