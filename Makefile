@@ -22,6 +22,9 @@ endif
 ifneq ($(ENGINE),)
 export YOUTU_ENGINE := $(ENGINE)
 endif
+ifneq ($(DEVICE),)
+export YOUTU_DEVICE := $(DEVICE)
+endif
 ifneq ($(PROFILE),)
 export YOUTU_PROFILE := $(PROFILE)
 endif
@@ -50,7 +53,7 @@ help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*##  ?(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 .PHONY: serve
-serve: .venv/.stamp  ## start Triton and the web frontend [MODEL=demo | hub name | folder | file.gguf] [ENGINE=tensorrt_llm]
+serve: .venv/.stamp $(if $(filter cuda,$(YOUTU_DEVICE)),.venv-cuda/.stamp)  ## start Triton and the web frontend [MODEL=demo | hub name | folder | file.gguf] [DEVICE=cuda or ENGINE=tensorrt_llm]
 	@exec .venv/bin/python -m serve
 
 .PHONY: engine
@@ -69,6 +72,17 @@ engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=ten
 	.venv/bin/python -m build.tensorrt_llm "$${YOUTU_MODEL:-demo}" --profile "$${YOUTU_PROFILE:-8gb}" \
 		--data-dir "$${YOUTU_DATA_DIR:-var}"
 	exec .venv/bin/python -m serve.fill
+
+.PHONY: cuda
+cuda: .venv/.stamp .venv-cuda/.stamp  ## compile llama.cpp for an NVIDIA card, as DEVICE=cuda does [ARCHITECTURE=8.9]
+	@exec .venv/bin/python -m build.cuda --data-dir "$${YOUTU_DATA_DIR:-var}" --architecture "$(ARCHITECTURE)"
+
+.PHONY: verify-cuda
+verify-cuda: cuda  ## check the compiled llama.cpp on the card that is there, and measure it; writes verify-cuda.json
+	@[ -e "$${YOUTU_DATA_DIR:-var}/cuda-bundle/reference.npz" ] \
+		|| .venv/bin/python -m serve.verify_cuda.bundle "$${YOUTU_DATA_DIR:-var}/cuda-bundle"
+	exec .venv/bin/python -m serve.verify_cuda --library "$${YOUTU_DATA_DIR:-var}/cuda/current" \
+		--bundle "$${YOUTU_DATA_DIR:-var}/cuda-bundle"
 
 .PHONY: verify-gpu
 verify-gpu: .venv/.stamp  ## check on a GPU, in NVIDIA's container, all that could not be checked without one [MODEL] [PROFILE]
@@ -199,6 +213,10 @@ chinese-fonts:
 
 .venv-bench/.stamp: requirements/bench.lock
 	@$(call environment,.venv-bench,$<)
+	touch $@
+
+.venv-cuda/.stamp: requirements/cuda.lock
+	@$(call environment,.venv-cuda,$<)
 	touch $@
 
 .venv-quality/.stamp: requirements/quality.lock

@@ -13,12 +13,14 @@ import sys
 import time
 from types import FrameType
 
+from build import cuda
 from build.engine import make_engine
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.info import TensorRTEngineInfo
+from build.tensorrt_llm.machine import first_gpu
 from frontend.keys import Keys, KeysError
-from serve import preflight, run_folder, terminal
+from serve import card, preflight, run_folder, terminal
 from serve.addresses import authority
 from serve.launch import Server, programs, watches
 from serve.messages import flush, say
@@ -63,6 +65,8 @@ def _serve() -> int:
     if ended := run_folder.end_leftovers():
         say(f"ended {len(ended)} processes of an earlier run whose launcher is gone")
     _refuse([*preflight.before_build(settings), *_keys_faults(settings)])
+    if settings.device == "cuda":
+        cuda.make_library(settings.data_dir)
     progress = TerminalProgress()
     try:
         engine = _engine(settings, progress)
@@ -70,6 +74,10 @@ def _serve() -> int:
         progress.close()
     if isinstance(engine, TensorRTEngineInfo):
         _refuse(preflight.before_start_on_gpu(settings, engine))
+    elif settings.device == "cuda":
+        gpu = first_gpu("install NVIDIA's driver")
+        settings = card.fitted(settings, engine, gpu)
+        say(f"{gpu.name}: {settings.slots} slots of {settings.context} tokens")
     else:
         _refuse(preflight.before_start(settings, engine))
     run = RunFolder(settings.data_dir.absolute())

@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
+from build import cuda
 from build.engine_info import TOKENIZER, EngineInfo
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve.settings import Settings
@@ -112,6 +113,7 @@ def _facts(
 
 def _of_youtu_engine(settings: Settings, engine: EngineInfo) -> dict[str, str]:
     return {
+        "library": str(cuda.current(settings.data_dir)) if settings.device == "cuda" else "",
         "context": str(settings.context),
         "slots": str(settings.slots),
         "queue": str(settings.queue),

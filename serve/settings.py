@@ -64,6 +64,11 @@ class Settings(BaseModel):
         "NVIDIA GPU, inside NVIDIA's container (docs/tensorrt_llm.md). `ENGINE=` of make sets it. "
         "`llama_cpp`, the earlier name of `youtu_engine`, still works.",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="Where `youtu_engine` computes: `cuda` is an NVIDIA card with a driver from 580 on, for "
+        "which llama.cpp is compiled once (docs/cuda.md). `DEVICE=` of make sets it.",
+    )
     profile: Name = Field(
         default="8gb",
         description="How the GPU engine is built and run: a profile of build/catalogue.toml, `8gb`, `24gb` "
@@ -129,8 +134,8 @@ class Settings(BaseModel):
         default=4,
         ge=1,
         le=256,
-        description="Requests that generate at once, each with its part of the KV cache. For the CPU engine; "
-        "the GPU engine's profile has its own.",
+        description="Requests that generate at once, each with its part of the KV cache. For `youtu_engine`, "
+        "which takes as many as fit a card with `device = cuda`; the profile of TensorRT-LLM has its own.",
     )
     queue: int = Field(
         default=64,
@@ -142,7 +147,8 @@ class Settings(BaseModel):
         default=2048,
         ge=32,
         le=131_072,
-        description="Tokens of prompt and answer together, per request; at most the model's own.",
+        description="Tokens of prompt and answer together, per request; at most the model's own. With "
+        "`device = cuda` the default is 8192, or less on a small card.",
     )
     threads: int = Field(
         default=0,
@@ -154,8 +160,8 @@ class Settings(BaseModel):
         default=64,
         ge=8,
         le=4096,
-        description="Prompt tokens per step of the CPU engine. Smaller: running answers and cancels wait "
-        "less. Larger: long prompts are read a little faster.",
+        description="Prompt tokens per step of `youtu_engine`. Smaller: running answers and cancels wait "
+        "less. Larger: long prompts are read a little faster. With `device = cuda` the default is 512.",
     )
     kv_type: Literal["f16", "f32", "q8_0"] = Field(
         default="f16",
@@ -290,6 +296,12 @@ class Settings(BaseModel):
                 f"YOUTU_HOST={self.host} opens the frontend to others: set YOUTU_API_KEY or YOUTU_KEYS_FILE, "
                 "or YOUTU_KEYS=off to let everybody in"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _device_fits_engine(self) -> Self:
+        if self.device == "cuda" and self.engine == "tensorrt_llm":
+            raise ValueError("YOUTU_DEVICE=cuda is for youtu_engine; tensorrt_llm needs no YOUTU_DEVICE")
         return self
 
     @model_validator(mode="after")

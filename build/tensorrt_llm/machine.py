@@ -58,6 +58,10 @@ class Gpu:
     def compute_capability(self) -> str:
         return f"{self.capability[0]}.{self.capability[1]}"
 
+    @property
+    def driver_major(self) -> int:
+        return int(self.driver.partition(".")[0])
+
 
 @dataclass(frozen=True)
 class Container:
@@ -68,10 +72,9 @@ class Container:
     versions: dict[str, str]
 
 
-def gpu() -> Gpu:
-    """The first GPU. BuildError: none, driver too old, compute capability too low."""
+def first_gpu(advice: str) -> Gpu:
+    """The first GPU that the driver shows, whatever it can do. BuildError, which ends with `advice`: none."""
     command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
-    advice = "start the container with --gpus all on a machine with an NVIDIA GPU"
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except FileNotFoundError:
@@ -86,17 +89,23 @@ def gpu() -> Gpu:
         name, capability, memory, free, driver = (part.strip() for part in lines[0].rsplit(",", 4))
         major, _, minor = capability.partition(".")
         found = Gpu(name, (int(major), int(minor)), int(memory) << 20, int(free) << 20, driver)
-        driver_major = int(driver.partition(".")[0])
+        int(driver.partition(".")[0])
     except ValueError:
         raise BuildError(f"nvidia-smi answers {lines[0]!r}: {', '.join(QUERY)} are expected") from None
-    if driver_major < MIN_DRIVER:
+    return found
+
+
+def gpu() -> Gpu:
+    """The first GPU, fit for TensorRT-LLM. BuildError: none, driver too old, compute capability too low."""
+    found = first_gpu("start the container with --gpus all on a machine with an NVIDIA GPU")
+    if found.driver_major < MIN_DRIVER:
         raise BuildError(
-            f"driver {driver} is too old: {IMAGE} needs {MIN_DRIVER} or newer; update it, or see "
+            f"driver {found.driver} is too old: {IMAGE} needs {MIN_DRIVER} or newer; update it, or see "
             f"docs/tensorrt_llm.md for {OLD_DRIVER_IMAGE}"
         )
     if found.capability < MIN_CAPABILITY:
         raise BuildError(
-            f"{name} has compute capability {found.compute_capability}: bfloat16 needs "
+            f"{found.name} has compute capability {found.compute_capability}: bfloat16 needs "
             f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]} or higher (from the RTX 30 and A100 on); serve with "
             "the CPU engine"
         )

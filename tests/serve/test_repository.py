@@ -28,6 +28,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     target = render(settings, engine, tmp_path / "rendered")
     llama = {name: value.string_value for name, value in config_of(target, "youtu_engine").parameters.items()}
     assert llama == {
+        "library": "",
         "tokenizer": str(tmp_path / "engine" / "tokenizer.json"),
         "gguf": str(tmp_path / "engine" / "model.gguf"),
         "context": "1024",
@@ -61,6 +62,15 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "engine_inputs": ",".join(TOKEN_INPUTS),
         "hang_timeout": "15.0",
     }
+
+
+def test_a_card_gets_the_library_that_was_compiled_for_it(tmp_path: Path) -> None:
+    (tmp_path / "var" / "cuda" / "sm_89").mkdir(parents=True)
+    (tmp_path / "var" / "cuda" / "current").symlink_to("sm_89")
+    settings = Settings(device="cuda", data_dir=tmp_path / "var")
+    target = render(settings, an_engine(tmp_path / "engine"), tmp_path / "rendered")
+    library = config_of(target, "youtu_engine").parameters["library"].string_value
+    assert library == str(tmp_path / "var" / "cuda" / "sm_89")
 
 
 def test_the_engine_chooses_its_threads_unless_they_are_set(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The part of llama.cpp's C API that the engine needs, through ctypes.
 
 The `xllamacpp` wheel links llama.cpp into one extension module and exports its C symbols, so a
-pinned, prebuilt llama.cpp comes from PyPI. Structures follow `llama.h` of the pinned version;
+pinned, prebuilt llama.cpp comes from PyPI. For an NVIDIA card the same sources are compiled with CUDA
+(`build.cuda`), into a folder of shared libraries. Structures follow `llama.h` of the pinned version;
 `LlamaLibrary` compares the library's own default parameters with that header before anything is
 loaded, so another version's layout is refused instead of misread.
 
@@ -13,9 +14,12 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import json
 import os
+import re
 from collections.abc import Callable
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,14 @@ PINNED = "2026.10.11549"
 # enum ggml_type, ggml.h
 KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 _FLASH_ATTENTION_OFF = 0
+# Of a compiled library: what it was made of, and the folder of CUDA's own libraries.
+LIBRARY_JSON = "library.json"
+CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13")
+_GGML_LOG_INFO, _GGML_LOG_ERROR, _GGML_LOG_CONT = 2, 4, 5
+_DEVICE_TYPE_GPU = 1  # enum ggml_backend_dev_type, ggml-backend.h
+# Embeddings are looked up on the CPU, all else is computed on the card: two parts of the graph. A card that
+# cannot do the attention of a layer adds two for each.
+_MOST_SPLITS = 2
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
 
 
@@ -128,6 +140,12 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "llama_batch_free": (None, [_Batch]),
     "llama_decode": (c_int32, [c_void_p, _Batch]),
     "llama_get_logits_ith": (POINTER(c_float), [c_void_p, c_int32]),
+    "ggml_backend_dev_count": (c_size_t, []),
+    "ggml_backend_dev_get": (c_void_p, [c_size_t]),
+    "ggml_backend_dev_type": (c_int32, [c_void_p]),
+    "ggml_backend_dev_name": (c_char_p, [c_void_p]),
+    "ggml_backend_dev_description": (c_char_p, [c_void_p]),
+    "ggml_backend_dev_memory": (None, [c_void_p, POINTER(c_size_t), POINTER(c_size_t)]),
 }
 
 
@@ -135,32 +153,76 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 _called_for_ever: list[Callable[..., None]] = []
 
 
-class LlamaLibrary:
-    """The loaded library, its functions typed and its layout checked. Raises LlamaError."""
+@dataclass(frozen=True)
+class Device:
+    """A card that llama.cpp can compute on; memory in bytes."""
 
-    def __init__(self) -> None:
-        spec = importlib.util.find_spec("xllamacpp")
-        if spec is None or not spec.submodule_search_locations:
-            raise LlamaError("xllamacpp is not installed: pip install -r requirements/serve.lock")
-        installed = importlib.metadata.version("xllamacpp")
-        if installed != PINNED:
-            raise LlamaError(f"xllamacpp {installed} is installed; this engine is written for {PINNED}")
+    name: str
+    description: str
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is computed and kept where, as llama.cpp reported it while it loaded a model.
+
+    weights, cache, buffers: bytes by device ("CUDA0", "CPU", "CUDA_Host"). layers: all of the model's, with
+    the output layer. splits: parts of the graph that run on one device without a break.
+    """
+
+    layers: int
+    layers_on_device: int
+    weights: dict[str, int]
+    cache: dict[str, int]
+    buffers: dict[str, int]
+    flash_attention: bool
+    splits: int
+
+
+class LlamaLibrary:
+    """The loaded library, its functions typed and its layout checked. Raises LlamaError.
+
+    folder: of a library that was compiled for a card (`build.cuda`); without it, xllamacpp's, for the CPU.
+    cuda: the folder of CUDA's own libraries, where it is not the one that library.json names.
+    """
+
+    def __init__(self, folder: Path | None = None, cuda: Path | None = None) -> None:
         # How long a thread looks for work before it sleeps: with no end it starves the servers on the same
         # cores, not at all it wakes up too late (2B decode on two cores, idle and beside a busy loop).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-        self.c = ctypes.CDLL(str(Path(spec.submodule_search_locations[0]) / "xllamacpp.abi3.so"))
+        self.c = _xllamacpp() if folder is None else _compiled(folder, cuda)
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(self.c, name)
             function.restype, function.argtypes = result, arguments
         self.last_error = ""
+        self.reports: list[str] = []  # what llama.cpp has reported since the last model was begun
         _called_for_ever.append(_LOG_CALLBACK(self._remember))
         self.c.llama_log_set(_called_for_ever[-1], None)
         self.c.llama_backend_init()
         self._check_layout()
 
+    def devices(self) -> list[Device]:
+        """The cards that this library can compute on; none with a library for the CPU."""
+        found = []
+        for index in range(self.c.ggml_backend_dev_count()):
+            device = self.c.ggml_backend_dev_get(index)
+            if self.c.ggml_backend_dev_type(device) == _DEVICE_TYPE_GPU:
+                free, total = c_size_t(), c_size_t()
+                self.c.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+                name = self.c.ggml_backend_dev_name(device).decode()
+                description = self.c.ggml_backend_dev_description(device).decode()
+                found.append(Device(name, description, free.value, total.value))
+        return found
+
     def _remember(self, level: int, text: bytes | None, _data: object) -> None:
-        if level >= 4 and text:  # GGML_LOG_LEVEL_ERROR
-            self.last_error = text.decode("utf-8", "replace").strip()
+        if not text:
+            return
+        line = text.decode("utf-8", "replace").strip()
+        if level >= _GGML_LOG_ERROR and level != _GGML_LOG_CONT:
+            self.last_error = line
+        elif level >= _GGML_LOG_INFO:
+            self.reports.append(line)
 
     def _check_layout(self) -> None:
         model, context = self.c.llama_model_default_params(), self.c.llama_context_default_params()
@@ -175,11 +237,61 @@ class LlamaLibrary:
             raise LlamaError(f"llama.cpp's parameters are laid out differently: {found} is not {expected}")
 
 
+def _xllamacpp() -> ctypes.CDLL:
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or not spec.submodule_search_locations:
+        raise LlamaError("xllamacpp is not installed: pip install -r requirements/serve.lock")
+    installed = importlib.metadata.version("xllamacpp")
+    if installed != PINNED:
+        raise LlamaError(f"xllamacpp {installed} is installed; this engine is written for {PINNED}")
+    return ctypes.CDLL(str(Path(spec.submodule_search_locations[0]) / "xllamacpp.abi3.so"))
+
+
+def _compiled(folder: Path, cuda: Path | None) -> ctypes.CDLL:
+    try:
+        about = json.loads((folder / LIBRARY_JSON).read_text(encoding="utf-8"))
+        made_of, cuda = about["xllamacpp"], cuda or Path(about["cuda"])
+    except (OSError, ValueError, KeyError) as error:
+        raise LlamaError(f"{folder} holds no compiled llama.cpp: {error}") from None
+    if made_of != PINNED:
+        raise LlamaError(f"{folder} was compiled from xllamacpp {made_of}; this engine is for {PINNED}")
+    try:
+        for name in CUDA_LIBRARIES:  # found by their names once they are loaded, wherever they lie
+            ctypes.CDLL(str(cuda / name), ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(folder / "libllama.so"))
+    except OSError as error:
+        raise LlamaError(f"the compiled llama.cpp cannot be loaded: {error}") from None
+
+
+def _placement(reports: list[str]) -> Placement:
+    """Read llama.cpp's reports of one load."""
+    text = "\n".join(reports)
+    offloaded = re.search(r"offloaded (\d+)/(\d+) layers", text)
+    splits = re.findall(r"splits = (\d+)(?: / (\d+))?", text)  # of a prompt's batch, of single tokens
+    return Placement(
+        layers=int(offloaded[2]) if offloaded else 0,
+        layers_on_device=int(offloaded[1]) if offloaded else 0,
+        weights=_sizes(text, "model"),
+        cache=_sizes(text, "KV"),
+        buffers=_sizes(text, "compute"),
+        flash_attention="Flash Attention enabled" in text,
+        splits=max((int(count) for counts in splits for count in counts if count), default=0),
+    )
+
+
+def _sizes(text: str, kind: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, size in re.findall(rf"(\S+) +{kind} buffer size = +([\d.]+) MiB", text):
+        found[name] = found.get(name, 0) + int(float(size) * (1 << 20))
+    return found
+
+
 class Llama:
     """One model with `sequences` independent KV caches of `context` tokens each.
 
-    kv_type: "f16", "q8_0" (both with flash attention) or "f32" (without: exact, slower).
-    Raises LlamaError when the file is not a model that llama.cpp can run.
+    kv_type: "f16", "q8_0" (both with flash attention) or "f32" (without: exact, slower). A library with
+    CUDA computes on the card. Raises LlamaError when the file is not a model that llama.cpp can run, and when
+    a card is there and does not compute all of it.
     """
 
     def __init__(
@@ -196,6 +308,7 @@ class Llama:
         self.library = library or LlamaLibrary()
         self._c = self.library.c
         self._context = None
+        self.library.reports.clear()
         self._model = self._c.llama_model_load_from_file(
             os.fsencode(path), self._c.llama_model_default_params()
         )
@@ -218,12 +331,30 @@ class Llama:
                 f"{path}: no context of {sequences} x {context} tokens with a {kv_type} KV cache: "
                 f"{self.library.last_error or 'not enough memory?'}"
             )
+        self.placement = _placement(self.library.reports)
+        self.library.reports.clear()
+        self._check_placement(path)
         self._memory = self._c.llama_get_memory(self._context)
         self._batch = self._c.llama_batch_init(batch, 0, 1)
         self._token = np.ctypeslib.as_array(self._batch.token, (batch,))
         self._pos = np.ctypeslib.as_array(self._batch.pos, (batch,))
         self._logits = np.ctypeslib.as_array(self._batch.logits, (batch,))
         np.ctypeslib.as_array(self._batch.n_seq_id, (batch,))[:] = 1
+
+    def _check_placement(self, path: Path) -> None:
+        """A part left on the CPU makes every step many times as slow: that is an error, and no surprise."""
+        placed = self.placement
+        if not self.library.devices() or (
+            placed.layers_on_device == placed.layers
+            and placed.splits <= _MOST_SPLITS
+            and not any(name.startswith("CPU") for name in placed.cache)
+        ):
+            return
+        raise LlamaError(
+            f"{path}: the card computes {placed.layers_on_device} of {placed.layers} layers, its graph has "
+            f"{placed.splits} parts (at most {_MOST_SPLITS}), the KV cache is in {', '.join(placed.cache)}: "
+            "part of the model would run on the CPU"
+        )
 
     def decode(
         self,

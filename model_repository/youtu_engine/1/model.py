@@ -22,7 +22,7 @@ import tensors
 import triton_python_backend_utils as pb_utils
 from engine import Engine, EngineRequest, LogProbs, QueueFull
 from guide import Guides, InvalidGuide
-from llama import Llama, LlamaError
+from llama import Llama, LlamaError, LlamaLibrary
 from numpy.typing import NDArray
 from youtu_contract.errors import Error, Refused, invalid
 from youtu_contract.responder import Responder, reader
@@ -57,8 +57,10 @@ class TritonPythonModel:
         self._context = int(parameters["context"])
         started = time.monotonic()
         try:
+            library = LlamaLibrary(Path(parameters["library"]) if parameters["library"] else None)
             llama = Llama(
                 gguf,
+                library=library,
                 context=self._context,
                 sequences=slots,
                 batch=chunk + slots,
@@ -87,7 +89,7 @@ class TritonPythonModel:
             thread.start()
         pb_utils.Logger.log_info(
             f"{gguf.name}: {slots} slots of {self._context} tokens, "
-            f"loaded in {time.monotonic() - started:.1f} s"
+            f"loaded in {time.monotonic() - started:.1f} s; {llama.placement}"
         )
 
     def execute(self, requests: list[Any]) -> None:

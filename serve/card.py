@@ -1,0 +1,59 @@
+"""What fits on an NVIDIA card beside the weights: how many slots of which context. All sizes in bytes.
+
+For the llama.cpp engine only; the GPU engine of TensorRT-LLM was built for a number of its own.
+"""
+
+from __future__ import annotations
+
+from build.engine_info import EngineInfo
+from build.errors import BuildError
+from build.tensorrt_llm.machine import Gpu
+from serve.preflight import kv_cache_bytes
+from serve.settings import Settings
+
+GB = 1e9
+DRIVER_BYTES = 500 << 20  # a CUDA context, cuBLAS and the kernels
+MOST_SLOTS = 32
+FEW_SLOTS = 4  # a card that holds fewer of a long context gets a shorter one
+LONG_CONTEXT, SHORT_CONTEXT = 8192, 1024
+PREFILL_CHUNK = 512
+LOGITS_ROWS = (
+    2  # of the buffers: the widest row (vocabulary) of each token of a step, in f32, and as much again
+)
+
+
+def fitted(settings: Settings, engine: EngineInfo, card: Gpu) -> Settings:
+    """`settings` with the slots, context and prefill chunk that suit the card where they were not given.
+
+    BuildError when what was given, or the least that is useful, does not fit.
+    """
+    given = settings.model_fields_set
+    chunk = settings.prefill_chunk if "prefill_chunk" in given else PREFILL_CHUNK
+    settings = settings.model_copy(update={"prefill_chunk": chunk})
+    if "context" not in given:
+        settings = settings.model_copy(update={"context": min(LONG_CONTEXT, engine.context_length)})
+        least = settings.slots if "slots" in given else FEW_SLOTS
+        while settings.context > SHORT_CONTEXT and _room(settings, engine, card, slots=least) < 0:
+            settings = settings.model_copy(update={"context": settings.context // 2})
+    if "slots" not in given:
+        slots = MOST_SLOTS
+        while slots > 1 and _room(settings, engine, card, slots=slots) < 0:
+            slots -= 1
+        settings = settings.model_copy(update={"slots": slots})
+    if (room := _room(settings, engine, card, slots=settings.slots)) < 0:
+        raise BuildError(
+            f"{card.name} is too small: {engine.model_id} with {settings.slots} slots of {settings.context} "
+            f"tokens needs {(card.free - room) / GB:.1f} GB of GPU memory, and {card.free / GB:.1f} of "
+            f"{card.memory / GB:.1f} GB are free: set YOUTU_SLOTS or YOUTU_CONTEXT lower, end what else "
+            "holds it (nvidia-smi lists it), or serve on the CPU"
+        )
+    return settings
+
+
+def _room(settings: Settings, engine: EngineInfo, card: Gpu, *, slots: int) -> int:
+    """What is left of the card's free memory with this many slots; less than 0 when they do not fit."""
+    wanted = settings.model_copy(update={"slots": slots})
+    step = settings.prefill_chunk + slots
+    buffers = LOGITS_ROWS * step * engine.vocab_size * 4
+    weights = engine.gguf.stat().st_size
+    return card.free - DRIVER_BYTES - weights - buffers - kv_cache_bytes(wanted, engine.gguf)
