@@ -35,8 +35,13 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         client = Client(settings.triton_grpc_address, timeout=settings.request_timeout)
     keys = Keys.of(settings)
     admission = Admission(settings.slots, settings.queue)
-    metrics = Metrics(lambda: admission.slots, lambda: admission.taken, lambda: admission.waiting)
     served = ServedModel(client, lambda info: admission.resize(info.slots))
+    metrics = Metrics(
+        lambda: admission.slots,
+        lambda: admission.taken,
+        lambda: admission.waiting,
+        lambda: served.device_memory,
+    )
     service = Service(settings, served, admission, Drain(settings.drain_timeout), metrics)
 
     app = Flask(__name__)

@@ -1,6 +1,7 @@
 """`/health` for people, `/health/live` and `/health/ready` for probes; open without a key.
 
-GET /health         200 {"status": "healthy", "model": "youtu-demo", "demo": true, "description": "…"}
+GET /health         200 {"status": "healthy", "model": "youtu-demo", "demo": true, "description": "…"}, and
+                        "device_memory" where the engine computes on a card
                     503 {"status": "loading" | "unhealthy" | "draining", "model": null, …} + Retry-After
 GET /health/live    200 {"status": "live"} as long as this process answers, whatever Triton does
 GET /health/ready   200 {"status": "ready"}, or 503 with a status as above
@@ -14,7 +15,7 @@ from flask import Blueprint, Response, jsonify
 
 from .description import Operation
 from .errors import RETRY_AFTER_S
-from .replies import Health, Probe, Reply
+from .replies import DeviceMemory, Health, Probe, Reply
 from .service import Service, State
 
 UNREADY = "The model does not take requests; `status` says why."
@@ -46,6 +47,8 @@ def blueprint(service: Service) -> Blueprint:
             words = DESCRIPTIONS[state]
             return unready(Health(status=unready_status(state), model=None, demo=None, description=words))
         facts = Health(status="healthy", model=info.id, demo=info.demo, description=info.description)
+        if memory := service.served.device_memory:
+            facts.device_memory = DeviceMemory(used=memory[0], total=memory[1])
         return jsonify(facts.to_dict())
 
     @routes.get("/live")

@@ -40,14 +40,18 @@ _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000,
 
 
 class Metrics:
-    """The counters of one process. `running` and `waiting` are asked when somebody reads them."""
+    """The counters of one process. The functions are asked when somebody reads it."""
 
     def __init__(
-        self, slots: Callable[[], int], running: Callable[[], int], waiting: Callable[[], int]
+        self,
+        slots: Callable[[], int],
+        running: Callable[[], int],
+        waiting: Callable[[], int],
+        device_memory: Callable[[], tuple[int, int] | None],
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
-        registry.register(_Gauges(slots, running, waiting))
+        registry.register(_Gauges(slots, running, waiting, device_memory))
 
         def counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(f"youtu_{name}", words, labels, registry=registry)
@@ -114,14 +118,23 @@ class _Gauges(Collector):
     """What is true at the moment of the question."""
 
     def __init__(
-        self, slots: Callable[[], int], running: Callable[[], int], waiting: Callable[[], int]
+        self,
+        slots: Callable[[], int],
+        running: Callable[[], int],
+        waiting: Callable[[], int],
+        device_memory: Callable[[], tuple[int, int] | None],
     ) -> None:
         self._slots, self._running, self._waiting = slots, running, waiting
+        self._device_memory = device_memory
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield GaugeMetricFamily("youtu_slots", "Slots of the engine.", self._slots())
         yield GaugeMetricFamily("youtu_num_requests_running", "Slots that are taken.", self._running())
         yield GaugeMetricFamily("youtu_num_requests_waiting", "Requests that wait for one.", self._waiting())
+        if memory := self._device_memory():
+            used, total = memory
+            yield GaugeMetricFamily("youtu_device_memory_used_bytes", "Of the engine's card.", used)
+            yield GaugeMetricFamily("youtu_device_memory_total_bytes", "Of the engine's card.", total)
 
 
 def blueprint(metrics: Metrics) -> Blueprint:

@@ -143,6 +143,13 @@ class Probe(Reply):
     status: Literal["live", "ready", "stuck", "loading", "unhealthy", "draining"]
 
 
+class DeviceMemory(Reply):
+    """Bytes of the card that the engine computes on."""
+
+    used: int
+    total: int
+
+
 class Health(Reply):
     """Whether requests are taken, and what is served: null while that is not known."""
 
@@ -150,3 +157,4 @@ class Health(Reply):
     model: str | None
     demo: bool | None
     description: str
+    device_memory: DeviceMemory | None = None

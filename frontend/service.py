@@ -49,6 +49,8 @@ class ServedModel:
         self._info: ModelInfo | None = None
         self._asking = threading.Lock()
         self._state: ModelState = "down"
+        self.device_memory: tuple[int, int] | None = None
+        """Bytes in use and in all of the card, as of the last question; None where the engine names none."""
         self._asked_at = -math.inf  # when the question began that `_state` is the answer to
         self._answered_at = -math.inf
 
@@ -84,7 +86,7 @@ class ServedModel:
 
     def _ask(self) -> ModelState:
         try:
-            self.client.probe(timeout=PROBE_S)
+            self.device_memory = self.client.probe(timeout=PROBE_S).device_memory
         except (EngineStalled, DeadlineExceeded):
             return "stalled"
         except ConnectionFailed:

@@ -12,13 +12,11 @@ from serve.preflight import kv_cache_bytes
 from serve.settings import Settings
 
 GB = 1e9
-DRIVER_BYTES = 500 << 20  # a CUDA context, cuBLAS and the kernels
+# A CUDA context with the kernels, and buffers beside the logits: 0.55 and 0.02 GB on an H100 (docs/cuda.md).
+DRIVER_BYTES, BUFFER_BYTES = 640 << 20, 128 << 20
 MOST_SLOTS = 32
 FEW_SLOTS = 4  # a card that holds fewer of a long context gets a shorter one
 LONG_CONTEXT, SHORT_CONTEXT = 8192, 1024
-PREFILL_CHUNK = 512
-LOGITS_ROWS = (
-    2  # of the buffers: the widest row (vocabulary) of each token of a step, in f32, and as much again
 )
 
 
@@ -53,7 +51,6 @@ def fitted(settings: Settings, engine: EngineInfo, card: Gpu) -> Settings:
 def _room(settings: Settings, engine: EngineInfo, card: Gpu, *, slots: int) -> int:
     """What is left of the card's free memory with this many slots; less than 0 when they do not fit."""
     wanted = settings.model_copy(update={"slots": slots})
-    step = settings.prefill_chunk + slots
-    buffers = LOGITS_ROWS * step * engine.vocab_size * 4
-    weights = engine.gguf.stat().st_size
-    return card.free - DRIVER_BYTES - weights - buffers - kv_cache_bytes(wanted, engine.gguf)
+    logits = (settings.prefill_chunk + slots) * engine.vocab_size * 4
+    fixed = DRIVER_BYTES + BUFFER_BYTES + engine.gguf.stat().st_size
+    return card.free - fixed - logits - kv_cache_bytes(wanted, engine.gguf)

@@ -1,7 +1,7 @@
 """Client of a Youtu language model behind NVIDIA Triton. See `Client`, `AsyncClient` and `errors`."""
 
 from .aio import AsyncClient, AsyncStream
-from .answers import Answer, ModelInfo, Piece, Timings, Token, Usage
+from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Usage
 from .client import Client
 from .errors import (
     Busy,
@@ -32,6 +32,7 @@ __all__ = [
     "ModelInfo",
     "NotReady",
     "Piece",
+    "Probed",
     "Prompt",
     "Sampling",
     "ServerError",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
 
-from .answers import Answer, ModelInfo, Piece
+from .answers import Answer, ModelInfo, Piece, Probed
 from .core import END, PENDING, BaseClient, BaseStream
 from .errors import Cancelled, from_rpc
 from .servers import Server
@@ -104,9 +104,9 @@ class AsyncClient(BaseClient[AsyncStream]):
         """Whether text would come out of any server now, see `probe`."""
         return await self._ready(timeout)
 
-    async def probe(self, timeout: float = 5.0) -> None:
+    async def probe(self, timeout: float = 5.0) -> Probed:
         """Whether text would come out now; see `Client.probe`."""
-        await self._probe(timeout)
+        return await self._probe(timeout)
 
     async def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Id, limits and defaults of the model, from the first server that answers."""
@@ -130,8 +130,8 @@ class AsyncClient(BaseClient[AsyncStream]):
     async def _unary(self, server: Server, method: str, request: Any, timeout: float) -> Any:
         return await getattr(server.stub, method)(request, timeout=timeout)
 
-    async def _messages(self, server: Server, request: Any, timeout: float) -> list[str]:
-        return [response.error_message async for response in server.infer(request, timeout=timeout)]
+    async def _responses(self, server: Server, request: Any, timeout: float) -> list[Any]:
+        return [response async for response in server.infer(request, timeout=timeout)]
 
 
 async def _read_out(stream: AsyncStream) -> Answer:

@@ -120,3 +120,15 @@ class ModelInfo:
     top_log_probs: int = 0
     prompt_log_probs: bool = False
     tools: bool = False
+
+
+@dataclass(frozen=True)
+class Probed:
+    """How a server that takes requests is. `stalled_s`: seconds without progress although there is work.
+
+    `device_memory`: bytes in use and bytes in all of the card that our engine computes on; None on a CPU, and
+    with TensorRT-LLM, whose memory Triton's own metrics tell.
+    """
+
+    stalled_s: float
+    device_memory: tuple[int, int] | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 
-from .answers import Answer, ModelInfo
+from .answers import Answer, ModelInfo, Probed
 from .core import BaseClient
 from .servers import SYNC_OPTIONS, Server
 from .stream import Stream
@@ -48,14 +48,14 @@ class Client(BaseClient[Stream]):
         """Whether text would come out of any server now, see `probe`."""
         return _result(self._ready(timeout))
 
-    def probe(self, timeout: float = 5.0) -> None:
+    def probe(self, timeout: float = 5.0) -> Probed:
         """Ask the servers, each for at most `timeout` seconds, until one says that text would come out now.
 
         The question passes through Triton, the text model and its engine, and needs no slot. Raises the first
         server's error: EngineStalled when its engine has work and makes no progress, NotReady while it loads,
         DeadlineExceeded when something on the way hangs.
         """
-        _result(self._probe(timeout))
+        return _result(self._probe(timeout))
 
     def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Id, limits and defaults of the model, from the first server that answers."""
@@ -79,8 +79,8 @@ class Client(BaseClient[Stream]):
     async def _unary(self, server: Server, method: str, request: Any, timeout: float) -> Any:
         return getattr(server.stub, method)(request, timeout=timeout)
 
-    async def _messages(self, server: Server, request: Any, timeout: float) -> list[str]:
-        return [response.error_message for response in server.infer(request, timeout=timeout)]
+    async def _responses(self, server: Server, request: Any, timeout: float) -> list[Any]:
+        return list(server.infer(request, timeout=timeout))
 
 
 def _read_out(stream: Stream) -> Answer:

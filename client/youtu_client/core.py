@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import grpc  # type: ignore[import-untyped]
 
 from . import wire
-from .answers import Answer, ModelInfo, Piece
+from .answers import Answer, ModelInfo, Piece, Probed
 from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
 from .servers import RoundRobin, Server, addresses
 from .wire import Prompt, RawPrompt, Sampling, Transcript, model_info
@@ -155,7 +155,7 @@ T = TypeVar("T")
 class BaseClient(Generic[S]):
     """The servers of a client, its requests, and the questions about a server's state.
 
-    The questions are coroutines that wait only in `_unary` and `_messages`, which are the shell's. In the
+    The questions are coroutines that wait only in `_unary` and `_responses`, which are the shell's. In the
     client for threads these two block instead, so that a question is answered at its coroutine's first step.
     """
 
@@ -201,15 +201,16 @@ class BaseClient(Generic[S]):
             return False
         return True
 
-    async def _probe(self, timeout: float) -> None:
+    async def _probe(self, timeout: float) -> Probed:
         failures = []
         for server in self._servers.order():
             try:
-                call = self._messages(server, wire.probe_request(self.model), timeout)
-                if refusal := "".join(await _reply(server, call)):
+                call = self._responses(server, wire.probe_request(self.model), timeout)
+                responses = await _reply(server, call)
+                if refusal := "".join(response.error_message for response in responses):
                     raise from_message(refusal, server.address)
                 server.answered()
-                return
+                return wire.probed(responses)
             except YoutuError as error:
                 failures.append(error)
         raise failures[0]
@@ -234,8 +235,8 @@ class BaseClient(Generic[S]):
         """The response of a call that has one."""
         raise NotImplementedError
 
-    async def _messages(self, server: Server, request: Any, timeout: float) -> list[str]:
-        """The error messages of a streaming call.
+    async def _responses(self, server: Server, request: Any, timeout: float) -> list[Any]:
+        """The responses of a streaming call.
 
         It is read to its end, for Triton does not take it well when calls are cancelled.
         """

@@ -20,7 +20,7 @@ from youtu_contract.parts import ToolCall
 from youtu_contract.rows import DEPLOYMENT_DEFAULTS, OPTIONS, TEXT_INPUTS, TEXT_OUTPUTS, Options
 from youtu_contract.values import add_input, encoded, encoded_json, encoded_text, outputs_of
 
-from .answers import Answer, ModelInfo, Piece, Timings, Token, Usage
+from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Usage
 from .errors import InvalidRequest, ServerError, from_error
 
 Message: TypeAlias = "Mapping[str, Any]"
@@ -65,6 +65,18 @@ def probe_request(model: str) -> Any:
     request = service_pb2.ModelInferRequest(model_name=model, id="probe")
     add_input(request, TEXT_INPUTS["probe"], [True])
     return request
+
+
+def probed(responses: Sequence[Any]) -> Probed:
+    """What a probe's responses say. Raises ServerError when they are not the text contract."""
+    values: dict[str, list[Any]] = {}
+    try:
+        for response in responses:
+            values |= outputs_of(response.infer_response)
+        used, total = values.get("device_memory") or (0, 0)
+        return Probed(values["stalled_ms"][0] / 1000, (used, total) if total else None)
+    except (ValueError, KeyError, IndexError) as error:
+        raise ServerError(f"the answer to a probe cannot be read: {error}") from None
 
 
 def config_request(model: str) -> Any:

@@ -323,6 +323,11 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
     top_prompt_tokens=Tensor("BYTES", "The likeliest at each of these places.", shape=(-1,)),
     top_prompt_log_probs=Tensor("FP32", "The log-probabilities of top_prompt_tokens.", shape=(-1,)),
     stalled_ms=Tensor("INT64", "To a probe: milliseconds without progress while there is work, else 0."),
+    device_memory=Tensor(
+        "INT64",
+        "To a probe, where our engine computes on a card: bytes in use there, bytes in all.",
+        shape=(2,),
+    ),
 )
 
 TOKEN_INPUTS: dict[str, Tensor] = _by_name(
@@ -401,6 +406,12 @@ TOKEN_OUTPUTS: dict[str, Tensor] = _by_name(
     last_token_time_ns=Tensor("INT64", "When the last token was made."),
     stalled_ms=Tensor(
         "INT64", "To a probe: milliseconds without progress while there is work, else 0.", nvidia=False
+    ),
+    device_memory=Tensor(
+        "INT64",
+        "To a probe, where it computes on a card: bytes in use there, bytes in all.",
+        shape=(2,),
+        nvidia=False,
     ),
 )
 

@@ -274,7 +274,7 @@ def _placement(reports: list[str]) -> Placement:
         weights=_sizes(text, "model"),
         cache=_sizes(text, "KV"),
         buffers=_sizes(text, "compute"),
-        flash_attention="Flash Attention enabled" in text,
+        flash_attention="Flash Attention enabled" in text or "enabling flash_attn" in text,
         splits=max((int(count) for counts in splits for count in counts if count), default=0),
     )
 

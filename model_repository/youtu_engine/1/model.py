@@ -57,10 +57,10 @@ class TritonPythonModel:
         self._context = int(parameters["context"])
         started = time.monotonic()
         try:
-            library = LlamaLibrary(Path(parameters["library"]) if parameters["library"] else None)
+            self._library = LlamaLibrary(Path(parameters["library"]) if parameters["library"] else None)
             llama = Llama(
                 gguf,
-                library=library,
+                library=self._library,
                 context=self._context,
                 sequences=slots,
                 batch=chunk + slots,
@@ -118,7 +118,7 @@ class TritonPythonModel:
             Responder(sender).send(None, final=True)
             return
         if tensors.flag(read, "probe"):
-            Responder(sender).send({"stalled_ms": self._stalled_ms()}, final=True)
+            Responder(sender).send({"stalled_ms": self._stalled_ms(), **self._device_memory()}, final=True)
             return
         streaming = tensors.flag(read, "streaming")
         echo = not streaming and not tensors.flag(read, "exclude_input_in_output")
@@ -136,6 +136,14 @@ class TritonPythonModel:
             self._submit(delivery, request)
         else:
             self._guide_maker.submit(self._submit_guided, delivery, request, *guide)
+
+    def _device_memory(self) -> dict[str, Array]:
+        """The rest of the answer, where there is a card."""
+        cards = self._library.devices()
+        if not cards:
+            return {}
+        used = cards[0].total - cards[0].free
+        return {"device_memory": array_of(TOKEN_OUTPUTS["device_memory"], [used, cards[0].total])}
 
     def _stalled_ms(self) -> Array:
         """The answer to a probe: how long there has been no progress although there is work."""

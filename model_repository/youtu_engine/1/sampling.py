@@ -13,6 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+# Where the nucleus is looked for: among tokens of at least so much of the best one's weight.
+_THRESHOLDS = (np.float32(2**-7), np.float32(2**-20), np.float32(0))
+_LEVEL_BITS = 17  # of a float's 23: 64 levels from one power of two to the next
+
+
 class GuideError(Exception):
     """A guide cannot go on; the request that it belongs to fails."""
 
@@ -130,30 +135,49 @@ class Sampler:
         if 0 < p.top_k < len(logits):
             candidates = np.argpartition(logits, -p.top_k)[-p.top_k :]
             logits = logits[candidates]
-        # Weights relative to the best token: exp never overflows, and no normalising is needed.
-        weights = np.exp((logits - logits.max()).astype(np.float64) / p.temperature)
-        order: NDArray[Any] = np.flatnonzero(weights >= p.min_p)
-        weights = weights[order]
+        # Weights relative to the best token: exp never overflows, and no normalising is needed. In f32, which
+        # numpy computes many at a time: a row of a large vocabulary costs as much as a step on a card.
+        weights = np.exp((logits - logits.max()) / np.float32(p.temperature))
+        order: NDArray[Any] | None = None
+        if p.min_p > 0.0:
+            order = np.flatnonzero(weights >= p.min_p)
+            weights = weights[order]
         if p.top_p < 1.0:
             nucleus = _nucleus(weights, p.top_p)
-            order, weights = order[nucleus], weights[nucleus]
-        cumulative = np.cumsum(weights)
+            order = nucleus if order is None else order[nucleus]
+            weights = weights[nucleus]
+        cumulative = np.cumsum(weights, dtype=np.float64)
         drawn = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        chosen = order[min(drawn, len(order) - 1)]
+        chosen = min(drawn, len(weights) - 1)
+        if order is not None:
+            chosen = order[chosen]
         return int(candidates[chosen] if candidates is not None else chosen)
 
 
-def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[Any]:
-    """Indices, heaviest first, of the smallest set that holds `top_p` of the weight."""
-    mass = top_p * weights.sum()
-    size = min(256, len(weights))
-    while True:  # a nucleus is mostly small: sort a few, and all only when they do not suffice
-        top = np.argpartition(weights, -size)[-size:] if size < len(weights) else np.arange(len(weights))
-        top = top[np.argsort(-weights[top], kind="stable")]
-        cumulative = np.cumsum(weights[top])
-        if cumulative[-1] >= mass or size == len(weights):
-            return top[: int(np.searchsorted(cumulative, mass)) + 1]
-        size = min(size * 8, len(weights))
+def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[Any]:
+    """Indices of the smallest set of the heaviest that holds `top_p` of the weight. The heaviest weighs 1.
+
+    Sorting a whole vocabulary takes longer than the step it came from: light ones are left out first, then
+    the rest is counted by levels of weight, and only the level at which the set ends is sorted.
+    """
+    mass = top_p * weights.sum(dtype=np.float64)
+    for threshold in _THRESHOLDS:
+        head = np.flatnonzero(weights >= threshold)
+        heavy = weights[head]
+        if heavy.sum(dtype=np.float64) >= mass:
+            break
+    levels = (
+        heavy.view(np.int32) >> _LEVEL_BITS
+    )  # the bits of positive floats are in the order of their values
+    levels -= levels.min()
+    from_the_top = np.cumsum(np.bincount(levels, weights=heavy)[::-1])
+    crossing = min(int(np.searchsorted(from_the_top, mass)), len(from_the_top) - 1)
+    before = from_the_top[crossing - 1] if crossing else 0.0
+    level = len(from_the_top) - 1 - crossing
+    edge = head[levels == level]
+    edge = edge[np.argsort(-weights[edge], kind="stable")]
+    needed = int(np.searchsorted(np.cumsum(weights[edge], dtype=np.float64), mass - before)) + 1
+    return np.concatenate([head[levels > level], edge[:needed]])
 
 
 def log_probs(logits: NDArray[np.float32], tokens: list[int]) -> list[float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -83,17 +84,19 @@ class EngineClient:
             for _ in self._infer(self._flagged("stop", request_id), timeout=STOP_TIMEOUT):
                 pass
 
-    def stalled_s(self, timeout: float) -> float:
-        """Seconds for which the engine has made no progress although it has work, by its own account.
+    def probe(self, timeout: float) -> Probed:
+        """How the engine is, by its own account.
 
         Raises EngineError when it does not say so within `timeout` seconds.
         """
-        stalled_ms = None
+        answer: dict[str, Any] = {}
         for response in EngineCall(self, "", self._infer(self._flagged("probe"), timeout=timeout)):
-            stalled_ms = response.get("stalled_ms", stalled_ms)
-        if stalled_ms is None:
+            answer |= response
+        if "stalled_ms" not in answer:
             raise EngineError(Error("not_ready", "the engine does not answer a probe"))
-        return float(stalled_ms[0]) / 1000
+        return Probed(
+            float(answer["stalled_ms"][0]) / 1000, [int(n) for n in answer.get("device_memory", ())]
+        )
 
     def _flagged(self, flag: str, request_id: str = "") -> Any:
         """A request that consists of one flag."""
@@ -106,6 +109,15 @@ class EngineClient:
 
     def close(self) -> None:
         self._channel.close()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What an engine says to a probe: seconds for which it has made no progress although it has work, and on
+    a card the bytes in use there and in all."""
+
+    stalled_s: float
+    device_memory: list[int] = field(default_factory=list)
 
 
 class EngineCall:

@@ -18,7 +18,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from detokenizer import special_names, token_bytes
-from engine_client import EngineCall, EngineClient, EngineError
+from engine_client import EngineCall, EngineClient, EngineError, Probed
 from prober import Prober
 from prompt import PromptBuilder
 from reply import Outputs, Reply, Vocabulary, engine_outputs
@@ -95,8 +95,8 @@ class TritonPythonModel:
         self._closing = threading.Event()
         # An engine that answers no probes is judged by the responses that it sends.
         probes = "probe" in self._deployment.engine_inputs
-        stalled_s = self._engine.stalled_s if probes else self._silent_s
-        self._prober = Prober(stalled_s, float(parameters["hang_timeout"]))
+        probe = self._engine.probe if probes else self._silent
+        self._prober = Prober(probe, float(parameters["hang_timeout"]))
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
 
@@ -225,11 +225,11 @@ class TritonPythonModel:
         )
         call.send(_tensors(reply.news(last=True) | end), final=True)
 
-    def _silent_s(self, _timeout: float) -> float:
-        """Seconds for which an engine that answers no probes has sent no response to any of its requests."""
+    def _silent(self, _timeout: float) -> Probed:
+        """An engine that answers no probes has stalled since it last sent a response to any request."""
         with self._lock:
             heard = [call.heard_at for call in self._calls if call.heard_at is not None]
-        return time.monotonic() - max(heard) if heard else 0.0
+        return Probed(time.monotonic() - max(heard) if heard else 0.0)
 
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):

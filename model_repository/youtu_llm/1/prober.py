@@ -11,22 +11,23 @@ import threading
 from collections.abc import Callable
 
 import triton_python_backend_utils as pb_utils
+from engine_client import Probed
 from youtu_contract.errors import Error
 from youtu_contract.responder import Responder
 from youtu_contract.rows import TEXT_OUTPUTS
-from youtu_contract.values import array_of
+from youtu_contract.values import Array, array_of
 
 ENGINE_TIMEOUT = 5.0  # s that the engine has to answer
 
 
 class Prober:
-    """`stalled_s(timeout)`: seconds for which the engine has made no progress although it has work.
+    """`probe(timeout)` asks the engine.
 
-    From `hang_timeout` seconds on a probe is answered with an error; 0: never.
+    When it has stalled for `hang_timeout` seconds, a probe is answered with an error; 0: never.
     """
 
-    def __init__(self, stalled_s: Callable[[float], float], hang_timeout: float) -> None:
-        self._stalled_s, self._hang_timeout = stalled_s, hang_timeout
+    def __init__(self, probe: Callable[[float], Probed], hang_timeout: float) -> None:
+        self._probe, self._hang_timeout = probe, hang_timeout
         self._waiting: queue.SimpleQueue[Responder | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
         self._thread.start()
@@ -49,26 +50,32 @@ class Prober:
                     self._waiting.put(None)
                 else:
                     callers.append(another)
-            stalled_s, fault = self._ask()
-            stalled_ms = array_of(TEXT_OUTPUTS["stalled_ms"], round(1000 * stalled_s))
+            answer = self._ask()
             for each in callers:
                 try:
-                    if fault:
-                        each.refuse(fault)
+                    if isinstance(answer, Error):
+                        each.refuse(answer)
                     else:
-                        each.send({"stalled_ms": stalled_ms}, final=True)
+                        each.send(_outputs(answer), final=True)
                 except Exception as error:
                     pb_utils.Logger.log_error(f"a probe could not be answered: {error}")
 
-    def _ask(self) -> tuple[float, Error | None]:
+    def _ask(self) -> Probed | Error:
         try:
-            stalled_s = self._stalled_s(ENGINE_TIMEOUT)
+            answer = self._probe(ENGINE_TIMEOUT)
         except Exception as error:
-            return 0.0, Error("not_ready", str(error))
-        if self._hang_timeout and stalled_s >= self._hang_timeout:
+            return Error("not_ready", str(error))
+        if self._hang_timeout and answer.stalled_s >= self._hang_timeout:
             message = (
                 "the engine has stalled: it has work and has made no progress for "
-                f"{stalled_s:.1f} s, the limit is {self._hang_timeout:g} s"
+                f"{answer.stalled_s:.1f} s, the limit is {self._hang_timeout:g} s"
             )
-            return stalled_s, Error("engine_stalled", message)
-        return stalled_s, None
+            return Error("engine_stalled", message)
+        return answer
+
+
+def _outputs(answer: Probed) -> dict[str, Array]:
+    outputs = {"stalled_ms": array_of(TEXT_OUTPUTS["stalled_ms"], round(1000 * answer.stalled_s))}
+    if answer.device_memory:
+        outputs["device_memory"] = array_of(TEXT_OUTPUTS["device_memory"], answer.device_memory)
+    return outputs
