@@ -17,7 +17,7 @@ DRIVER_BYTES, BUFFER_BYTES = 640 << 20, 128 << 20
 MOST_SLOTS = 32
 FEW_SLOTS = 4  # a card that holds fewer of a long context gets a shorter one
 LONG_CONTEXT, SHORT_CONTEXT = 8192, 1024
-)
+PREFILL_CHUNK = 512
 
 
 def fitted(settings: Settings, engine: EngineInfo, card: Gpu) -> Settings:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-
 # Where the nucleus is looked for: among tokens of at least so much of the best one's weight.
 _THRESHOLDS = (np.float32(2**-7), np.float32(2**-20), np.float32(0))
 _LEVEL_BITS = 17  # of a float's 23: 64 levels from one power of two to the next
