@@ -153,6 +153,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.port = port
         self.live = self.ready = True
         self.queue_full = self.stalled = False
+        self.device_memory: list[int] = []
         self.probed = 0
         self._answer_probes = threading.Event()
         self._answer_probes.set()
@@ -280,6 +281,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         answer = service_pb2.ModelStreamInferResponse()
         answer.infer_response.model_name = MODEL
         add_output(answer.infer_response, "stalled_ms", 0)
+        if self.device_memory:
+            add_output(answer.infer_response, "device_memory", self.device_memory)
         answer.infer_response.parameters["triton_final_response"].bool_param = True
         return answer
 

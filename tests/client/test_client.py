@@ -23,6 +23,7 @@ from youtu_client import (
     EngineStalled,
     InvalidRequest,
     NotReady,
+    Probed,
     ServerError,
     Stream,
     Token,
@@ -221,7 +222,9 @@ def test_model_info(client: Client) -> None:
 
 
 def test_a_probe_tells_what_keeps_text_from_coming(client: Client, fake: FakeTriton) -> None:
-    client.probe()
+    assert client.probe() == Probed(0.0, None)
+    fake.device_memory = [1, 2]
+    assert client.probe() == Probed(0.0, (1, 2))
     fake.stalled = True
     with pytest.raises(EngineStalled, match=r"no progress for 16\.0 s"):
         client.probe()

@@ -133,6 +133,16 @@ def test_health_when_well(frontend: Frontend) -> None:
     assert frontend.get("/health/live").json == {"status": "live"}
 
 
+def test_the_memory_of_a_card(frontend: Frontend, fake: FakeTriton) -> None:
+    assert "device_memory" not in frontend.get("/health").json
+    assert "youtu_device_memory" not in frontend.send("GET", "/metrics", b"").body.decode()
+    fake.device_memory = [3_374_317_568, 85_017_493_504]
+    assert frontend.get("/health").json["device_memory"] == {"used": 3374317568, "total": 85017493504}
+    metrics = frontend.send("GET", "/metrics", b"").body.decode()
+    assert "youtu_device_memory_used_bytes 3.374317568e+09" in metrics
+    assert "youtu_device_memory_total_bytes 8.5017493504e+10" in metrics
+
+
 def test_health_while_the_model_loads(frontend: Frontend, fake: FakeTriton) -> None:
     fake.ready = False
     for path in ("/health", "/health/ready"):
