@@ -125,7 +125,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Taken from the score of each token that has come.",
+            "Taken from the score of each token that the answer has; TensorRT-LLM 1.2 counts the prompt too.",
             low=-2,
             high=2,
             default=0.0,
@@ -136,7 +136,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Taken from the score of each token as often as it has come.",
+            "Taken from the score of each token as often as the answer has it; TensorRT-LLM 1.2: and the prompt.",
             low=-2,
             high=2,
             default=0.0,

@@ -1,4 +1,5 @@
-"""The served engine: memory, KV reuse, a caller who leaves, a prompt that is too long; over Triton's gRPC."""
+"""The served engine: memory, KV reuse, a caller who leaves, a prompt that is too long, what penalties
+count; over Triton's gRPC."""
 
 from __future__ import annotations
 
@@ -102,7 +103,7 @@ class Call:
     """One request to the engine itself, its responses as they come."""
 
     def __init__(self, served: Served, tensors: dict[str, Any]) -> None:
-        kinds = {"int32": "INT32", "uint64": "UINT64", "bool": "BOOL"}
+        kinds = {"int32": "INT32", "uint64": "UINT64", "float32": "FP32", "bool": "BOOL"}
         inputs = []
         for name, array in tensors.items():
             inputs.append(grpcclient.InferInput(name, list(array.shape), kinds[array.dtype.name]))
@@ -265,6 +266,31 @@ def too_long(verification: Verification) -> str:
     return first
 
 
+def penalties(verification: Verification) -> str:
+    """Whether the frequency penalty counts the prompt: one token fills it, and is the likeliest to follow."""
+    engine, served = _engine(verification), _served(verification)
+    often, never = 7, 8
+    length = min(512, engine.max_seq_len // 2)
+    bias = np.zeros((1, engine.vocab_size), np.float32)
+    bias[0, [often, never]] = length, length / 2  # the penalty is 2 * length where the prompt counts
+    request = _request([often] * length, 1) | {
+        "embedding_bias": bias,
+        "frequency_penalty": np.array([[2]], np.float32),
+    }
+    tokens, _ = served.call(**request).whole()
+    if tokens[:1] == [never]:
+        return "presence and frequency penalties count the prompt, as documented"
+    if tokens[:1] == [often]:
+        raise NotAsAssumed(
+            "presence and frequency penalties leave the prompt out",
+            "say so in client/youtu_contract/rows.py, docs/tensorrt_llm.md and tests/tensorrt_llm/backend.py",
+        )
+    raise NotAsAssumed(
+        f"token {tokens[:1]} comes although embedding_bias lifts {often} by {length}",
+        "see what embedding_bias does in this version of TensorRT-LLM",
+    )
+
+
 def _request(prompt: list[int], count: int) -> dict[str, Any]:
     return {
         "input_ids": np.array([prompt], np.int32),
@@ -297,4 +323,5 @@ STEPS = [
     Step("KV reuse changes nothing", reuse),
     Step("a caller who leaves", leaving),
     Step("a prompt that is too long", too_long),
+    Step("what penalties count", penalties),
 ]

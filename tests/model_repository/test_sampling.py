@@ -79,9 +79,20 @@ def test_repetition_penalty_counts_the_prompt_and_the_output() -> None:
 
 def test_presence_is_counted_once_and_frequency_each_time() -> None:
     logits = np.array([1.0, 0.0], np.float32)
-    prompt = np.array([0, 0, 0], np.int32)
-    assert Sampler(SamplingParams(temperature=0, presence_penalty=0.9), prompt, 2)(logits) == 0
-    assert Sampler(SamplingParams(temperature=0, frequency_penalty=0.5), prompt, 2)(logits) == 1
+    for penalty, drawn in (
+        ({"presence_penalty": 0.9}, [0, 0, 0]),
+        ({"frequency_penalty": 0.4}, [0, 0, 0, 1]),
+    ):
+        sampler = Sampler(SamplingParams(temperature=0, **penalty), EMPTY, 2)
+        assert [sampler(logits) for _ in drawn] == drawn
+
+
+def test_presence_and_frequency_leave_the_prompt_alone() -> None:
+    """The fault: an answer that was to quote a document turned into nonsense, for its words were punished."""
+    logits = np.array([1.0, 0.9], np.float32)
+    prompt = np.array([0] * 50, np.int32)
+    sampler = Sampler(SamplingParams(temperature=0, presence_penalty=2, frequency_penalty=2), prompt, 2)
+    assert [sampler(logits) for _ in range(4)] == [0, 1, 0, 1]
 
 
 def test_min_tokens_keeps_the_end_away_until_then() -> None:

@@ -134,6 +134,7 @@ def test_all_is_as_assumed(
     assert "12 of 12 greedy tokens the reference's own" in found["two layers, W8A16"]
     assert found["KV reuse changes nothing"] == "64 tokens, the same with 4 of 4 blocks reused"
     assert "exceeds maximum input length (2047)" in found["a prompt that is too long"]
+    assert found["what penalties count"].endswith("count the prompt, as documented")
 
 
 def test_without_a_gpu_nothing_is_run_and_nothing_is_claimed(
@@ -403,6 +404,8 @@ SERVED = [
         "tests/tensorrt_llm/backend.py",
     ),
     (server.too_long, {"error": ""}, "'tokens'", "correct it"),
+    (server.penalties, {"calls": [([7], 0)]}, "leave the prompt out", "client/youtu_contract/rows.py"),
+    (server.penalties, {"calls": [([9], 0)]}, "token [9] comes although", "embedding_bias"),
 ]
 
 

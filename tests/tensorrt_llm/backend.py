@@ -10,6 +10,8 @@ model_instance_state.cc and utils.cc, executor/samplingConfig.cpp of TensorRT-LL
 * output_log_probs is the whole answer's each time, also while streaming;
 * perf metrics come on the last response, their times from a steady clock, not from 1970;
 * `stop` with a request's id ends it, unknown ids are no error, and the answer is an empty last response;
+* presence and frequency penalties count the prompt too (`prompt_ignore_length` came after 1.2);
+* min_tokens holds back end_id and no stop word;
 * whatever the executor refuses is an INTERNAL error with a call stack below its first line; its own queue is
   as long as default_queue_policy.max_queue_size;
 * parameters that the backend reads without a default must be there.
@@ -27,7 +29,7 @@ import json
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,10 @@ class Request:
         step_ms, self.fail_at = divmod(script, 1000)
         self.step_seconds = step_ms / 1000
         bias = _array(request, "embedding_bias")
-        self.only = None if bias is None else int(bias.reshape(-1).argmax())
+        self.bias = None if bias is None else bias.reshape(-1).astype(np.float64)
+        self.presence, self.frequency = (
+            float(_scalar(request, f"{name}_penalty", 0)) for name in ("presence", "frequency")
+        )
         self.made: list[int] = []
         self.sent = 0
         self.next_step = 0.0
@@ -99,15 +104,24 @@ class Request:
         """One more token, or the end."""
         if len(self.made) + 1 == self.fail_at:
             raise ExecutorError("CUDA runtime error in cudaGetLastError()", "runtime/cudaStream.h")
-        if self.only is None and len(self.made) >= max(len(self.prompt), self.least):
+        if self.bias is None and len(self.made) >= max(len(self.prompt), self.least):
             self.finished = True  # the end token, which is not sent
             return
-        self.made.append(self.prompt[len(self.made) % len(self.prompt)] if self.only is None else self.only)
+        self.made.append(self._next())
         if len(self.made) == 1:
             self.first_ns = time.monotonic_ns()
         self.finished = len(self.made) >= self.limit or any(
             self.made[-len(word) :] == word for word in self.stop_words
         )
+
+    def _next(self) -> int:
+        """The prompt's own tokens in turn; with a bias the likeliest if all logits are 0."""
+        if self.bias is None:
+            return self.prompt[len(self.made) % len(self.prompt)]
+        scores = self.bias.copy()
+        for token, times in Counter(self.prompt + self.made).items():
+            scores[token] -= self.presence + self.frequency * times
+        return int(scores.argmax())
 
     def respond(self) -> None:
         """What the C++ backend sends after a step."""

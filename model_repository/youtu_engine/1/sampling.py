@@ -1,7 +1,8 @@
 """From one row of logits to one token, as TensorRT-LLM's decoder does it.
 
-Order: embedding bias; repetition, presence and frequency penalties over prompt and output; bad words and
-min_tokens; a guide's mask; temperature; top_k; min_p; top_p; one draw. Pure numpy: no engine, no text.
+Order: embedding bias; repetition penalty over prompt and output; presence and frequency penalties over the
+output alone; bad words and min_tokens; a guide's mask; temperature; top_k; min_p; top_p; one draw.
+TensorRT-LLM 1.2 counts the prompt for all three penalties. Pure numpy: no engine, no text.
 """
 
 from __future__ import annotations
@@ -75,13 +76,11 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
         self._history: list[int] = prompt.tolist() if params.bad_words else []
         self._made = 0
-        self._penalised = (
-            params.repetition_penalty != 1.0
-            or params.presence_penalty != 0.0
-            or params.frequency_penalty != 0.0
-        )
-        self._counts = np.bincount(prompt, minlength=vocab_size) if self._penalised else None
-        self._seen = np.flatnonzero(self._counts) if self._counts is not None else None
+        self._seen = np.zeros(vocab_size, np.bool_) if params.repetition_penalty != 1.0 else None
+        if self._seen is not None:
+            self._seen[prompt] = True
+        counted = params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+        self._counts = np.zeros(vocab_size, np.int32) if counted else None
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """The next token for `logits` [vocab_size]; remembers it. The array is left as it was.
@@ -94,9 +93,9 @@ class Sampler:
             self._guide.take(token)
         if self.params.bad_words:
             self._history.append(token)
-        if self._counts is not None and self._seen is not None:
-            if self._counts[token] == 0:
-                self._seen = np.append(self._seen, token)
+        if self._seen is not None:
+            self._seen[token] = True
+        if self._counts is not None:
             self._counts[token] += 1
         return token
 
@@ -105,15 +104,16 @@ class Sampler:
         banned = [word[-1] for word in p.bad_words if self._ends_with(word[:-1])]
         if self._made < p.min_tokens:
             banned += p.ends
-        if p.bias is None and self._counts is None and not banned and self._guide is None:
+        penalised = self._seen is not None or self._counts is not None
+        if p.bias is None and not penalised and not banned and self._guide is None:
             return logits
         out = logits + p.bias if p.bias is not None else logits.copy()
-        if self._counts is not None and self._seen is not None:
-            seen = self._seen
-            row = out[seen]
-            row = np.where(row > 0, row / p.repetition_penalty, row * p.repetition_penalty)
-            row -= p.presence_penalty + p.frequency_penalty * self._counts[seen]
-            out[seen] = row
+        if self._seen is not None:
+            row = out[self._seen]
+            out[self._seen] = np.where(row > 0, row / p.repetition_penalty, row * p.repetition_penalty)
+        if self._counts is not None:
+            made = np.flatnonzero(self._counts)
+            out[made] -= p.presence_penalty + p.frequency_penalty * self._counts[made]
         out[banned] = -np.inf
         if self._guide is not None:
             out[~self._guide.allowed()] = -np.inf
