@@ -5,12 +5,18 @@
 
 is Youtu-LLM's format (its chat template; ms-swift's agent template for it says the same). A tag may come in
 several pieces: what may become one is held back until it is decided. White space around tags is dropped.
-A call that is not such an object stays text. It runs in `youtu_llm`; all others receive the parts.
+It runs in `youtu_llm`; all others receive the parts.
+
+What a call may look like: a tag within a JSON string is part of the string. `parameters` stands for
+`arguments` where that is missing; null, an empty text or neither of them is {}; a text is read as JSON; of
+equal keys the last one counts. `ToolCall.arguments` is always a JSON object. A call without a name, with
+other arguments or with what JSON does not know (NaN, Infinity, a number too large) is none: it stays text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +24,8 @@ from typing import Any
 
 THINK, THINK_END = "<think>", "</think>"
 CALL, CALL_END = "<tool_call>", "</tool_call>"
+# What decides where a call ends: a tag that is in no JSON string.
+_MARKS = re.compile(rf'\\.|"|{CALL_END}', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class PartsParser:
         self._inside, self._tools = thinking, tools
         self._held = ""
         self._before_call = ""  # the tag and the white space before it, should it turn out to be no call
+        self._looked, self._in_string = 0, False  # how far the call has been read, and what it is in there
         self._started = False  # whether the present stretch has shown something but white space
         self._trim = thinking  # whether white space at its beginning is dropped
 
@@ -70,11 +79,12 @@ class PartsParser:
 
     def end(self) -> Iterator[Part]:
         """What was held back; no text comes any more."""
+        while self._state == "call":
+            yield from self._no_call()
+            yield from self.feed("")
         held, self._held = self._held, ""
         if self._state == "thinking" or (self._state == "start" and self._inside):
             yield from self._show(Reasoning, held.rstrip())
-        elif self._state == "call":
-            yield from self._show(Content, self._before_call + held)
         else:
             yield from self._show(Content, held)
 
@@ -112,20 +122,42 @@ class PartsParser:
             yield from self._certain(Content, CALL)
 
     def _call(self) -> Iterator[Part]:
-        inner, tag, after = self._held.partition(CALL_END)
-        if not tag:
+        end = self._end_of_call()
+        if end is None:
             return
-        self._held = after
+        inner, self._held = self._held[:end], self._held[end + len(CALL_END) :]
         call = _parsed(inner)
         if call is None:
-            yield from self._show(Content, self._before_call + inner + CALL_END)
-            self._enter("content", trim=False)
+            self._held = inner + CALL_END + self._held
+            yield from self._no_call()
         else:
             yield call
             self._enter("content", trim=True)
 
+    def _no_call(self) -> Iterator[Part]:
+        """What is held begins with no call: it is text up to the first end tag, in a string or not."""
+        inner, tag, self._held = self._held.partition(CALL_END)
+        yield from self._show(Content, self._before_call + inner + tag)
+        self._enter("content", trim=False)
+
+    def _end_of_call(self) -> int | None:
+        """Where in the text that is held its end tag stands; None: it has not come yet."""
+        text = self._held
+        if (start := text.lstrip()) and not start.startswith("{"):  # it is no call, whatever follows
+            end = text.find(CALL_END)
+            return end if end >= 0 else None
+        for mark in _MARKS.finditer(text, self._looked):
+            self._looked = mark.end()
+            if mark[0] == '"':
+                self._in_string = not self._in_string
+            elif mark[0] == CALL_END and not self._in_string:
+                return mark.start()
+        self._looked = max(self._looked, len(text) - len(CALL_END))
+        return None
+
     def _enter(self, state: str, *, trim: bool) -> None:
         self._state, self._started, self._trim = state, False, trim
+        self._looked, self._in_string = 0, False
 
     def _certain(self, kind: type[Reasoning] | type[Content], tag: str) -> Iterator[Part]:
         """All but an ending that may turn out to be the beginning of `tag`, and white space before it."""
@@ -149,12 +181,36 @@ class PartsParser:
 
 def _parsed(text: str) -> ToolCall | None:
     try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        call = _loaded(text)
+        name = call["name"]
+        arguments = call.get("arguments")
+        if arguments is None:
+            arguments = call.get("parameters")
+        if isinstance(arguments, str):
+            arguments = _loaded(arguments) if arguments.strip() else None
+        if arguments is None:
+            arguments = {}
+        if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+            return None
+        name.encode()  # half of a surrogate pair is no character
+        return ToolCall(name, _dumped(arguments))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = value.get("arguments", {})
-    return ToolCall(
-        value["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    )
+
+
+def _loaded(text: str) -> Any:
+    """JSON, if with unescaped line ends in its strings. Raises ValueError."""
+    return json.loads(text, strict=False, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _dumped(value: dict[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which was escaped
+        return json.dumps(value, allow_nan=False)
+    return text

@@ -125,7 +125,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Taken from the score of each token that the answer has; TensorRT-LLM 1.2 counts the prompt too.",
+            "Taken from the score of each token in the answer; TensorRT-LLM 1.2: and in the prompt.",
             low=-2,
             high=2,
             default=0.0,
@@ -136,7 +136,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Taken from the score of each token as often as the answer has it; TensorRT-LLM 1.2: and the prompt.",
+            "Taken as often as the token is in the answer; TensorRT-LLM 1.2: and in the prompt.",
             low=-2,
             high=2,
             default=0.0,

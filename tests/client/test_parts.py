@@ -61,6 +61,9 @@ def test_cutting_makes_no_difference(data: st.DataObject) -> None:
         "<tool_call>",
         "</tool_call>",
         "{}",
+        '{"',
+        '"',
+        "\\",
         "<",
         "</",
         " ",
@@ -111,3 +114,87 @@ def test_a_call_cut_off_stays_text() -> None:
 
 def test_without_tools_a_tag_is_text() -> None:
     assert read([CALL])[1] == CALL
+
+
+@pytest.mark.parametrize(
+    ("inner", "arguments"),
+    [
+        (r'{"name": "f", "arguments": {"x": "a</tool_call>b"}}', {"x": "a</tool_call>b"}),
+        (r'{"name": "f", "arguments": {"x": "\"</tool_call>\\", "y": 1}}', {"x": '"</tool_call>\\', "y": 1}),
+        ('{"name": "f", "arguments": {"x": "<tool_call></tool_call>"}}', {"x": "<tool_call></tool_call>"}),
+        ('{"name": "f", "arguments": {"code": "a\nb"}}', {"code": "a\nb"}),  # a line end, unescaped
+        ('{"name": "f", "parameters": {"x": 1}}', {"x": 1}),
+        ('{"name": "f", "arguments": null, "parameters": {"x": 1}}', {"x": 1}),
+        ('{"name": "f", "arguments": {"x": 1}, "parameters": {"x": 2}}', {"x": 1}),
+        ('{"name": "f", "arguments": null}', {}),
+        ('{"name": "f"}', {}),
+        ('{"name": "f", "arguments": ""}', {}),
+        (r'{"name": "f", "arguments": "{\"x\": [1]}"}', {"x": [1]}),
+        ('{"name": "f", "arguments": {"x": 1, "x": 2}}', {"x": 2}),
+        (r'{"name": "f", "arguments": {"x": "\ud800"}}', {"x": "\ud800"}),
+        ('{"name": "f", "arguments": {"x": "' + "y" * 100_000 + '"}}', {"x": "y" * 100_000}),
+    ],
+)
+def test_arguments_are_a_json_object(inner: str, arguments: dict[str, object]) -> None:
+    text = f"a<tool_call>{inner}</tool_call>b"
+    for pieces in ([text], list(text) if len(text) < 1000 else [text[:50], text[50:]]):
+        reasoning, content, [call] = read(pieces, tools=True)
+        assert (reasoning, content, call.name) == ("", "ab", "f")
+        assert json.loads(call.arguments, parse_constant=pytest.fail) == arguments
+        assert call.arguments.encode()
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '{"name": "f", "arguments": NaN}',
+        '{"name": "f", "arguments": {"x": -Infinity}}',
+        '{"name": "f", "arguments": {"x": 1e999}}',
+        '{"name": "f", "arguments": [1]}',
+        '{"name": "f", "arguments": []}',
+        '{"name": "f", "arguments": false}',
+        '{"name": "f", "arguments": "word"}',
+        r'{"name": "f", "arguments": "{\"x\": NaN}"}',
+        '{"name": "", "arguments": {}}',
+        r'{"name": "\ud800", "arguments": {}}',
+        '{"name": "f", "arguments": {"x": "no end}',
+        '{"name": "f"} {"name": "g"}',
+        '{"name": "f", "arguments": ' + '{"x":' * 5000 + "1" + "}" * 5001,
+    ],
+)
+def test_a_call_with_other_arguments_stays_text_and_spoils_no_other(inner: str) -> None:
+    text = f"a <tool_call>{inner}</tool_call> b{CALL}"
+    for pieces in ([text], list(text)):
+        _, content, [call] = read(pieces, tools=True)
+        assert content == text[: -len(CALL)]
+        assert call.name == "weather"
+
+
+def test_many_tags_without_an_end_are_text() -> None:
+    text = '<tool_call>{"' * 3000 + "</tool_call>"
+    assert read([text], tools=True) == ("", text, [])
+
+
+texts = st.text() | st.sampled_from(["</tool_call>", '"</tool_call>"', "<tool_call>", "\\</tool_call>", "{"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.lists(st.tuples(st.text(min_size=1), st.dictionaries(texts, json_values, max_size=3)), max_size=3),
+    st.booleans(),
+    st.data(),
+)
+def test_calls_come_back_as_they_were_written_however_they_are_cut(
+    calls: list[tuple[str, dict[str, object]]], ascii_only: bool, data: st.DataObject
+) -> None:
+    written = [json.dumps({"name": n, "arguments": a}, ensure_ascii=ascii_only) for n, a in calls]
+    text = "".join(f"say <tool_call>{each}</tool_call>" for each in written)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    _, content, found = read(pieces, tools=True)
+    assert [(call.name, json.loads(call.arguments)) for call in found] == calls
+    assert content == "say" * len(calls)
