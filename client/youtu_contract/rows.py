@@ -59,7 +59,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Tensor(
             "INT32",
-            "Tokens before which the answer does not end.",
+            "Tokens before which the answer is not ended, but by a guide that is complete.",
             low=0,
             high="context",
             default=0,
@@ -151,7 +151,7 @@ class SamplingOptions(TypedDict, total=False):
         str | Sequence[str] | None,
         Tensor(
             "BYTES",
-            "Texts that end the answer and are not part of it.",
+            "Texts, special tokens' names too, that end the answer after its thinking and are no part of it.",
             shape=(-1,),
             max_values=16,
             max_length=200,
@@ -163,7 +163,7 @@ class SamplingOptions(TypedDict, total=False):
         Sequence[int] | None,
         Tensor(
             "INT32",
-            "Tokens that end the answer, beside the model's own, and add no text to it.",
+            "Tokens that end the answer after its thinking, beside the model's own, and add no text to it.",
             shape=(-1,),
             low=0,
             high="last_token",
@@ -197,7 +197,7 @@ class Options(SamplingOptions, total=False):
         str | None,
         Tensor(
             "BYTES",
-            "What the text is held to: json (any object), json_schema or regex.",
+            "What the text after the thinking is held to: json (any object), json_schema or regex.",
             engine="guided_decoding_guide_type",
         ),
     ]
@@ -337,6 +337,15 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
     end_id=Tensor(
         "INT32", "The token that ends the answer; -1: none.", low=-1, high="last_token", default=-1
     ),
+    end_ids=Tensor(
+        "INT32",
+        "All tokens that end the answer; min_tokens holds each of them back.",
+        shape=(-1,),
+        low=0,
+        high="last_token",
+        default=(),
+        nvidia=False,
+    ),
     temperature=Tensor("FP32", "As in the text contract.", low=0, high=1e4, default=1.0),
     runtime_top_k=Tensor("INT32", "As top_k in the text contract.", low=0, default=0),
     runtime_top_p=Tensor("FP32", "As top_p in the text contract.", low=0, high=1, default=1.0),
@@ -365,6 +374,12 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
     ),
     guided_decoding_guide_type=Tensor("BYTES", "As in the text contract."),
     guided_decoding_guide=Tensor("BYTES", "As in the text contract."),
+    guided_decoding_after=Tensor(
+        "BYTES",
+        "Text in the output after which the guide begins and before which no end token comes; else at once.",
+        max_length=100,
+        nvidia=False,
+    ),
     return_perf_metrics=Tensor("BOOL", "Tell cached blocks and times.", default=False),
     exclude_input_in_output=Tensor("BOOL", "Leave the prompt out of an answer in one piece.", default=False),
     streaming=Tensor("BOOL", "Responses as tokens come, or one for all.", default=False),

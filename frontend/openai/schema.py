@@ -287,8 +287,6 @@ class ChatCompletion(GenerationRequest):
         if self.enable_thinking is not None:
             kwargs["enable_thinking"] = self.enable_thinking
         guide_type, guide = self.response_format.guide() if self.response_format else (None, None)
-        if guide_type is not None:
-            kwargs.setdefault("enable_thinking", False)  # What is held to a guide from its first token on.
         if self.uses_tools:
             kwargs["tools"] = [tool.model_dump(exclude_none=True) for tool in self.tools or []]
         return super().sampling(choice) | {

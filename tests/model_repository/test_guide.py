@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 import pytest
 import tensors
 from engine import Engine, EngineRequest
-from guide import KINDS, Guides, InvalidGuide
+from grammar import KINDS, InvalidGuide
+from guide import Guide, Guides
 from numpy.typing import NDArray
 from sampling import GuideError, Sampler, SamplingParams
 from tokenizers import Tokenizer
@@ -32,19 +35,25 @@ def token_id(token: str) -> int:
 
 
 VOCAB = TOKENIZER.get_vocab_size(with_added_tokens=True)
+EMPTY = np.array([], np.int32)
 END = token_id("<|end_of_text|>")
 USER = token_id("<|User|>")
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+    },
     "required": ["name", "age"],
     "additionalProperties": False,
 }
 
 
 @pytest.fixture(scope="module")
-def guides() -> Guides:
-    return Guides(DEMO / "tokenizer.json", VOCAB)
+def guides() -> Iterator[Guides]:
+    guides = Guides(DEMO / "tokenizer.json", VOCAB)
+    yield guides
+    guides.close()
 
 
 class Run:
@@ -207,7 +216,11 @@ def test_nothing_left_to_choose_is_an_error_and_no_token(guides: Guides) -> None
     ],
 )
 def test_tensors_that_are_no_guide_are_refused(kind: str | None, text: Any, says: str) -> None:
-    sent = {"guided_decoding_guide_type": kind, "guided_decoding_guide": text}
+    sent = {
+        "guided_decoding_guide_type": kind,
+        "guided_decoding_guide": text,
+        "guided_decoding_after": None,
+    }
 
     def read(name: str) -> Any:
         value = sent[name]
@@ -236,3 +249,211 @@ def test_a_text_that_ends_the_answer_may_be_part_of_the_grammar(engine: Engine, 
     allowed = guide.allowed()
     assert allowed[brace]
     assert not allowed[END]
+
+
+def any_of(count: int, key: str) -> dict[str, Any]:
+    """One of `count` objects."""
+    objects = [
+        {"type": "object", "properties": {f"{key}{i}": {"type": "null"}}, "required": [f"{key}{i}"]}
+        for i in range(count)
+    ]
+    return {"anyOf": objects}
+
+
+def optional(count: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(count)}}
+
+
+def referring(**definitions: Any) -> dict[str, Any]:
+    return {"$defs": definitions, "$ref": f"#/$defs/{next(iter(definitions))}"}
+
+
+def needs(name: str, value: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: value}, "required": [name]}
+
+
+REFERRED = "refers to itself without an end"
+COMPLEX = "it is too complex"
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"$ref": "#"}, REFERRED),
+        (referring(a={"$ref": "#/$defs/b"}, b={"$ref": "#/$defs/a"}), REFERRED),
+        (needs("a", {"$ref": "#"}), REFERRED),
+        (
+            referring(
+                a=needs("b", {"$ref": "#/$defs/b"}),
+                b={"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1},
+            ),
+            REFERRED,
+        ),
+        ({"anyOf": [{"$ref": "#"}, {"$ref": "#/anyOf/0"}]}, REFERRED),
+        (optional(1000), "at most 400 properties of an object can be optional, here 1000 are"),
+        (needs("a", {"type": "array", "items": optional(600)}), "here 600 are"),
+        ({"allOf": [any_of(10, f"k{k}") for k in range(8)]}, "too large"),
+        ({"type": "integer", "multipleOf": 1234567}, COMPLEX),
+        ({"allOf": [{"type": "string", "pattern": f"^.*x{i}.*$"} for i in range(40)]}, COMPLEX),
+        ({"type": "string", "pattern": "(a*)*" * 1000}, "too many expressions"),
+        (json.loads('{"items":' * 500 + "{}" + "}" * 500), "recursion limit"),
+    ],
+)
+def test_a_schema_that_cannot_be_compiled_is_refused_with_the_reason(
+    guides: Guides, schema: dict[str, Any], says: str
+) -> None:
+    """The fault: some failed within the answer, and some took minutes and gigabytes of the server."""
+    with pytest.raises(InvalidGuide, match=says):
+        guides.make("json_schema", json.dumps(schema), frozenset({END}))
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert used < 4 << 20  # KiB
+    guides.make("json_schema", json.dumps(SCHEMA), frozenset({END}))
+
+
+@pytest.mark.parametrize("text", ["[^\\s\\S]", "a{1000000000}", "(((a{1,100}){1,100}){1,100}){1,100}" * 20])
+def test_an_expression_that_cannot_be_compiled_is_refused(guides: Guides, text: str) -> None:
+    with pytest.raises(InvalidGuide):
+        guides.make("regex", text, frozenset({END}))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        optional(300),
+        {"enum": [f"value{i}" for i in range(4000)]},
+        needs("a", {"anyOf": [{"$ref": "#"}, {"type": "null"}]}),
+        {"type": "object", "properties": {"next": {"$ref": "#"}}},
+        referring(n={"type": "array", "items": {"$ref": "#/$defs/n"}}),
+        {"const": [[[{"a": 1}] * 50] * 20]},
+    ],
+)
+def test_large_and_recursive_schemas_are_compiled(guides: Guides, schema: dict[str, Any]) -> None:
+    assert guides.make("json_schema", json.dumps(schema), frozenset({END})).allowed().any()
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("地址", "#/$defs/地址"),
+        ("地址", "#/$defs/%E5%9C%B0%E5%9D%80"),
+        ("my type", "#/$defs/my type"),
+        ("List[int]", "#/$defs/List[int]"),
+        ("100%", "#/$defs/100%"),
+        ("a/b~c", "#/$defs/a~1b~0c"),
+        ("地/址", "#/$defs/地~1址"),
+    ],
+)
+def test_references_may_name_what_a_schema_may_define(guides: Guides, name: str, reference: str) -> None:
+    """The fault: `#/$defs/地址`, as pydantic writes it, is no URI, and was refused."""
+    data = {"const": {"$ref": "地 址"}}  # what only looks like a reference
+    schema = {"$defs": {name: {"const": "好"}}, "prefixItems": [{"$ref": reference}, data], "minItems": 2}
+    text = json.dumps(schema | {"type": "array", "items": False}, ensure_ascii=False)
+    guide = guides.make("json_schema", text, frozenset({END}))
+    for token in TOKENIZER.encode('["好",{"$ref":"地 址"}]', add_special_tokens=False).ids:
+        assert guide.allowed()[token]
+        guide.take(token)
+    assert guide.complete
+
+
+@pytest.mark.parametrize("kind", ["json", "json_schema"])
+def test_json_has_no_white_space_between_its_tokens(engine: Engine, guides: Guides, kind: str) -> None:
+    """The fault: of 4,962 characters that were sampled, 3,518 were white space."""
+    schema = {"type": "array", "items": {"type": "object"}, "maxItems": 3} if kind == "json_schema" else None
+    for seed in range(4):
+        guide = guides.make(kind, json.dumps(schema) if schema else "", frozenset({END}))
+        text = text_of(Run(engine, guide, seed=seed).wait())
+        outside = re.sub(r'"(?:[^"\\]|\\.)*("|$)', "", text)
+        assert not re.search(r"\s", outside), text
+
+
+def test_a_guide_is_compiled_once_and_starts_anew_each_time(guides: Guides) -> None:
+    ends = frozenset({END})
+    assert guides.made("regex", "ab+c", ends) is None
+    first = guides.make("regex", "ab+c", ends)
+    a, b = (token_id(letter) for letter in "ab")
+    first.take(a)
+    again = guides.made("regex", "ab+c", ends)
+    assert again is not None
+    assert (first.allowed()[b], again.allowed()[b]) == (True, False)
+    for i in range(20):
+        guides.make("regex", f"x{i}", ends)
+    assert guides.made("regex", "ab+c", ends) is None  # as many are kept as fit into memory
+
+
+def test_a_process_for_trying_out_that_has_died_is_replaced(guides: Guides) -> None:
+    guides.make("regex", "one", frozenset({END}))
+    guides.close()
+    guides.make("regex", "two", frozenset({END}))
+
+
+@pytest.mark.parametrize("thought", ["hm }", "", "好 <th", "</th </thin"])
+@pytest.mark.parametrize("gap", ["", "\n\n", " "])
+def test_a_guide_begins_behind_the_thinking(guides: Guides, thought: str, gap: str) -> None:
+    """The fault: the guide held the thinking to the schema, or left none."""
+    guide = guides.make("json", "", frozenset({END}), "</think>")
+    for token in TOKENIZER.encode(thought + "</think>" + gap, add_special_tokens=False).ids:
+        allowed = guide.allowed()
+        assert allowed[token]
+        assert not allowed[END]  # else there would be thinking and no answer
+        assert not guide.complete
+        guide.take(token)
+    begin = {TOKENIZER.decode([i]).strip()[:1] for i in np.flatnonzero(guide.allowed())}
+    assert begin - {""} == {"{"}
+    for token in TOKENIZER.encode('{"a":1}', add_special_tokens=False).ids:
+        guide.take(token)
+    assert guide.complete
+
+
+class Joined:
+    """A vocabulary in which the end of the mark, white space and an answer's beginning are one token."""
+
+    eos_tokens = (0,)
+
+    def __init__(self, guides: Guides) -> None:
+        self._real: Any = guides._loaded()
+
+    def decode_bytes(self, tokens: list[int]) -> bytes:
+        return {1: b"</thi", 2: b'nk>\n{"'}[tokens[0]]
+
+    def tokenize_str(self, text: str) -> Any:
+        return self._real.tokenize_str(text)
+
+    def tokenize_bytes(self, data: bytes) -> Any:
+        return self._real.tokenize_bytes(data)
+
+
+def test_white_space_behind_the_thinking_has_an_end(guides: Guides) -> None:
+    guide = guides.make("json", "", frozenset({END}), "</think>")
+    for token in TOKENIZER.encode("</think>", add_special_tokens=False).ids:
+        guide.take(token)
+    newline = token_id("\u010a")  # as byte-level vocabularies write a line end
+    guide.take(newline)
+    assert guide.allowed()[newline]
+    guide.take(newline)
+    assert not guide.allowed()[newline]
+
+
+def test_a_token_that_ends_the_thinking_may_begin_the_answer(guides: Guides) -> None:
+    joined: Any = Joined(guides)
+    made = guides.make("json", "", frozenset({END}))
+    guide = Guide(made._matcher, joined, VOCAB, frozenset({END}), "</think>")
+    guide.take(1)
+    guide.take(2)
+    a, brace = token_id("a"), token_id("{")
+    assert guide.allowed()[[a, brace]].tolist() == [True, True]  # within a key
+    made = guides.make("regex", "[0-9]", frozenset())
+    guide = Guide(made._matcher, joined, VOCAB, frozenset(), "</think>")
+    guide.take(1)
+    with pytest.raises(GuideError):
+        guide.take(2)
+
+
+def test_min_tokens_holds_back_the_ends_and_a_complete_guide_ends_before(guides: Guides) -> None:
+    a, b = (token_id(letter) for letter in "ab")
+    logits = np.zeros(VOCAB, np.float32)
+    logits[END] = 9
+    params = SamplingParams(temperature=0, ends=frozenset({END}), min_tokens=3)
+    sampler = Sampler(params, EMPTY, VOCAB, guides.make("regex", "(a|b)*", frozenset({END})))
+    drawn = [sampler(logits) for _ in range(4)]
+    assert set(drawn[:3]) <= {a, b, *[t for t in range(VOCAB) if set(TOKENIZER.decode([t])) <= set("ab")]}
+    assert drawn[3] == END

@@ -33,10 +33,18 @@ def request_with(**options: Any) -> TextRequest:
 
 
 def answer(
-    ids: list[int], *, cuts: int = 1, thinking: bool = False, limit: int = 9999, **options: Any
+    ids: list[int],
+    *,
+    cuts: int = 1,
+    thinking: bool = False,
+    chat: bool = False,
+    limit: int = 9999,
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """The responses to an engine that sends `cuts` tokens at once; each a flat list, log-prob -id."""
     request = request_with(**options)
+    if chat:
+        request = replace(request, text=None, messages=[{"role": "user", "content": "a"}])
     reply = Reply(request, VOCABULARY, prompt=[1], limit=limit, thinking=thinking)
     responses = []
     for at in range(0, len(ids), cuts):
@@ -218,3 +226,126 @@ def test_an_engine_of_nvidias_kind() -> None:
     first, last = (outputs[name] for name in ("first_token_time_ns", "last_token_time_ns"))
     assert abs(first - before) < 10**9
     assert last - first == 3_000
+
+
+def ids_of(*parts: str | int) -> list[int]:
+    return [token for part in parts for token in ([part] if isinstance(part, int) else part.encode())]
+
+
+def ending(ids: list[int], **options: Any) -> tuple[str, str]:
+    """The text and why it ended, which are the same however many tokens come at once."""
+    found = set()
+    for cuts in (1, 2, 3, 999):
+        responses = answer(ids, cuts=cuts, **options)
+        text = b"".join(whole(responses, "text_output"))
+        assert b"".join(whole(responses, "output_tokens")) == text
+        found.add((text.decode(), responses[-1]["finish_reason"][0].decode()))
+    [one] = found
+    return one
+
+
+@pytest.mark.parametrize(
+    ("ids", "stop", "text"),
+    [
+        (ids_of("a stop b</think>\n\nc stop d"), ("stop",), "a stop b</think>\n\nc "),
+        (ids_of("a\nb\n</think>\n\nc\nd"), ("\n",), "a\nb\n</think>\n\nc"),
+        (ids_of("a</think>\n\nc d"), ("k>\n", "</think>", "\n\n"), "a</think>\n\nc d"),
+        (ids_of("a</think>stop"), ("stop",), "a</think>"),
+        (ids_of("a</think>st"), ("stop",), "a</think>st"),
+        (ids_of("never ends stop"), ("stop",), "never ends stop"),
+        (ids_of("a <|x|>", NAMED, "</think>b", NAMED, "c"), ("<|x|>",), "a <|x|></think>b"),
+        (ids_of("好</th", "ink>好的"), ("的",), "好</think>好"),
+    ],
+)
+def test_stop_words_count_after_the_thinking(ids: list[int], stop: tuple[str, ...], text: str) -> None:
+    """The fault: a stop word ended the answer within its thinking, and there was no content at all."""
+    assert ending(ids, chat=True, thinking=True, stop=stop)[0] == text
+    begun_by_the_model = ending([*b"\n<think>", *ids], chat=True, stop=stop)[0]
+    assert begun_by_the_model == "\n<think>" + text
+
+
+def test_a_raw_text_has_no_thinking_for_its_stop_words() -> None:
+    assert ending(ids_of("<think>a stop"), stop=("stop",)) == ("<think>a ", "stop")
+    assert ending(ids_of("<b> a stop"), chat=True, stop=("stop",)) == ("<b> a ", "stop")
+    for text in ("<", " <thi", "<b"):
+        assert ending(ids_of(text), chat=True, stop=("<",)) == (text.partition("<")[0], "stop")
+
+
+@pytest.mark.parametrize(
+    ("ids", "stop", "least", "text"),
+    [
+        (ids_of("abcabc"), ("b",), 3, "abca"),
+        (ids_of("abcabc"), ("b",), 2, "abca"),
+        (ids_of("abcabc"), ("b",), 1, "a"),
+        (ids_of("ab", 258, "stop!x"), ("stop!",), 3, "abstop!"),
+        (ids_of("abstop"), ("stop",), 5, "ab"),  # complete only after five
+        (ids_of("aaaa"), ("aa",), 2, "a"),
+        (ids_of("abx ab"), ("ab", "abcd"), 2, "abx "),
+        (ids_of("ab"), ("b",), 9, "ab"),
+    ],
+)
+def test_stop_words_count_from_min_tokens_on(
+    ids: list[int], stop: tuple[str, ...], least: int, text: str
+) -> None:
+    assert ending(ids, stop=stop, min_tokens=least)[0] == text
+
+
+@pytest.mark.parametrize(
+    ("ids", "stop", "text"),
+    [
+        (ids_of("ab", NAMED, "c"), ("<|x|>",), "ab"),
+        (ids_of("ab<|x|>c"), ("<|x|>",), "ab"),
+        (ids_of("ab", NAMED, "c"), ("b<|x|>",), "a"),
+        (ids_of("ab", NAMED, "cd"), ("<|x|>c",), "ab"),
+        (ids_of("ab", NAMED, "dd"), ("<|x|>c",), "abdd"),
+        (ids_of("ab", NAMED, NAMED, "c"), ("<|x|><|x|>",), "ab"),
+        (ids_of("好"[:1], NAMED, "c"), ("<|y|>",), "好c"),
+        (ids_of("ab", END, "c"), ("<|end|>",), "ab"),
+    ],
+)
+def test_the_name_of_a_special_token_is_a_stop_word(ids: list[int], stop: tuple[str, ...], text: str) -> None:
+    """The fault: decoding leaves special tokens out, and their names were looked for in what is left."""
+    assert ending(ids, stop=stop)[0] == text
+
+
+@pytest.mark.parametrize("token", [ord("b"), NAMED, 258, END])
+def test_any_token_ends_the_answer_by_its_id(token: int) -> None:
+    assert ending(ids_of("a", token, "c"), stop_token_ids=(token,)) == ("a", "stop")
+
+
+def test_stop_tokens_count_after_the_thinking_and_from_min_tokens_on() -> None:
+    ids = ids_of("a", NAMED, "b</think>\n", "c", NAMED, "d")
+    assert ending(ids, chat=True, thinking=True, stop_token_ids=(NAMED,)) == ("ab</think>\nc", "stop")
+    newline = ids_of("a\nb</think>\n\nc\nd")
+    text = "a\nb</think>\n\nc"
+    assert ending(newline, chat=True, thinking=True, stop_token_ids=(10,)) == (text, "stop")
+    assert ending(ids_of("abab"), stop_token_ids=(97,), min_tokens=1) == ("ab", "stop")
+    reply = Reply(
+        replace(request_with(stop_token_ids=(NAMED,)), messages=[]),
+        VOCABULARY,
+        prompt=[1],
+        limit=99,
+        thinking=True,
+    )
+    reply.take({"output_ids": ids_of("a", NAMED)})
+    assert not reply.stopped
+    reply.take({"output_ids": ids_of("</think>b", NAMED)})
+    assert reply.stopped  # by a token of which the engine was not told
+
+
+def test_thinking_that_takes_all_of_the_length_leaves_no_content() -> None:
+    responses = answer(ids_of("abc"), chat=True, thinking=True, limit=3, return_parts=True, stop=("b",))
+    assert b"".join(whole(responses, "reasoning_output")) == b"abc"
+    assert b"".join(whole(responses, "content_output")) == b""
+    assert responses[-1]["finish_reason"] == [b"length"]
+
+
+def test_a_guided_text_is_no_call_of_a_tool() -> None:
+    text = '{"a": "<tool_call>{\\"name\\": \\"f\\"}</tool_call>"}'
+    request = replace(
+        request_with(return_parts=True, guided_decoding_guide_type="json"), template_kwargs={"tools": [{}]}
+    )
+    reply = Reply(request, VOCABULARY, prompt=[1], limit=999, thinking=False)
+    reply.take({"output_ids": list(text.encode())})
+    reply.finish()
+    assert flat(reply.news(last=True))["content_output"] == [text.encode()]

@@ -79,11 +79,10 @@ def test_repetition_penalty_counts_the_prompt_and_the_output() -> None:
 
 def test_presence_is_counted_once_and_frequency_each_time() -> None:
     logits = np.array([1.0, 0.0], np.float32)
-    for penalty, drawn in (
-        ({"presence_penalty": 0.9}, [0, 0, 0]),
-        ({"frequency_penalty": 0.4}, [0, 0, 0, 1]),
-    ):
-        sampler = Sampler(SamplingParams(temperature=0, **penalty), EMPTY, 2)
+    presence = SamplingParams(temperature=0, presence_penalty=0.9)
+    frequency = SamplingParams(temperature=0, frequency_penalty=0.4)
+    for params, drawn in ((presence, [0, 0, 0]), (frequency, [0, 0, 0, 1])):
+        sampler = Sampler(params, EMPTY, 2)
         assert [sampler(logits) for _ in drawn] == drawn
 
 

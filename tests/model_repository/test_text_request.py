@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from text_request import Deployment, TextRequest, read_request
+from text_request import Deployment, TextRequest, engine_inputs, read_request
 from youtu_client.errors import from_message
 from youtu_contract.errors import Refused
 from youtu_contract.rows import OPTIONS, TEXT_INPUTS, TOKEN_INPUTS
@@ -204,3 +204,50 @@ def test_rewording_them_all_changes_no_status(sentence: str) -> None:
         error = refused.value.error
         reworded = replace(error, message=sentence)
         assert status(reworded.to_line()) == status(error.to_line()) == (400, "invalid_value", error.param)
+
+
+def sent_to_the_engine(
+    deployment: Deployment, *, ends: list[int], thinking: bool = False, limit: int = 100, **fields: Any
+) -> dict[str, Any]:
+    fields = {"messages": HELLO, **fields}
+    arrays = engine_inputs(
+        request(deployment, **fields), [5], deployment, limit=limit, ends=ends, thinking=thinking
+    )
+    return {name: array[0].tolist() for name, array in arrays.items()}
+
+
+NVIDIA = replace(
+    DEPLOYMENT, engine_inputs=frozenset(name for name, row in TOKEN_INPUTS.items() if row.nvidia)
+)
+
+
+def test_each_engine_learns_of_all_end_tokens() -> None:
+    ours = sent_to_the_engine(DEPLOYMENT, ends=[1, 2], stop_token_ids=[7, 1], min_tokens=9)
+    assert (ours["end_ids"], ours["min_tokens"]) == ([1, 2, 7], [9])
+    theirs = sent_to_the_engine(NVIDIA, ends=[1, 2], stop_token_ids=[7, 1])
+    assert (theirs["end_id"], theirs["stop_words_list"]) == ([1], [[2, 7], [1, 2]])
+    assert "end_ids" not in theirs
+    assert "end_id" not in sent_to_the_engine(NVIDIA, ends=[])
+
+
+def test_what_nvidias_backend_cannot_hold_back_is_refused_by_name() -> None:
+    """It holds back end_id; other end tokens are its stop words, which end an answer at any time."""
+    one = sent_to_the_engine(NVIDIA, ends=[1], stop_token_ids=[1], min_tokens=9)
+    assert (one["end_id"], one["min_tokens"]) == ([1], [9])
+    for more in ({"ends": [1, 2]}, {"ends": [1], "stop_token_ids": [7]}):
+        with pytest.raises(Refused, match="min_tokens: this engine can hold back one end token") as refused:
+            sent_to_the_engine(NVIDIA, min_tokens=9, **more)  # type: ignore[arg-type]
+        assert refused.value.error.code == "unsupported"
+    whole = sent_to_the_engine(NVIDIA, ends=[1, 2], min_tokens=100, limit=100)  # none may come at all
+    assert (whole["end_id"], whole["bad_words_list"]) == ([1], [[2], [1]])
+
+
+def test_while_thinking_the_guide_waits_and_the_engine_knows_no_stop_tokens() -> None:
+    guided: dict[str, Any] = {"guided_decoding_guide_type": "json", "stop_token_ids": [7]}
+    thinking = sent_to_the_engine(DEPLOYMENT, ends=[1], thinking=True, **guided)
+    assert thinking["guided_decoding_after"] == [b"</think>"]
+    assert thinking["end_ids"] == [1]
+    at_once = sent_to_the_engine(DEPLOYMENT, ends=[1], **guided)
+    assert "guided_decoding_after" not in at_once
+    assert at_once["end_ids"] == [1, 7]
+    assert "guided_decoding_after" not in sent_to_the_engine(DEPLOYMENT, ends=[1], thinking=True)

@@ -13,7 +13,8 @@ import os
 import queue
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
 from engine import Engine, EngineRequest, LogProbs, QueueFull
-from guide import Guides, InvalidGuide
+from grammar import InvalidGuide
+from guide import Guides
 from llama import Llama, LlamaError, LlamaLibrary
 from numpy.typing import NDArray
 from youtu_contract.errors import Error, Refused, invalid
@@ -31,6 +33,7 @@ from youtu_contract.values import Array, Read, array_of
 
 # A step of a model this small is over before a second thread is awake.
 ONE_THREAD_BYTES = 64 << 20
+WAITING_GUIDES = 16  # requests whose guide waits to be made
 WATCH_PERIOD = 0.02  # s between two looks for callers that left
 
 
@@ -76,6 +79,7 @@ class TritonPythonModel:
         # One at a time: a schema that takes long to compile holds up other schemas and nobody else.
         self._guide_maker = ThreadPoolExecutor(1, thread_name_prefix="guide")
         self._guide_maker.submit(lambda: None).result()  # its thread is there before a request needs it
+        self._waiting: dict[_Delivery, Future[None]] = {}
         self._active: set[_Delivery] = set()
         self._lock = threading.Lock()
         self._outbox: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
@@ -106,7 +110,10 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._closing.set()
-        self._guide_maker.shutdown()
+        self._guides.close()
+        self._guide_maker.shutdown(cancel_futures=True)
+        for delivery in self._snapshot(self._waiting):
+            delivery.refuse(Error("not_ready", "the engine is shutting down"))
         self._engine.close()
         self._outbox.put(None)
         for thread in self._threads:
@@ -132,10 +139,22 @@ class TritonPythonModel:
         request = tensors.engine_request(
             read, context=self._context, vocab_size=self._engine.vocab_size, changed=changed
         )
-        if (guide := tensors.guide(read)) is None:
-            self._submit(delivery, request)
-        else:
-            self._guide_maker.submit(self._submit_guided, delivery, request, *guide)
+        if (guide := tensors.guide(read)) is not None:
+            kind, text, after = guide
+            request.guide = self._guides.made(kind, text, request.sampling.ends, after)
+            if request.guide is None:
+                self._wait_for_guide(delivery, request, kind, text, after)
+                return
+        self._submit(delivery, request)
+
+    def _wait_for_guide(self, delivery: _Delivery, request: EngineRequest, *guide: str) -> None:
+        delivery.request = request
+        with self._lock:
+            if len(self._waiting) >= WAITING_GUIDES:
+                message = f"{WAITING_GUIDES} requests wait for their schemas to be compiled"
+                raise Refused(Error("queue_full", message))
+            made = self._guide_maker.submit(self._submit_guided, delivery, request, *guide)
+            self._waiting[delivery] = made
 
     def _device_memory(self) -> dict[str, Array]:
         """The rest of the answer, where there is a card."""
@@ -152,19 +171,36 @@ class TritonPythonModel:
         stalled_ms = round(1000 * max(self._engine.stalled(), unsent))
         return array_of(TOKEN_OUTPUTS["stalled_ms"], stalled_ms)
 
-    def _submit_guided(self, delivery: _Delivery, request: EngineRequest, kind: str, text: str) -> None:
+    def _submit_guided(
+        self, delivery: _Delivery, request: EngineRequest, kind: str, text: str, after: str
+    ) -> None:
         try:
-            if delivery.left():
-                delivery.send(None, final=True)
-                return
-            request.guide = self._guides.make(kind, text, request.sampling.ends)
+            if not delivery.left():
+                request.guide = self._guides.make(kind, text, request.sampling.ends, after)
         except InvalidGuide as error:
             delivery.refuse(Error("invalid_value", str(error), "guided_decoding_guide"))
         except Exception as error:  # whatever it is, the caller must get an error
             message = f"{type(error).__name__}: {error}"
             delivery.refuse(Error("engine_error", message, "guided_decoding_guide"))
         else:
-            self._submit(delivery, request)
+            if request.cancelled or request.guide is None:
+                delivery.send(None, final=True)
+            else:
+                self._submit(delivery, request)
+        finally:
+            with self._lock:
+                self._waiting.pop(delivery, None)
+
+    def _end_waiting(self, delivery: _Delivery) -> None:
+        """End a request whose guide waits to be made, or is being made: then it ends after that."""
+        if delivery.request is not None:
+            delivery.request.cancelled = True
+        with self._lock:
+            ended = (made := self._waiting.get(delivery)) is not None and made.cancel()
+            if ended:
+                del self._waiting[delivery]
+        if ended:
+            delivery.send(None, final=True)
 
     def _submit(self, delivery: _Delivery, request: EngineRequest) -> None:
         delivery.request = request
@@ -181,13 +217,16 @@ class TritonPythonModel:
     def _stop(self, request_id: str) -> None:
         if not request_id:
             raise invalid("stop", "the id of the request to stop is needed, none was sent")
-        for delivery in self._snapshot():
+        for delivery in self._snapshot(self._waiting):
+            if delivery.request_id == request_id:
+                self._end_waiting(delivery)
+        for delivery in self._snapshot(self._active):
             if delivery.request_id == request_id and delivery.request:
                 self._engine.cancel(delivery.request)
 
-    def _snapshot(self) -> list[_Delivery]:
+    def _snapshot(self, deliveries: Iterable[_Delivery]) -> list[_Delivery]:
         with self._lock:
-            return list(self._active)
+            return list(deliveries)
 
     def _post(self, delivery: _Delivery) -> None:
         with self._lock:
@@ -277,7 +316,10 @@ class TritonPythonModel:
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_PERIOD):
             try:
-                for delivery in self._snapshot():
+                for delivery in self._snapshot(self._waiting):
+                    if delivery.left():
+                        self._end_waiting(delivery)
+                for delivery in self._snapshot(self._active):
                     if not delivery.done and delivery.request and delivery.left():
                         self._engine.cancel(delivery.request)
             except Exception as error:  # out of memory, say; the next look is in a moment

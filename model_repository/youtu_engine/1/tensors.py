@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 from engine import EngineRequest
-from guide import KINDS, MAX_BYTES
+from grammar import KINDS
+from guide import MAX_BYTES
 from sampling import SamplingParams
 from youtu_contract.errors import context_length_exceeded, invalid
 from youtu_contract.rows import TOKEN_INPUTS
 from youtu_contract.values import Read, value_of, values_of
 
 # What is checked here, where more is known than the rows say.
-_ARRAYS = ("input_ids", "stop_words_list", "bad_words_list", "embedding_bias")
+_ARRAYS = ("input_ids", "end_ids", "stop_words_list", "bad_words_list", "embedding_bias")
 _SCALARS = {name: row for name, row in TOKEN_INPUTS.items() if name not in _ARRAYS}
 # Fields of SamplingParams that have another name than their tensor.
 _TENSORS = {"top_k": "runtime_top_k", "top_p": "runtime_top_p"}
@@ -26,15 +27,14 @@ def flag(read: Read, name: str) -> bool:
     return bool(value_of(TOKEN_INPUTS[name], read(name), {}))
 
 
-def guide(read: Read) -> tuple[str, str] | None:
-    """The kind and the text of what the output is to be held to. Raises Refused."""
-    kind, text = (
-        value_of(TOKEN_INPUTS[name], read(name), {})
-        for name in ("guided_decoding_guide_type", "guided_decoding_guide")
-    )
+def guide(read: Read) -> tuple[str, str, str] | None:
+    """Kind and text of what the output is to be held to, and the text after which. Raises Refused."""
+    names = ("guided_decoding_guide_type", "guided_decoding_guide", "guided_decoding_after")
+    kind, text, after = (value_of(TOKEN_INPUTS[name], read(name), {}) for name in names)
     if kind is None:
-        if text is not None:
-            raise invalid("guided_decoding_guide", "it was sent without guided_decoding_guide_type")
+        for name, value in zip(names[1:], (text, after), strict=True):
+            if value is not None:
+                raise invalid(name, "it was sent without guided_decoding_guide_type")
         return None
     if kind not in KINDS:
         message = f"this engine knows {', '.join(KINDS)}, {kind[:60]!r} was sent"
@@ -44,7 +44,7 @@ def guide(read: Read) -> tuple[str, str] | None:
         raise invalid("guided_decoding_guide", f"{needed} with the type {kind}")
     if text is not None and (size := len(text.encode())) > MAX_BYTES:
         raise invalid("guided_decoding_guide", f"at most {MAX_BYTES} bytes are allowed, {size} were sent")
-    return kind, text or ""
+    return kind, text or "", after or ""
 
 
 def engine_request(
@@ -70,9 +70,9 @@ def engine_request(
         sent = values["num_top_log_probs"]
         raise invalid("num_top_log_probs", f"0 to {vocab_size} is allowed, {sent} was sent")
     stop_words = _words(read, "stop_words_list", vocab_size)
-    end_id = values["end_id"]
+    end_ids = {*value_of(TOKEN_INPUTS["end_ids"], read("end_ids"), limits), values["end_id"]} - {-1}
     made: dict[str, Any] = {
-        "ends": frozenset(word[0] for word in stop_words if len(word) == 1) | ({end_id} - {-1}),
+        "ends": frozenset(word[0] for word in stop_words if len(word) == 1) | end_ids,
         "bad_words": _words(read, "bad_words_list", vocab_size),
         "bias": None if bias is None else np.ascontiguousarray(bias.reshape(-1), np.float32),
     }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tokenizers import Tokenizer
+from youtu_contract.parts import THINK, THINK_END
 
 # Special in some vocabularies, yet text to whoever shows or folds away the model's thinking.
-VISIBLE_SPECIALS = frozenset({"<think>", "</think>"})
+VISIBLE_SPECIALS = frozenset({THINK, THINK_END})
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -61,21 +62,50 @@ class StreamingText:
     become U+FFFD, as when the whole is decoded at once. Text that may turn into a stop word waits
     until it has or has not. After a stop word `stopped` is true and nothing more comes out. `shown`
     counts the bytes of tokens whose text has come out.
+
+    names: of the tokens that add no text; they may be part of a stop word. min_tokens: a stop word that is
+    complete by then does not count. thinking: whether the text begins in the thinking, before whose end no
+    stop word counts; False: it may still begin with its mark; None: there is none to look for.
     """
 
-    def __init__(self, table: Sequence[bytes], stop_words: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        table: Sequence[bytes],
+        stop_words: Sequence[str] = (),
+        *,
+        names: Mapping[int, bytes] | None = None,
+        min_tokens: int = 0,
+        thinking: bool | None = None,
+    ) -> None:
         self._table = table
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stop_words = tuple(stop_words)
+        # For tokens that add no text and are named in a stop word: half of a surrogate pair, never in a text.
+        silent = {
+            token: name.decode()
+            for token, name in (names or {}).items()
+            if not table[token] and any(name.decode() in word for word in stop_words)
+        }
+        self._marks = {token: chr(0xD800 + i) for i, token in enumerate(silent)}
+        marked = (_marked(word, silent, self._marks) for word in stop_words)
+        self._stop_words = tuple(dict.fromkeys([*stop_words, *marked]))
+        self._before = None if thinking is None else _BeforeContent(thinking)
         self._held = ""
+        self._uncounted = 0  # characters at the beginning of _held that came by min_tokens
+        self._min_tokens = min_tokens
         self.stopped = False
         self.shown = 0
         self._pushed = 0
+        self._tokens = 0
+
+    def in_content(self, data: bytes) -> bool:
+        """Whether a token that adds `data` belongs to the content, were it the next one."""
+        return self._before is None or self._before.ends_before(self._held, data.decode(errors="replace"))
 
     def push(self, token: int) -> str:
         data = self._table[token] if 0 <= token < len(self._table) else b""
         self._pushed += len(data)
-        return self._release(self._decoder.decode(data), final=False)
+        self._tokens += 1
+        return self._release(self._decoder.decode(data) + self._marks.get(token, ""), final=False)
 
     def finish(self) -> str:
         return self._release(self._decoder.decode(b"", final=True), final=True)
@@ -83,20 +113,85 @@ class StreamingText:
     def _release(self, text: str, *, final: bool) -> str:
         if self.stopped:
             return ""
-        text = self._held + text
-        found = [at for word in self._stop_words if (at := text.find(word)) >= 0]
-        if found:
+        text, before = self._held + text, ""
+        uncounted = len(text) if self._tokens <= self._min_tokens else self._uncounted
+        if self._before is not None:
+            before, text, begun = self._before.split(text)
+            uncounted -= len(before)
+            if begun or (final and self._before.undecided):
+                self._before = None
+            elif not final:
+                return self._show(before, text, uncounted)
+        found = [at for word in self._stop_words if (at := _find(text, word, uncounted)) >= 0]
+        if found and self._before is None:
             self.stopped, self._held = True, ""
             self._count(text[min(found) :])
-            return text[: min(found)]
+            return _unmarked(before + text[: min(found)])
         keep = 0 if final else max((_overlap(text, word) for word in self._stop_words), default=0)
-        self._held = text[len(text) - keep :]
-        self._count(self._held)
-        return text[: len(text) - keep]
+        sure = len(text) - keep
+        return self._show(before + text[:sure], text[sure:], uncounted - sure)
+
+    def _show(self, text: str, held: str, uncounted: int) -> str:
+        self._held, self._uncounted = held, max(0, uncounted)
+        self._count(held)
+        return _unmarked(text)
 
     def _count(self, hidden: str) -> None:
         unfinished = len(self._decoder.getstate()[0])
-        self.shown = max(self.shown, self._pushed - unfinished - len(hidden.encode()))
+        self.shown = max(self.shown, self._pushed - unfinished - len(_unmarked(hidden).encode()))
+
+
+class _BeforeContent:
+    """Finds where the content begins: after the thinking and the white space around its marks."""
+
+    def __init__(self, thinking: bool) -> None:
+        self._state = "thinking" if thinking else "start"
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the text so far may be the beginning of the mark of thinking."""
+        return self._state == "start"
+
+    def split(self, text: str) -> tuple[str, str, bool]:
+        """What is certain to be no content, the rest, and whether that is content."""
+        if self._state == "start":
+            begin = text.lstrip()
+            if begin.startswith(THINK):
+                self._state = "thinking"
+            else:
+                return "", text, not THINK.startswith(begin)
+        cut = 0
+        if self._state == "thinking":
+            at = text.find(THINK_END)
+            if at < 0:
+                sure = len(text) - _overlap(text, THINK_END)
+                return text[:sure], text[sure:], False
+            self._state, cut = "ended", at + len(THINK_END)
+        rest = text[cut:].lstrip()
+        return text[: len(text) - len(rest)], rest, bool(rest)
+
+    def ends_before(self, held: str, text: str) -> bool:
+        """Whether `text`, which may be empty, is content where `held` was held back."""
+        if self._state == "start":
+            begin = (held + text).lstrip()
+            return not (begin and THINK.startswith(begin)) and not begin.startswith(THINK)
+        return self._state == "ended" and (not text or not text.isspace())
+
+
+def _marked(word: str, names: Mapping[int, str], marks: Mapping[int, str]) -> str:
+    """The stop word as it comes when the model writes the tokens that its parts are the names of."""
+    for token in sorted(names, key=lambda token: -len(names[token])):
+        word = word.replace(names[token], marks[token])
+    return word
+
+
+def _unmarked(text: str) -> str:
+    return "".join(c for c in text if not "\ud800" <= c <= "\udfff")
+
+
+def _find(text: str, word: str, uncounted: int) -> int:
+    """Where `word` first stands in `text` without being complete in its first `uncounted` characters."""
+    return text.find(word, max(0, uncounted - len(word) + 1))
 
 
 def _overlap(text: str, word: str) -> int:

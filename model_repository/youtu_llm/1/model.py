@@ -203,8 +203,7 @@ class TritonPythonModel:
             call.send(None, final=True)
             return
         call.heard_at = time.monotonic()
-        vocab_size = self._deployment.vocab_size
-        inputs = engine_inputs(request, ids, limit=limit, ends=self._eos, vocab_size=vocab_size)
+        inputs = engine_inputs(request, ids, self._deployment, limit=limit, ends=self._eos, thinking=thinking)
         engine_call = self._engine.start(call.engine_id, inputs, engine_outputs(request), call.trace)
         call.engine_call = engine_call
         for response in engine_call:

@@ -91,19 +91,29 @@ class Reply:
     ) -> None:
         options = request.options
         self._vocabulary = vocabulary
-        self._ends = {*vocabulary.ends, *options["stop_token_ids"]}
+        self._stop_ids = frozenset(options["stop_token_ids"])
+        self._min_tokens: int = options["min_tokens"]
         self._log_probs: bool = options["return_log_probs"]
         self._top: int = options["top_log_probs"]
         self._prompt, self._limit, self._thinking = prompt, limit, thinking
         self._of_the_prompt: Outputs = {}
-        self._text = StreamingText(vocabulary.table, options["stop"])
+        chat = request.messages is not None
+        self._text = StreamingText(
+            vocabulary.table,
+            options["stop"],
+            names=vocabulary.names,
+            min_tokens=self._min_tokens,
+            thinking=thinking if chat and (options["stop"] or self._stop_ids) else None,
+        )
         self._parser: PartsParser | None = None
         if options["return_parts"]:
-            self._parser = PartsParser(thinking=thinking, tools=bool(request.template_kwargs.get("tools")))
+            tools = request.template_kwargs.get("tools") and options["guided_decoding_guide_type"] is None
+            self._parser = PartsParser(thinking=thinking, tools=bool(tools))
         self._pieces: list[str] = []
         self._bytes = 0
         self._unsent: deque[_Token] = deque()
         self._begun = False
+        self._at_stop_id = False
         self.reason = ""
         self.tokens = 0
         self.cached_blocks = 0
@@ -114,8 +124,8 @@ class Reply:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop word ended it, of which the engine does not know."""
-        return self._text.stopped
+        """Whether a stop word ended it, or after thinking a stop token, of which the engine does not know."""
+        return self._text.stopped or (self._thinking and self._at_stop_id)
 
     @property
     def has_news(self) -> bool:
@@ -135,7 +145,12 @@ class Reply:
         top_ids, top_log_probs = (response.get(name, []) for name in _TOP)
         for i, token in enumerate(tokens):
             self.tokens += 1
-            end = token in self._ends
+            self._at_stop_id = (
+                token in self._stop_ids
+                and self.tokens > self._min_tokens
+                and self._text.in_content(self._vocabulary.data(token))
+            )
+            end = token in self._vocabulary.ends or self._at_stop_id
             data = b"" if end else self._vocabulary.data(token)
             if self._log_probs and i < len(log_probs):
                 part = slice(i * self._top, (i + 1) * self._top)

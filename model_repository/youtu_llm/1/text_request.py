@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from youtu_contract.errors import invalid, unsupported
+from youtu_contract.parts import THINK_END
 from youtu_contract.rows import OPTIONS, PROMPTS, TEXT_INPUTS, TOKEN_INPUTS
 from youtu_contract.values import Array, Limits, Read, array_of, json_value, shown, value_of, values_of
 
@@ -150,11 +151,19 @@ def _logit_bias(value: dict[str, Any] | None, vocab_size: int) -> dict[int, floa
 
 
 def engine_inputs(
-    request: TextRequest, ids: Sequence[int], *, limit: int, ends: Sequence[int], vocab_size: int
+    request: TextRequest,
+    ids: Sequence[int],
+    deployment: Deployment,
+    *,
+    limit: int,
+    ends: Sequence[int],
+    thinking: bool,
 ) -> dict[str, Array]:
-    """Tensor name -> array with its batch dimension. ids: the prompt; ends: the model's own end ids.
+    """Tensor name -> array with its batch dimension. Raises Refused.
 
-    What a request leaves alone is not sent: an engine need not know it.
+    ids: the prompt; ends: the model's own end ids; thinking: the prompt leaves the model in its thinking, so
+    that stop_token_ids are not for the engine. What a request leaves alone is not sent: an engine need not
+    know it.
     """
     options = request.options
     seed = options["seed"]
@@ -173,13 +182,31 @@ def engine_inputs(
     if options["temperature"] == 0 or options["top_p"] == 0:
         values["runtime_top_k"] = 1
         del values["temperature"], values["runtime_top_p"]
-    if ends:
-        values["end_id"] = ends[0]
-    inputs = {name: array_of(TOKEN_INPUTS[name], value) for name, value in values.items()}
-    if others := [*ends[1:], *options["stop_token_ids"]]:
-        inputs["stop_words_list"] = np.array([[others, range(1, len(others) + 1)]], np.int32)
+    if thinking and options["guided_decoding_guide_type"] is not None:
+        values["guided_decoding_after"] = THINK_END
+    all_ends = list(dict.fromkeys([*ends, *(() if thinking else options["stop_token_ids"])]))
+    words = {}
+    if all_ends and "end_ids" in deployment.engine_inputs:
+        values["end_ids"] = all_ends
+    elif all_ends:
+        values["end_id"], *others = all_ends
+        words = _other_ends(others, options["min_tokens"], limit)
+    inputs = {name: array_of(TOKEN_INPUTS[name], value) for name, value in values.items()} | words
     if options["logit_bias"]:
-        bias = np.zeros((1, vocab_size), np.float32)
+        bias = np.zeros((1, deployment.vocab_size), np.float32)
         bias[0, list(options["logit_bias"])] = list(options["logit_bias"].values())
         inputs["embedding_bias"] = bias
     return inputs
+
+
+def _other_ends(others: Sequence[int], min_tokens: int, limit: int) -> dict[str, Array]:
+    """The end tokens after the first, for NVIDIA's backend, whose min_tokens holds back the first alone."""
+    if not others:
+        return {}
+    words = np.array([[others, range(1, len(others) + 1)]], np.int32)
+    if min_tokens == 0:
+        return {"stop_words_list": words}
+    if min_tokens >= limit:
+        return {"bad_words_list": words}
+    message = f"this engine can hold back one end token until then, and this request has {len(others) + 1}"
+    raise unsupported("min_tokens", message)
