@@ -146,6 +146,35 @@ def test_bias_and_least_length_reach_the_engine(client: Client) -> None:
     assert client.complete("a", min_tokens=7, max_tokens=9).usage.completion_tokens == 7
 
 
+def test_ends_that_the_engine_cannot_hold_back_are_refused_by_name(client: Client) -> None:
+    with pytest.raises(
+        InvalidRequest, match="min_tokens: this engine can hold back one end token"
+    ) as refused:
+        client.complete("ab", min_tokens=3, stop_token_ids=[97])
+    assert refused.value.code == "unsupported"
+    whole = client.complete("ab", min_tokens=3, max_tokens=3, stop_token_ids=[97], **GREEDY)
+    assert whole.usage.completion_tokens == 3
+
+
+def test_stop_words_count_from_min_tokens_on(client: Client) -> None:
+    cut = client.complete("a b a b ", stop=["a"], min_tokens=2, max_tokens=20, **GREEDY)
+    assert (cut.text, cut.finish_reason) == ("a b ", "stop")
+
+
+def test_presence_and_frequency_penalties_count_the_prompt(client: Client) -> None:
+    """As TensorRT-LLM 1.2 has it; our engine counts the answer alone."""
+    biased: Any = {"logit_bias": {300: 3, 301: 2}, "max_tokens": 1, "return_log_probs": True} | GREEDY
+
+    def first(*prompt: int, **options: float) -> bytes:
+        [token] = client.complete(list(prompt), **biased, **options).tokens or ()
+        return bytes(token.data)
+
+    favourite, other = first(5), first(300, 300, frequency_penalty=1)
+    assert favourite != other
+    assert first(5, 5, frequency_penalty=1) == first(300, presence_penalty=0.5) == favourite
+    assert first(300, presence_penalty=2) == other
+
+
 def test_a_prompt_that_does_not_fit_never_reaches_the_engine(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="maximum context length is 2048 tokens") as refused:
         client.complete("x " * 3000)

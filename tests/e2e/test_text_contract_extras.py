@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 from tokenizers import Tokenizer
-from youtu_client import Client, InvalidRequest
+from youtu_client import Busy, Client, InvalidRequest, Stream
 
 from tests.e2e.running import ROOT, RunningServer
 from tests.limits import WAIT_S
@@ -165,3 +167,65 @@ def test_an_expression_and_any_object(client: Client) -> None:
         client.chat("x", guided_decoding_guide_type="ebnf_grammar", guided_decoding_guide="x")
     with pytest.raises(InvalidRequest, match="guided_decoding_guide: it was sent without"):
         client.chat("x", guided_decoding_guide="x")
+
+
+SLOW = [{"type": "integer", "multipleOf": number} for number in (1234567, 1234568, 1234569)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"$ref": "#"}, "it refers to itself without an end"),
+        (
+            {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+            "it refers to itself without an end",
+        ),
+        ({"type": "object", "properties": {f"p{i}": {} for i in range(1000)}}, "here 1000 are"),
+        (SLOW[0], "it is too complex: compiling it takes more than"),
+    ],
+)
+def test_a_schema_that_cannot_be_compiled_is_a_400_with_the_reason(
+    server: RunningServer, schema: dict[str, Any], says: str
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body = {"messages": [{"role": "user", "content": "x"}], "response_format": form}
+    # On a busy machine the head of a stream may be sent before a slow one is refused.
+    for stream in (False,) if schema == SLOW[0] else (False, True):
+        url = f"{server.http_url}/v1/chat/completions"
+        answer = httpx.post(url, json=body | {"stream": stream}, timeout=WAIT_S)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, "response_format")
+        assert says in error["message"]
+
+
+def test_few_schemas_wait_to_be_compiled_and_who_leaves_makes_room(client: Client) -> None:
+    """The fault: any number waited, each for all before it, those of callers who had left included."""
+
+    def begin(schema: Any) -> Stream:
+        return client.stream(
+            "x",
+            guided_decoding_guide_type="json_schema",
+            guided_decoding_guide=json.dumps(schema),
+            max_tokens=9,
+        )
+
+    def busy(stream: Stream) -> bool:
+        try:
+            stream.poll(0.3)
+        except Busy as error:
+            return "wait for their schemas to be compiled" in str(error)
+        return False
+
+    with ExitStack() as streams:
+        for schema in SLOW:
+            streams.enter_context(begin(schema))
+        waiting = [streams.enter_context(begin({"const": f"w{i}"})) for i in range(40)]
+        assert any(busy(stream) for stream in waiting)
+        for stream in waiting:
+            stream.close()
+        until = time.monotonic() + WAIT_S
+        while busy(last := streams.enter_context(begin({"const": "last"}))):
+            assert time.monotonic() < until
+        for _ in last:
+            pass
+        assert last.answer.text == '"last"'

@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 KINDS = ("json", "json_schema", "regex")
-CPU_SECONDS = 3
+CPU_SECONDS = 1.5  # with them a refusal comes before the frontend sends the head of a stream
 MEMORY = 256 << 20  # bytes beside those of the tokenizer
 NO_MEMORY = 3  # exit status
 MAX_OPTIONAL = 400  # llguidance stops at about 500, within the answer
@@ -31,7 +33,7 @@ _ANY_OBJECT = '{"type": "object"}'
 # White space is nowhere needed, and where it is allowed a model that is unsure writes nothing else.
 _COMPACT: Any = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 _LEXER_STATES = 50_000  # of 1 to 2 kB
-_WALKS, _STEPS, _WALK_SECONDS = 4, 64, 1.0
+_WALKS, _STEPS, _WALK_SECONDS = 4, 64, 0.3
 _STEP_SECONDS = 0.05  # all other answers wait for it, at each token
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _DATA = frozenset({"const", "default", "enum", "examples"})
@@ -174,32 +176,36 @@ def _target(root: Any, reference: str) -> Any:
     return found
 
 
-def try_out(tokenizer: LLTokenizer, vocab_size: int, kind: str, text: str) -> None:
+def try_out(tokenizer: LLTokenizer, kind: str, text: str) -> None:
     """Compile it and write a few beginnings of answers by chance. Raises InvalidGuide."""
-    import numpy as np
-
     matcher = compiled(tokenizer, kind, text)
     if kind == "json_schema":
         _check_schema(_loaded(text))
     near = [token for mark in '"{}[],:1' for token in tokenizer.tokenize_str(mark)[-1:]]
+    ends = sum(1 << token for token in set(tokenizer.eos_tokens))
     begun, steps = time.process_time(), 0
     for seed in range(_WALKS):
-        random, walker = np.random.default_rng(seed), matcher.deep_copy()
+        random, walker = Random(seed), matcher.deep_copy()  # noqa: S311 (any choice will do)
         for _ in range(_STEPS):
             if time.process_time() - begun > _WALK_SECONDS:
                 break
-            bits = np.frombuffer(walker.compute_bitmask(), np.uint8)
+            allowed = int.from_bytes(walker.compute_bitmask(), "little") & ~ends  # a bit for each token
             check(walker)
-            allowed = np.unpackbits(bits, count=vocab_size, bitorder="little").astype(np.bool_)
-            allowed[tokenizer.eos_tokens] = False
-            if walker.is_stopped() or not allowed.any():
+            if walker.is_stopped() or not allowed:
                 break
-            likely = [token for token in near if allowed[token]]
-            walker.consume_token(int(random.choice(likely or np.flatnonzero(allowed))))
+            likely = [token for token in near if allowed >> token & 1]
+            walker.consume_token(random.choice(likely) if likely else _any_of(allowed, random))
             check(walker)
             steps += 1
     if (seconds := (time.process_time() - begun) / max(1, steps)) > _STEP_SECONDS:
         raise InvalidGuide(f"it is too complex: it takes {seconds:.2f} s for each token")
+
+
+def _any_of(bits: int, random: Random) -> int:
+    """The place of a bit that is set: the first one from somewhere on."""
+    start = random.randrange(bits.bit_length())
+    rest = bits >> start
+    return start + (rest & -rest).bit_length() - 1
 
 
 def main(path: str, vocab_size: int) -> None:
@@ -211,16 +217,15 @@ def main(path: str, vocab_size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_seconds = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, resource.RLIM_INFINITY))
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # SIGPROF ends the process
         try:
-            try_out(tokenizer, vocab_size, *json.loads(line))
+            try_out(tokenizer, *json.loads(line))
             answer = ""
         except InvalidGuide as invalid:
             answer = str(invalid)
         except MemoryError:
             sys.exit(NO_MEMORY)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -102,8 +102,8 @@ class Guides:
         if not answered:
             process.kill()
         status = self._ended(process)
-        if status == -signal.SIGXCPU or not answered:
-            raise InvalidGuide(f"{TOO_COMPLEX} {grammar.CPU_SECONDS} s")
+        if status == -signal.SIGPROF or not answered:
+            raise InvalidGuide(f"{TOO_COMPLEX} {grammar.CPU_SECONDS:g} s")
         if status < 0 or status == grammar.NO_MEMORY:
             raise InvalidGuide(f"{TOO_COMPLEX} {grammar.MEMORY >> 20} MiB")
         raise RuntimeError(f"the process that tries guides out has ended with status {status}")
