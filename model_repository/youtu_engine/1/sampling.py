@@ -76,11 +76,10 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
         self._history: list[int] = prompt.tolist() if params.bad_words else []
         self._made = 0
-        self._seen = np.zeros(vocab_size, np.bool_) if params.repetition_penalty != 1.0 else None
-        if self._seen is not None:
-            self._seen[prompt] = True
+        self._seen = np.unique(prompt) if params.repetition_penalty != 1.0 else None
         counted = params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
         self._counts = np.zeros(vocab_size, np.int32) if counted else None
+        self._counted = np.array([], np.int32)
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """The next token for `logits` [vocab_size]; remembers it. The array is left as it was.
@@ -93,9 +92,11 @@ class Sampler:
             self._guide.take(token)
         if self.params.bad_words:
             self._history.append(token)
-        if self._seen is not None:
-            self._seen[token] = True
+        if self._seen is not None and not (self._seen == token).any():
+            self._seen = np.append(self._seen, token)
         if self._counts is not None:
+            if self._counts[token] == 0:
+                self._counted = np.append(self._counted, token)
             self._counts[token] += 1
         return token
 
@@ -112,7 +113,7 @@ class Sampler:
             row = out[self._seen]
             out[self._seen] = np.where(row > 0, row / p.repetition_penalty, row * p.repetition_penalty)
         if self._counts is not None:
-            made = np.flatnonzero(self._counts)
+            made = self._counted
             out[made] -= p.presence_penalty + p.frequency_penalty * self._counts[made]
         out[banned] = -np.inf
         if self._guide is not None:
