@@ -305,3 +305,13 @@ except llama.LlamaError as error:
         [sys.executable, "-c", code, path], cwd=folder, capture_output=True, text=True, timeout=WAIT_S
     )
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+def test_a_stop_word_of_several_tokens_counts_from_min_tokens_on() -> None:
+    params = SamplingParams(min_tokens=2)
+    request = EngineRequest(np.array([1], np.int32), 99, params, stop_words=((5, 6),))
+    ended = []
+    for token in (5, 6, 5, 6):
+        request.tokens.append(token)
+        ended.append(request.ended_by(token))
+    assert ended == [False, False, False, True]

@@ -83,6 +83,8 @@ class EngineRequest:
             return True
         if self.guide is not None and self.guide.complete:
             return True
+        if len(self.tokens) <= self.sampling.min_tokens:
+            return False
         return any(tuple(self.tokens[-len(word) :]) == word for word in self.stop_words)
 
 
