@@ -165,7 +165,7 @@ def test_presence_and_frequency_penalties_count_the_prompt(client: Client) -> No
     """As TensorRT-LLM 1.2 has it; our engine counts the answer alone."""
     biased: Any = {"logit_bias": {300: 3, 301: 2}, "max_tokens": 1, "return_log_probs": True} | GREEDY
 
-    def first(*prompt: int, **options: float) -> bytes:
+    def first(*prompt: int, **options: Any) -> bytes:
         [token] = client.complete(list(prompt), **biased, **options).tokens or ()
         return bytes(token.data)
 
