@@ -16,7 +16,12 @@ from youtu_contract.values import Array, Limits, Read, array_of, json_value, sho
 ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 1000
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
-_TEMPLATE_OWN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
+_TEMPLATE_OWN = frozenset(
+    {
+        *("messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token"),
+        *("sep_token", "pad_token", "cls_token", "mask_token"),
+    }
+)
 _ALWAYS = ("temperature", "top_p", "repetition_penalty")  # the engines' own defaults are others
 # What is more than one value under another name; see engine_inputs.
 _MADE_BELOW = frozenset({"seed", "stop_token_ids", "logit_bias"})
