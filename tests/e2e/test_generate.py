@@ -65,26 +65,27 @@ def test_unknown_fields_of_a_stream_and_of_the_engine_are_refused(server: Runnin
     assert (status, json.loads(text)["param"]) == (400, "nosuch")
 
 
-WRONG: list[dict[str, Any]] = [
-    *({"temperature": value} for value in ("0.5", True, None, {}, [], [0.5, 0.6])),
-    *({"max_tokens": value} for value in (2.7, "3", True, 3.0)),
-    *({"seed": value} for value in (-1, 1.5, 2**64)),
-    *({"stream": value} for value in ("true", 1, 0.0)),
-    *({"text_input": value} for value in (5, True, None, {"a": 1}, ["a", "b"])),
-    *({"stop_words": value} for value in (5, ["a", 1], {"a": 1})),
-    *({"stop_token_ids": value} for value in ([1, 2.5], ["a"], "a")),
-    *({"logit_bias": value} for value in ({"1": 2}, 5)),
-    *({"nosuch": value} for value in (None, [1], {"a": 1})),
-    {"id": 5},
-    {"parameters": 3},
-]
+WRONG: dict[str, list[Any]] = {
+    "temperature": ["0.5", True, None, {}, [], [0.5, 0.6]],
+    "max_tokens": [2.7, "3", True, 3.0],
+    "seed": [-1, 1.5, 2**64],
+    "stream": ["true", 1, 0.0],
+    "text_input": [5, True, None, {"a": 1}, ["a", "b"]],
+    "stop_words": [5, ["a", 1], {"a": 1}],
+    "stop_token_ids": [[1, 2.5], ["a"], "a"],
+    "logit_bias": [{"1": 2}, 5],
+    "nosuch": [None, [1], {"a": 1}],
+    "id": [5],
+    "parameters": [3],
+}
 
 
-@pytest.mark.parametrize("fields", WRONG)
-def test_wrong_types_are_errors(server: RunningServer, fields: dict[str, Any]) -> None:
-    status, error = post(server, BODY | fields)
-    assert status in (400, 500)
-    assert isinstance(error, str)
+@pytest.mark.parametrize("field", WRONG)
+def test_wrong_types_are_errors(server: RunningServer, field: str) -> None:
+    for value in WRONG[field]:
+        status, error = post(server, BODY | {field: value})
+        assert status in (400, 500), value
+        assert isinstance(error, str)
 
 
 def test_a_field_sent_twice_is_an_error(server: RunningServer) -> None:
