@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from detokenizer import token_bytes
 from template import FAULTS, ChatTemplate
 from tokenizers import Tokenizer
 from traced import Traced, has_callers
@@ -73,10 +74,21 @@ class PromptBuilder:
 
     def _as_text(self, text: str) -> list[int]:
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        if forged := self._control_ids.intersection(ids):
-            name = self.tokenizer.id_to_token(min(forged))
-            raise invalid("messages", f"{name!r} is a control token that cannot be written as text")
-        return ids
+        return [part for i in ids for part in (self._spelt(i) if i in self._control_ids else (i,))]
+
+    def _spelt(self, index: int) -> list[int]:
+        """A control token that merges make of its characters, byte by byte."""
+        name = self.tokenizer.id_to_token(index) or ""
+        try:
+            return [self._bytes[byte] for byte in name.encode()]
+        except KeyError:
+            raise invalid("messages", f"{name!r} is a control token that cannot be written as text") from None
+
+    @cached_property
+    def _bytes(self) -> dict[int, int]:
+        """Byte -> the token that is this byte."""
+        table = enumerate(token_bytes(self.tokenizer))
+        return {data[0]: i for i, data in table if len(data) == 1 and i not in self._control_ids}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
