@@ -127,8 +127,16 @@ def test_a_finished_engine_is_found_without_heavy_imports(checkpoint: Path, tmp_
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "weights"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "tokenizer.json", "chat_template.jinja", "weights"),
+        "additional_chat_templates/tool_use.jinja",
+    ],
+)
 def test_a_changed_source_is_built_again(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    (checkpoint / "additional_chat_templates").mkdir()
+    (checkpoint / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
     old = make_engine(str(checkpoint), tmp_path)
     (path,) = checkpoint.glob("*.safetensors" if name == "weights" else name)
     content = path.read_bytes()
