@@ -218,3 +218,14 @@ def test_an_engine_of_nvidias_kind() -> None:
     first, last = (outputs[name] for name in ("first_token_time_ns", "last_token_time_ns"))
     assert abs(first - before) < 10**9
     assert last - first == 3_000
+
+
+def test_a_character_cut_by_the_limit_is_in_no_output() -> None:
+    cut = list("退货".encode()[:-1])
+    for parts in (False, True):
+        responses = answer(cut, limit=len(cut), return_parts=parts)
+        assert "".join(text.decode() for text in whole(responses, "text_output")) == "退"
+        assert "".join(text.decode() for text in whole(responses, "content_output")) == "退" * parts
+        assert b"".join(whole(responses, "output_tokens")).decode() == "退"
+        assert responses[-1]["finish_reason"] == [b"length"]
+        assert responses[-1]["num_output_tokens"] == [len(cut)]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.exceptions import SecurityError
 from template import ChatTemplate
 from traced import Traced, has_callers, joined, marks_of, percent, traced
 
@@ -133,3 +134,9 @@ def test_json_is_traced_to_its_keys() -> None:
     assert traced(value) == value
     assert has_callers(next(iter(traced(value))))
     assert not has_callers([1, None, {"a": "b"}, ("c",)])
+
+
+def test_texts_cannot_leave_by_way_of_bytes() -> None:
+    template = ChatTemplate("{{ messages[0].content.encode().decode() }}")
+    with pytest.raises(SecurityError):
+        template.render([{"role": "user", "content": "X"}], {}, {}, add_generation_prompt=False)

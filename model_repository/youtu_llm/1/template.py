@@ -102,7 +102,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         }
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree: nodes.Template = _Concatenations().visit(super()._parse(source, name, filename))
+        tree: nodes.Template = _Traceable().visit(super()._parse(source, name, filename))
         tree.set_environment(self)
         return tree
 
@@ -113,6 +113,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         return percent(left, right)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # Nothing follows bytes.
+        return super().is_safe_attribute(obj, attr, value) and not (
+            isinstance(obj, Traced) and attr == "encode"
+        )
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         plain = super().wrap_str_format(value)
@@ -150,13 +156,16 @@ class _Formatter(SandboxedFormatter):
         return joined(self._held[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces))
 
 
-class _Concatenations(NodeTransformer):
-    """`a ~ b` is compiled to a call of plain str.join; this makes it a filter."""
+class _Traceable(NodeTransformer):
+    """`a ~ b` is compiled to a call of plain str.join; this makes it a filter. Escaped text is not traced."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         parts = nodes.List(node.nodes, lineno=node.lineno)
         return nodes.Filter(parts, "concatenated", [], [], None, None, lineno=node.lineno)
+
+    def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
+        raise jinja2.TemplateSyntaxError("autoescape is not for chats", node.lineno)
 
 
 class _Generation(Extension):
