@@ -124,8 +124,13 @@ def _build(source: Source, weights: str, root: Path, building: Path, progress: R
         # imported here, as below: the libraries behind it take longer than finding a finished engine
         from build.config import read_shape
         from build.fetch import fetch
+        from build.tokenizer import check_templates
 
-        checkpoint = fetch(source.repo, root, progress, check=read_shape, headroom=ENGINE_SHARE).path
+        def check(folder: Path) -> None:
+            read_shape(folder)
+            check_templates(folder)
+
+        checkpoint = fetch(source.repo, root, progress, check=check, headroom=ENGINE_SHARE).path
     if checkpoint is None:
         raise AssertionError(f"{source} is nowhere")
     state = fingerprint(source, root)
@@ -173,14 +178,12 @@ def _convert(
     if tokenizer is None:
         raise AssertionError(f"{checkpoint} lost its tokenizer.json")
     shutil.copyfile(checkpoint / TOKENIZER, building / TOKENIZER)
-    if tokenizer.chat_template:
-        (building / CHAT_TEMPLATE).write_text(tokenizer.chat_template, encoding="utf-8")
+    tokenizer.templates.write(building)
     return ModelFacts(
         architecture="YoutuForCausalLM",
         vocab_size=shape.vocab_size,
         context_length=shape.max_position_embeddings,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
+        special_tokens=tokenizer.special_tokens,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_ids=tokenizer.eos_token_ids,
         add_bos=tokenizer.add_bos,

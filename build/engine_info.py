@@ -20,23 +20,26 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FORMAT = 1  # raise it when engines made before must be made again
-ENGINE_JSON, GGUF, TOKENIZER, CHAT_TEMPLATE = (
+ENGINE_JSON, GGUF, TOKENIZER, CHAT_TEMPLATE, TOOL_TEMPLATE = (
     "engine.json",
     "model.gguf",
     "tokenizer.json",
     "chat_template.jinja",
+    "chat_template.tool_use.jinja",  # instead of the other for requests with tools, where the model has one
 )
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model whose GGUF is there. `parameters` counts weights; ids index the vocabulary."""
+    """What is known of a model whose GGUF is there. `parameters` counts weights; ids index the vocabulary.
+
+    `special_tokens`: name, as chat templates know it (`bos_token`, …) -> text.
+    """
 
     architecture: str
     vocab_size: int
     context_length: int
-    bos_token: str | None
-    eos_token: str | None
+    special_tokens: dict[str, str]
     bos_token_id: int | None
     eos_token_ids: list[int]
     add_bos: bool
@@ -63,7 +66,9 @@ class ServedModel(ModelFacts):
     path: Path
 
     def takes_tools(self) -> bool:
-        """Whether the chat template reads the variable `tools`."""
+        """Whether the chat template reads the variable `tools`, or there is one for requests with tools."""
+        if (self.path / TOOL_TEMPLATE).is_file():
+            return True
         return self.chat_template and bool(
             re.search(r"\btools\b", (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8"))
         )

@@ -33,6 +33,7 @@ SMALL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "model.safetensors.index.json",
 )
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -102,13 +103,15 @@ class _Transfer:
         return min(file.size, max(sizes, default=0))
 
     def _paths(self, file: RemoteFile) -> tuple[Path, Path]:
+        final = self._folder / file.name
         # the checksum in its name keeps parts of two revisions apart
-        return self._folder / file.name, self._folder / f".{file.name}.{file.checksum[:16]}.part"
+        return final, final.with_name(f".{final.name}.{file.checksum[:16]}.part")
 
     def _get(self, file: RemoteFile, total: int) -> None:
         final, part = self._paths(file)
         if final.exists() and self._right(file, final):
             return
+        final.parent.mkdir(exist_ok=True)
 
         def show(size: int) -> None:
             self._progress(f"Fetching {self._hub.repo}", self._done + size, total)
@@ -117,7 +120,7 @@ class _Transfer:
             self._hub.download(file, self._revision, part, show)
             if self._right(file, part):
                 part.replace(final)
-                for old in self._folder.glob(f".{file.name}.*.part"):
+                for old in final.parent.glob(f".{final.name}.*.part"):
                     old.unlink()
                 return
             part.unlink()
@@ -149,8 +152,8 @@ class _Transfer:
 
 
 def _matching(listed: dict[str, RemoteFile], patterns: Sequence[str]) -> list[str]:
-    """Plain names that fit a pattern, in the order of the patterns."""
-    names = [name for name in listed if PLAIN_NAME.fullmatch(name)]
+    """SMALL_FILES, and plain names, that fit a pattern, in the order of the patterns."""
+    names = [name for name in listed if PLAIN_NAME.fullmatch(name) or name in SMALL_FILES]
     return list(dict.fromkeys(name for pattern in patterns for name in names if fnmatch(name, pattern)))
 
 

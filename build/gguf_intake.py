@@ -16,7 +16,8 @@ from typing import Any
 import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from build.engine_info import CHAT_TEMPLATE, GGUF, TOKENIZER, ModelFacts
+from build.chat_template import ChatTemplates, check
+from build.engine_info import GGUF, TOKENIZER, ModelFacts
 from build.errors import BuildError
 from build.progress import Report, silent
 from build.tokenizer import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
@@ -49,7 +50,7 @@ def take_in(path: Path, folder: Path, progress: Report = silent) -> ModelFacts:
     if isinstance(parts, int) and parts > 1:
         raise BuildError(f"{path} is one of {parts} parts: join them with llama-gguf-split --merge first")
     vocabulary = _Vocabulary(reader, path)
-    template = _value(reader, "tokenizer.chat_template")
+    templates = _templates(reader, path)
     context = _value(reader, f"{architecture}.context_length")
     if not isinstance(context, int) or context < 1:
         raise BuildError(
@@ -57,22 +58,37 @@ def take_in(path: Path, folder: Path, progress: Report = silent) -> ModelFacts:
         )
 
     vocabulary.tokenizer().save(str(folder / TOKENIZER))
-    if isinstance(template, str) and template:
-        (folder / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
+    templates.write(folder)
     (folder / GGUF).symlink_to(path.resolve())
     progress(f"Reading {path.name}", path.stat().st_size, path.stat().st_size)
     return ModelFacts(
         architecture=architecture,
         vocab_size=len(vocabulary.tokens),
         context_length=context,
-        bos_token=None if vocabulary.bos is None else vocabulary.tokens[vocabulary.bos],
-        eos_token=vocabulary.tokens[vocabulary.ends[0]] if vocabulary.ends else None,
+        special_tokens={
+            name: vocabulary.tokens[index]
+            for name, index in (
+                ("bos_token", vocabulary.bos),
+                ("eos_token", next(iter(vocabulary.ends), None)),
+            )
+            if index is not None
+        },
         bos_token_id=vocabulary.bos,
         eos_token_ids=vocabulary.ends,
         add_bos=vocabulary.add_bos,
         weights=_file_type(reader),
         parameters=sum(math.prod(int(n) for n in tensor.shape) for tensor in reader.tensors),
     )
+
+
+def _templates(reader: gguf.GGUFReader, path: Path) -> ChatTemplates:
+    found: list[str | None] = []
+    for key in ("tokenizer.chat_template", "tokenizer.chat_template.tool_use"):
+        source = _value(reader, key)
+        found.append(source if isinstance(source, str) and source else None)
+        if found[-1]:
+            check(found[-1], f"{path}: {key}")
+    return ChatTemplates(*found)
 
 
 class _Vocabulary:

@@ -220,5 +220,8 @@ def describe_tokenizer(writer: gguf.GGUFWriter, tokenizer: TokenizerFacts | None
         writer.add_pad_token_id(tokenizer.pad_token_id)
     writer.add_add_bos_token(tokenizer.add_bos)
     writer.add_add_eos_token(tokenizer.add_eos)
-    if tokenizer.chat_template is not None:
-        writer.add_chat_template(tokenizer.chat_template)
+    templates = tokenizer.templates
+    if templates.default is not None:
+        writer.add_chat_template(templates.default)
+    if templates.tool_use is not None:
+        writer.add_string("tokenizer.chat_template.tool_use", templates.tool_use)

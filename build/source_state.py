@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-SOURCE_FILES = ("*.json", "*.jinja", "*.safetensors")
+SOURCE_FILES = ("*.json", "*.jinja", "*/*.jinja", "*.safetensors")
 
 
 def source_state(source: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from build.chat_template import ChatTemplates, read_templates
 from build.config import read_json
 from build.errors import BuildError
 
@@ -45,6 +46,7 @@ class TokenizerFacts:
     `pre` is llama.cpp's name of the pre-tokenizer; `known_pre` is False when the patterns of tokenizer.json
     are none of PRE_TOKENIZERS and "youtu" was taken: then only tokenizer.json tokenises text exactly.
     `ignore_merges`: a whole word of the vocabulary becomes that one token, whatever the merges say.
+    `special_tokens`: those with a name (`bos_token`, `unk_token`, …), as chat templates know them.
     """
 
     tokens: list[str]
@@ -61,7 +63,8 @@ class TokenizerFacts:
     eos_token_ids: list[int]
     add_bos: bool
     add_eos: bool
-    chat_template: str | None
+    templates: ChatTemplates
+    special_tokens: dict[str, str]
 
 
 def has_tokenizer(checkpoint: Path) -> bool:
@@ -76,6 +79,11 @@ def has_tokenizer(checkpoint: Path) -> bool:
             f"{checkpoint} has {others[0]} but no tokenizer.json: save the tokenizer in the 'fast' form"
         )
     return False
+
+
+def check_templates(checkpoint: Path) -> None:
+    """BuildError when a chat template of the folder cannot be parsed. Weights need not be there."""
+    read_templates(checkpoint, _optional_json(checkpoint / "tokenizer_config.json"))
 
 
 def load_tokenizer_facts(checkpoint: Path, vocab_size: int | None = None) -> TokenizerFacts:
@@ -141,8 +149,17 @@ def load_tokenizer_facts(checkpoint: Path, vocab_size: int | None = None) -> Tok
         eos_token_ids=eos_ids,
         add_bos=bos is not None and (add_bos if isinstance(add_bos, bool) else first == bos),
         add_eos=eos is not None and (add_eos if isinstance(add_eos, bool) else last == eos),
-        chat_template=_chat_template(checkpoint, tokenizer_config),
+        templates=read_templates(checkpoint, tokenizer_config),
+        special_tokens=_named(tokenizer_config, bos_token=bos, eos_token=eos),
     )
+
+
+def _named(tokenizer_config: dict[str, Any], **known: str | None) -> dict[str, str]:
+    found: dict[str, Any] = {}
+    for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"):
+        value = tokenizer_config.get(name)
+        found[name] = value.get("content") if isinstance(value, dict) else value
+    return {name: text for name, text in (known | found).items() if isinstance(text, str)}
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -251,19 +268,3 @@ def _template_ends(post_processor: Any) -> tuple[str | None, str | None]:
             first, last = (item.get("SpecialToken", {}).get("id") for item in (single[0], single[-1]))
             return first, last
     return None, None
-
-
-def _chat_template(checkpoint: Path, tokenizer_config: dict[str, Any]) -> str | None:
-    """The default chat template: its own file wins over tokenizer_config.json, as in transformers."""
-    path = checkpoint / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default", next(iter(named.values()), None))
-    if template is not None and not isinstance(template, str):
-        raise BuildError(
-            f"{checkpoint / 'tokenizer_config.json'}: chat_template must be text, found {template!r}"
-        )
-    return template

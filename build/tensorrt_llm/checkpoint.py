@@ -16,7 +16,7 @@ from build.catalogue import Converter, profiles
 from build.checkpoint import ITEM_BYTES, read_header
 from build.config import ARCHITECTURE, read_json, read_shape
 from build.engine import file_sha256, fingerprint
-from build.engine_info import CHAT_TEMPLATE, TOKENIZER, ModelFacts
+from build.engine_info import TOKENIZER, ModelFacts
 from build.errors import BuildError
 from build.progress import Report
 from build.tensorrt_llm import machine
@@ -120,8 +120,7 @@ def describe(made: Plan, source: Path, folder: Path) -> ModelFacts:
             architecture=str(made.source.entry.architecture if made.source.entry else ARCHITECTURE),
             vocab_size=int(config.get("vocab_size") or config.get("padded_vocab_size") or 0),
             context_length=_context(config),
-            bos_token=None,
-            eos_token=None,
+            special_tokens={},
             bos_token_id=config.get("bos_token_id"),
             eos_token_ids=[ends] if isinstance(ends, int) else list(ends or []),
             add_bos=False,
@@ -130,14 +129,12 @@ def describe(made: Plan, source: Path, folder: Path) -> ModelFacts:
         )
     tokenizer = load_tokenizer_facts(source)
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
-    if tokenizer.chat_template:
-        (folder / CHAT_TEMPLATE).write_text(tokenizer.chat_template, encoding="utf-8")
+    tokenizer.templates.write(folder)
     return ModelFacts(
         architecture=str(config["architectures"][0]),
         vocab_size=len(tokenizer.tokens),
         context_length=_context(config),
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
+        special_tokens=tokenizer.special_tokens,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_ids=tokenizer.eos_token_ids,
         add_bos=tokenizer.add_bos,

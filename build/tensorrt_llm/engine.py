@@ -24,6 +24,7 @@ from build.tensorrt_llm.commands import run, say
 from build.tensorrt_llm.convert import RECORD
 from build.tensorrt_llm.flags import build_flags, on_command_line
 from build.tensorrt_llm.info import ENGINE_FILE, ENGINE_FOLDER, TensorRTEngineInfo
+from build.tokenizer import check_templates
 
 MODEL_CLASS_FILE = Path(__file__).with_name("youtu_trtllm.py")
 MODEL_CLASS = "YoutuForCausalLM"
@@ -136,6 +137,7 @@ def _make(made: Plan, progress: Report) -> TensorRTEngineInfo:
     if reason is not None:
         say(f"{reason}; it is built again")
     source = _fetched(made, progress)
+    check_templates(source)
     estimate = sizes_of(made, source)
     say(f"{made.source.model_id} with the profile {made.profile.name} on {made.gpu.name}: {estimate}")
     if fault := sizes.does_not_fit(made.profile, estimate):
@@ -172,11 +174,17 @@ def _fetched(made: Plan, progress: Report) -> Path:
     from build.fetch import fetch
 
     converter, repo = made.converter, str(made.source.repo)
+
+    def check(folder: Path) -> None:
+        if converter is None:
+            read_shape(folder)
+        check_templates(folder)
+
     return fetch(
         repo,
         made.root,
         progress,
-        check=None if converter else read_shape,
+        check=check,
         headroom=2.0,  # the checkpoint and the engine beside it
         more=converter.files if converter else (),
         pickled=converter.pickled if converter else False,

@@ -35,5 +35,4 @@ def write_tokenizer(source: Path, folder: Path, vocab_size: int) -> None:
     }
     text = json.dumps({key: value for key, value in config.items() if value is not None}, indent=1)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
-    if facts.chat_template is not None:
-        (folder / "chat_template.jinja").write_text(facts.chat_template, encoding="utf-8")
+    facts.templates.write(folder)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from .errors import CODES, Error
+from .errors import CODES, Error, invalid
 from .values import Array, Read
 
 
@@ -65,3 +66,15 @@ def reader(request: Any) -> Read:
         return array
 
     return read
+
+
+def check_parameters(request: Any, inputs: Collection[str]) -> None:
+    """Refuse a request's parameters: Triton's `generate` makes one of each field that is no input.
+
+    Its own are let through: `id`, and those that begin with triton_. Raises Refused.
+    """
+    for name in json.loads(request.parameters() or "{}"):
+        if name in inputs:
+            raise invalid(name, "is an input; it was sent as a parameter")
+        if name != "id" and not name.startswith("triton_"):
+            raise invalid(name, f"unknown input; expected one of {', '.join(inputs)}")

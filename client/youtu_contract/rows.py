@@ -260,8 +260,11 @@ OPTIONS: dict[str, Tensor] = _rows(Options)
 """Option of a request -> its row; all of them."""
 
 PROMPTS: dict[str, Tensor] = _by_name(
-    text_input=Tensor("BYTES", "A raw text, continued as it stands."),
-    messages=Tensor("BYTES", "JSON list of chat messages, put into the model's own chat template."),
+    text_input=Tensor("BYTES", "A raw text, continued as it stands; its control tokens are read as such."),
+    messages=Tensor(
+        "BYTES",
+        "JSON list of chat messages, put into the model's own chat template; no control token comes of them.",
+    ),
     input_ids=Tensor("INT32", "The prompt's tokens.", shape=(-1,), low=0, high="last_token", nvidia=False),
 )
 """Exactly one of these is sent."""

@@ -93,8 +93,7 @@ def test_a_folder_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:
         "architecture": "YoutuForCausalLM",
         "vocab_size": 640,
         "context_length": SHAPE.max_position_embeddings,
-        "bos_token": "<|begin_of_text|>",
-        "eos_token": "<|end_of_text|>",
+        "special_tokens": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
         "add_bos": False,
         "weights": "Q8_0",
         "chat_template": True,
@@ -128,8 +127,16 @@ def test_a_finished_engine_is_found_without_heavy_imports(checkpoint: Path, tmp_
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "weights"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "tokenizer.json", "chat_template.jinja", "weights"),
+        "additional_chat_templates/tool_use.jinja",
+    ],
+)
 def test_a_changed_source_is_built_again(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    (checkpoint / "additional_chat_templates").mkdir()
+    (checkpoint / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
     old = make_engine(str(checkpoint), tmp_path)
     (path,) = checkpoint.glob("*.safetensors" if name == "weights" else name)
     content = path.read_bytes()
@@ -200,6 +207,45 @@ def test_another_architecture_on_the_hub_costs_no_weights(
             make_engine("someone/Llama", tmp_path)
         (weights,) = checkpoint.glob("*.safetensors")
         assert hub.bodies(weights.name) == []
+
+
+BROKEN = "{{ bos_token }}\n{% for m in messages %}\n{% endif %}"
+
+
+def test_a_template_that_cannot_be_parsed_is_refused_before_the_weights(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkpoint / "chat_template.jinja").write_text(BROKEN)
+    with pytest.raises(BuildError, match=r"chat_template\.jinja, line 3: .*cannot be parsed") as refused:
+        make_engine(str(checkpoint), tmp_path / "var")
+    assert "\n" not in str(refused.value)
+    assert entries(tmp_path / "var") == []
+    with FakeHub(checkpoint, REPO) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with pytest.raises(BuildError, match=r"chat_template\.jinja, line 3: "):
+            make_engine(REPO, tmp_path / "var")
+        (weights,) = checkpoint.glob("*.safetensors")
+        assert hub.bodies(weights.name) == []
+
+
+def test_a_template_for_tools_comes_along(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = checkpoint / "additional_chat_templates" / "tool_use.jinja"
+    more.parent.mkdir()
+    more.write_text("{{ tools }}")
+    (checkpoint / "chat_template.jinja").write_text("plain")
+    engine = make_engine(str(checkpoint), tmp_path / "var")
+    assert (engine.path / "chat_template.jinja").read_text() == "plain"
+    assert (engine.path / "chat_template.tool_use.jinja").read_text() == "{{ tools }}"
+    assert engine.takes_tools()
+    with FakeHub(checkpoint, REPO) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        fetched = make_engine(REPO, tmp_path / "var")
+    assert (fetched.path / "chat_template.tool_use.jinja").read_text() == "{{ tools }}"
+    of_gguf = make_engine(str(engine.gguf), tmp_path / "other")
+    assert (of_gguf.path / "chat_template.tool_use.jinja").read_text() == "{{ tools }}"
+    assert of_gguf.takes_tools()
 
 
 def test_a_checkpoint_without_a_chat_template_is_served_without(checkpoint: Path, tmp_path: Path) -> None:

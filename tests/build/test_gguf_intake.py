@@ -118,8 +118,7 @@ def test_the_engine_links_to_the_file(file: Path, tmp_path: Path) -> None:
         architecture="deepseek2",
         vocab_size=SIZE,
         context_length=TINY.max_position_embeddings,
-        bos_token=SPECIALS[0],
-        eos_token=SPECIALS[1],
+        special_tokens={"bos_token": SPECIALS[0], "eos_token": SPECIALS[1]},
         weights="Q8_0",
         chat_template=True,
         gguf_bytes=file.stat().st_size,
@@ -271,3 +270,14 @@ def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], objec
     writer.write_tensors_to_file()
     writer.close()
     return target
+
+
+def test_a_template_that_cannot_be_parsed_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "shop-model"
+    publish(folder, "youtu")
+    made = convert(folder, tmp_path / "good.gguf").path
+    template = (folder / "chat_template.jinja").read_bytes()
+    broken = b"{{ a }}\n{% if %}".ljust(len(template))
+    (tmp_path / "bad.gguf").write_bytes(made.read_bytes().replace(template, broken))
+    with pytest.raises(BuildError, match=r"bad\.gguf: tokenizer\.chat_template, line 2: .*cannot be parsed"):
+        make_engine(str(tmp_path / "bad.gguf"), tmp_path / "var")

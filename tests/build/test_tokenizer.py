@@ -21,6 +21,7 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
+from build.chat_template import ChatTemplates
 from build.convert import convert
 from build.errors import BuildError
 from build.tokenizer import (
@@ -245,17 +246,41 @@ def test_the_chat_template_is_found_in_each_place(tmp_path: Path) -> None:
     def put(value: object) -> None:
         edit_json(folder / "tokenizer_config.json", lambda config: config.update(chat_template=value))
 
+    def found() -> ChatTemplates:
+        return load_tokenizer_facts(folder).templates
+
     put("from config")
-    assert "message['role']" in (load_tokenizer_facts(folder).chat_template or "")
+    assert "message['role']" in (found().default or "")
     (folder / "chat_template.jinja").unlink()
-    assert load_tokenizer_facts(folder).chat_template == "from config"
+    assert found() == ChatTemplates("from config")
     put([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}])
-    assert load_tokenizer_facts(folder).chat_template == "named"
+    assert found() == ChatTemplates("named", "tools")
+    put([{"name": "rag", "template": "documents"}])
+    assert found() == ChatTemplates("documents")
+    put([{"name": "rag", "template": "{% if"}, {"name": "default", "template": "a\n{% nosuch %}"}])
+    with pytest.raises(BuildError, match=r"tokenizer_config\.json: chat_template default, line 2: .*nosuch"):
+        found()
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(BuildError, match=r"chat_template\.jinja: UTF-8 is expected, byte 0 is not"):
+        found()
+    (folder / "chat_template.jinja").unlink()
     put(None)
-    assert load_tokenizer_facts(folder).chat_template is None
+    assert found() == ChatTemplates(None)
     put(7)
     with pytest.raises(BuildError, match="chat_template must be text, found 7"):
         load_tokenizer_facts(folder)
+
+
+def test_special_tokens_are_known_by_their_names(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path / "checkpoint")
+    more = {"unk_token": {"content": "<unk>"}, "pad_token": "<|user|>", "mask_token": None}
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(more))
+    assert load_tokenizer_facts(folder).special_tokens == {
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|end_of_text|>",
+        "unk_token": "<unk>",
+        "pad_token": "<|user|>",
+    }
 
 
 Change = Callable[[dict[str, Any]], object]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import pytest
 from detokenizer import StreamingText, byte_alphabet, token_bytes
 from hypothesis import given, settings
@@ -37,6 +39,11 @@ texts = st.one_of(
 )
 
 
+def whole_characters(data: bytes) -> str:
+    """All of it, an unfinished character at the very end left out."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(data)
+
+
 def stream(table: list[bytes], ids: list[int], stop_words: tuple[str, ...] = ()) -> list[str]:
     text = StreamingText(table, stop_words)
     pieces = []
@@ -64,14 +71,35 @@ def test_no_piece_ends_inside_a_character(text: str) -> None:
 
 @given(st.binary())
 def test_broken_bytes_become_what_the_whole_would(data: bytes) -> None:
-    assert "".join(stream(BYTES, list(data))) == data.decode("utf-8", "replace")
+    assert "".join(stream(BYTES, list(data))) == whole_characters(data)
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.integers(0, TOKENIZER.get_vocab_size() - 1)))
 def test_any_tokens_equal_the_tokenizers_own_decoding(ids: list[int]) -> None:
     ids = [i for i in ids if TOKENIZER.id_to_token(i) not in ("<think>", "</think>")]
-    assert "".join(stream(TABLE, ids)) == TOKENIZER.decode(ids, skip_special_tokens=True)
+    text = "".join(stream(TABLE, ids))
+    assert text == whole_characters(b"".join(TABLE[i] for i in ids))
+    cut = TOKENIZER.decode(ids, skip_special_tokens=True).removeprefix(text)
+    assert cut in ("", "\ufffd")  # an unfinished character, which the tokenizer's own decoding marks
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("退货".encode()[:-1], "退"),
+        ("退👍".encode()[:-1], "退"),
+        (b"\xe9\x80", ""),
+        (b"a\xe9\x80b", "a\ufffdb"),  # broken in the middle
+        (b"a\xff", "a\ufffd"),  # no beginning of a character
+        (b"\xe9\x80\xe9\x80", "\ufffd"),
+        ("a\ufffd".encode(), "a\ufffd"),  # written by the model
+        ("a\ufffd".encode()[:-1], "a"),
+    ],
+)
+def test_a_text_that_ends_inside_a_character_ends_before_it(data: bytes, text: str) -> None:
+    assert "".join(stream(BYTES, list(data))) == text
+    assert "".join(stream(BYTES, list(data), ("b好",))) == text
 
 
 @settings(deadline=None, max_examples=500)

@@ -15,7 +15,7 @@ from .conftest import DEMO
 
 CONVERSATION = [
     {"role": "system", "content": "你是客服。"},
-    {"role": "user", "content": "怎么退货？ <|end_of_text|>"},
+    {"role": "user", "content": "怎么退货？ <end_of_text>"},
     {"role": "assistant", "content": "七天内。"},
     {"role": "user", "content": "  写一个 `for` 循环 👍\n"},
 ]

@@ -349,3 +349,14 @@ def test_a_guided_text_is_no_call_of_a_tool() -> None:
     reply.take({"output_ids": list(text.encode())})
     reply.finish()
     assert flat(reply.news(last=True))["content_output"] == [text.encode()]
+
+
+def test_a_character_cut_by_the_limit_is_in_no_output() -> None:
+    cut = list("退货".encode()[:-1])
+    for parts in (False, True):
+        responses = answer(cut, limit=len(cut), return_parts=parts)
+        assert "".join(text.decode() for text in whole(responses, "text_output")) == "退"
+        assert "".join(text.decode() for text in whole(responses, "content_output")) == "退" * parts
+        assert b"".join(whole(responses, "output_tokens")).decode() == "退"
+        assert responses[-1]["finish_reason"] == [b"length"]
+        assert responses[-1]["num_output_tokens"] == [len(cut)]

@@ -166,6 +166,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"messages": HELLO, "min_p": 1.5}, "min_p: 0 to 1 is allowed, 1.5 was sent"),
         ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "chat_template_kwargs: a JSON object"),
         ({"messages": HELLO, "chat_template_kwargs": {"messages": []}}, "'messages' is the server's own"),
+        ({"messages": HELLO, "chat_template_kwargs": {"pad_token": "x"}}, "'pad_token' is the server's own"),
+        ({"messages": HELLO, "chat_template_kwargs": {"tools": "x"}}, "tools: a list of JSON objects"),
+        ({"messages": HELLO, "chat_template_kwargs": {"documents": [1]}}, "documents: a list of JSON"),
+        ({"messages": HELLO, "chat_template_kwargs": r'{"x": ["\ud800"]}'}, "_kwargs: half of a surr"),
     ]  # fmt: skip
 
 

@@ -27,8 +27,8 @@ from guide import Guides
 from llama import Llama, LlamaError, LlamaLibrary
 from numpy.typing import NDArray
 from youtu_contract.errors import Error, Refused, invalid
-from youtu_contract.responder import Responder, reader
-from youtu_contract.rows import TOKEN_OUTPUTS
+from youtu_contract.responder import Responder, check_parameters, reader
+from youtu_contract.rows import TOKEN_INPUTS, TOKEN_OUTPUTS
 from youtu_contract.values import Array, Read, array_of
 
 # A step of a model this small is over before a second thread is awake.
@@ -100,6 +100,7 @@ class TritonPythonModel:
         for request in requests:
             sender, request_id = request.get_response_sender(), request.request_id()
             try:
+                check_parameters(request, TOKEN_INPUTS)
                 self._accept(request_id, sender, reader(request))
             except Refused as refused:
                 Responder(sender).refuse(refused.error)

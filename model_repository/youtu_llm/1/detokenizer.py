@@ -58,8 +58,8 @@ def special_names(tokenizer: Tokenizer) -> dict[int, bytes]:
 class StreamingText:
     """Grows by tokens, gives text: `push` returns what is safe to show, `finish` the rest.
 
-    Bytes of an unfinished character wait for its end; bytes that no continuation can make valid
-    become U+FFFD, as when the whole is decoded at once. Text that may turn into a stop word waits
+    Bytes of an unfinished character wait for its end; where the text ends before, they are left out. Bytes
+    that no continuation can make valid become U+FFFD. Text that may turn into a stop word waits
     until it has or has not. After a stop word `stopped` is true and nothing more comes out. `shown`
     counts the bytes of tokens whose text has come out.
 
@@ -108,7 +108,7 @@ class StreamingText:
         return self._release(self._decoder.decode(data) + self._marks.get(token, ""), final=False)
 
     def finish(self) -> str:
-        return self._release(self._decoder.decode(b"", final=True), final=True)
+        return self._release("", final=True)
 
     def _release(self, text: str, *, final: bool) -> str:
         if self.stopped:

@@ -24,8 +24,8 @@ from prompt import PromptBuilder
 from reply import Outputs, Reply, Vocabulary, engine_outputs
 from text_request import Deployment, TextRequest, engine_inputs, is_probe, read_request
 from youtu_contract.errors import Error, Refused, context_length_exceeded, invalid
-from youtu_contract.responder import Responder, reader
-from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_OUTPUTS
+from youtu_contract.responder import Responder, check_parameters, reader
+from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_INPUTS, TEXT_OUTPUTS
 from youtu_contract.values import Array, Read, array_of
 
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
@@ -104,6 +104,7 @@ class TritonPythonModel:
         for request in requests:
             call = Call(request.request_id(), request.get_response_sender(), _trace_of(request))
             try:
+                check_parameters(request, TEXT_INPUTS)
                 self._accept(call, reader(request))
             except Refused as refused:
                 call.refuse(refused.error)

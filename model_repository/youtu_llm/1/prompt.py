@@ -1,42 +1,111 @@
 """Messages to token ids: the model's own chat template, then its tokenizer.
 
-Renders as `transformers` does (the same Jinja settings and functions), without transformers.
+Only what the template writes becomes a control token. Text of a caller that is spelled like one is tokenised
+as the characters that it consists of.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
-from collections.abc import Mapping
+import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from detokenizer import token_bytes
+from template import FAULTS, ChatTemplate
 from tokenizers import Tokenizer
+from traced import Traced, has_callers
 from youtu_contract.errors import invalid, unsupported
+
+TEMPLATE = "chat_template.jinja"
+TOOL_TEMPLATE = "chat_template.tool_use.jinja"
+_BLANK = "\uffff"  # no character of a text, so in no token
+# What an added token looks like that is none of a text's words: <think>, [TOOL_CALLS].
+_SIGN = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
 
 
 class PromptBuilder:
-    """Reads `tokenizer.json`, `engine.json` and `chat_template.jinja` of an engine folder.
+    """Reads `tokenizer.json`, `engine.json` and the chat templates of an engine folder.
 
-    Raises OSError or ValueError when one of the first two is missing or broken.
+    Raises OSError or ValueError when one of the first two is missing or broken, or a template cannot be
+    parsed.
     """
 
     def __init__(self, engine_dir: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(engine_dir / "tokenizer.json"))
         self.facts: dict[str, Any] = json.loads((engine_dir / "engine.json").read_text(encoding="utf-8"))
-        path = engine_dir / "chat_template.jinja"
-        source = path.read_text(encoding="utf-8") if path.is_file() else ""
-        self._template = _environment().from_string(source) if source else None
+        self._template = _template(engine_dir / TEMPLATE)
+        self._tool_template = _template(engine_dir / TOOL_TEMPLATE)
+        written = "".join(each.literals() for each in (self._template, self._tool_template) if each)
+        self._control = {
+            token.content: (index, token)
+            for index, token in self.tokenizer.get_added_tokens_decoder().items()
+            if token.special or (token.content in written and _SIGN.fullmatch(token.content))
+        }
+        self._control_ids = frozenset(index for index, _ in self._control.values())
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids; `add_special_tokens` with whatever the tokenizer itself puts around a raw text."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        """Token ids; `add_special_tokens` with whatever the tokenizer itself puts around a raw text.
+
+        In a plain text all control tokens are looked for; in a rendered one those that the template wrote.
+        Raises Refused.
+        """
+        encoding = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        ids: list[int] = encoding.ids
+        if isinstance(text, Traced) and any(
+            has_callers(text[start:end].strip())
+            for index, (start, end) in zip(ids, encoding.offsets, strict=True)
+            if index in self._control_ids
+        ):
+            return self._without_forged(text)
         return ids
 
-    def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> str:
+    def _without_forged(self, text: Traced) -> list[int]:
+        ids: list[int] = []
+        at = 0
+        for found in self._pattern.finditer(text.template_text(_BLANK)):
+            index, token = self._control[found[0]]
+            before, after = text[at : found.start()], text[found.end() :]
+            ids += self._as_text(before.rstrip() if token.lstrip else before)
+            ids.append(index)
+            at = len(text) - len(after.lstrip() if token.rstrip else after)
+        return ids + self._as_text(text[at:])
+
+    def _as_text(self, text: str) -> list[int]:
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return [part for i in ids for part in (self._spelt(i) if i in self._control_ids else (i,))]
+
+    def _spelt(self, index: int) -> list[int]:
+        """A control token that merges make of its characters, byte by byte."""
+        name = self.tokenizer.id_to_token(index) or ""
+        try:
+            return [self._bytes[byte] for byte in name.encode()]
+        except KeyError:
+            raise invalid("messages", f"{name!r} is a control token that cannot be written as text") from None
+
+    @cached_property
+    def _bytes(self) -> dict[int, int]:
+        """Byte -> the token that is this byte."""
+        table = enumerate(token_bytes(self.tokenizer))
+        return {data[0]: i for i, data in table if len(data) == 1 and i not in self._control_ids}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._control, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)))
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The tokenizer without an eye for control tokens. Made when the first text needs it."""
+        made = json.loads(self.tokenizer.to_str())
+        for token in made["added_tokens"]:
+            token["special"] = token["content"] in self._control
+        plain = Tokenizer.from_str(json.dumps(made))
+        plain.encode_special_tokens = True
+        return plain
+
+    def render(self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]) -> Traced:
         """The conversation as text, up to where the model continues. Raises Refused."""
         return self._rendered(messages, template_kwargs, add_generation_prompt=True)
 
@@ -57,37 +126,27 @@ class PromptBuilder:
     def _rendered(
         self,
         messages: list[dict[str, Any]],
-        template_kwargs: Mapping[str, Any],
+        template_kwargs: dict[str, Any],
         *,
         add_generation_prompt: bool,
-    ) -> str:
-        if self._template is None:
+    ) -> Traced:
+        # As in transformers: a model may have one template for requests with tools and one for the others.
+        with_tools = template_kwargs.get("tools") is not None
+        template = (with_tools and self._tool_template) or self._template
+        if template is None:
             raise unsupported("messages", "this model has no chat template; send text_input")
+        special_tokens = self.facts.get("special_tokens", {})
         try:
-            return self._template.render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=self.facts.get("bos_token") or "",
-                eos_token=self.facts.get("eos_token") or "",
-                **template_kwargs,
+            return template.render(
+                messages, template_kwargs, special_tokens, add_generation_prompt=add_generation_prompt
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except FAULTS as error:
             raise invalid("messages", f"the chat template refuses them: {error}") from error
 
 
-def _environment() -> jinja2.Environment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def _template(path: Path) -> ChatTemplate | None:
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        return ChatTemplate(source) if source else None
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None

@@ -17,7 +17,12 @@ from youtu_contract.values import Array, Limits, Read, array_of, json_value, sho
 ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 1000
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
-_TEMPLATE_OWN = frozenset({"messages", "add_generation_prompt", "bos_token", "eos_token"})
+_TEMPLATE_OWN = frozenset(
+    {
+        *("messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token"),
+        *("sep_token", "pad_token", "cls_token", "mask_token"),
+    }
+)
 _ALWAYS = ("temperature", "top_p", "repetition_penalty")  # the engines' own defaults are others
 # What is more than one value under another name; see engine_inputs.
 _MADE_BELOW = frozenset({"seed", "stop_token_ids", "logit_bias"})
@@ -124,14 +129,25 @@ def _check_message(where: str, message: Any) -> None:
         raise invalid(f"{where}.content", f"a text is expected, {shown(content)} was sent")
     if unknown := sorted(message.keys() - _MESSAGE_KEYS):
         raise invalid(where, f"unknown key {shown(unknown[0])}")
-    if any("\ud800" <= c <= "\udfff" for c in json.dumps(message, ensure_ascii=False)):
-        raise invalid(where, "half of a surrogate pair is not a character")
+    _check_characters(where, message)
 
 
 def _template_kwargs(value: dict[str, Any] | None) -> dict[str, Any]:
-    if taken := sorted((value or {}).keys() & _TEMPLATE_OWN):
+    value = value or {}
+    if taken := sorted(value.keys() & _TEMPLATE_OWN):
         raise invalid("chat_template_kwargs", f"{taken[0]!r} is the server's own")
-    return value or {}
+    for name in ("tools", "documents"):
+        items = value.get(name, [])
+        if not (items is None or (isinstance(items, list) and all(isinstance(item, dict) for item in items))):
+            where = f"chat_template_kwargs.{name}"
+            raise invalid(where, f"a list of JSON objects is expected, {shown(items)} was sent")
+    _check_characters("chat_template_kwargs", value)
+    return value
+
+
+def _check_characters(where: str, value: dict[str, Any]) -> None:
+    if any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
+        raise invalid(where, "half of a surrogate pair is not a character")
 
 
 def _logit_bias(value: dict[str, Any] | None, vocab_size: int) -> dict[int, float]:

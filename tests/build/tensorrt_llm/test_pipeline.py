@@ -73,7 +73,7 @@ def test_a_checkpoint_becomes_an_engine(
         "weights": "W8A16",
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "vocab_size": 640,
-        "eos_token": "<|end_of_text|>",
+        "special_tokens": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
         "description": "shop-model, W8A16 (TensorRT-LLM)",
     }
     assert {key: content[key] for key in expected} == expected
@@ -411,3 +411,13 @@ def test_the_demonstrations_engine_can_be_planned(stand_in: StandIn, tmp_path: P
     made = plan("demo", tmp_path, "8gb")
     assert made.engine.name.startswith("youtu-demo-")
     assert make_engine("demo", tmp_path, "8gb").demo
+
+
+def test_a_template_that_cannot_be_parsed_is_refused_before_anything_is_built(
+    checkpoint: Path, stand_in: StandIn, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(checkpoint, tmp_path / "mine")
+    (mine / "chat_template.jinja").write_text("{% if %}")
+    with pytest.raises(BuildError, match=r"chat_template\.jinja, line 1: .*cannot be parsed"):
+        make_engine(str(mine), tmp_path / "var", "8gb")
+    assert not list((tmp_path / "var").glob("checkpoints/*"))
