@@ -2,7 +2,8 @@
 
 Everything is asked through programs on the PATH: nvidia-smi, trtllm-build, tritonserver. Each fault is one
 line that says what to do. Minima: specification of CUDA 13's compatibility (driver), of TensorRT-LLM's
-attention plugin (bfloat16 from compute capability 8.0), of the container's contents (versions).
+attention plugin (bfloat16 from compute capability 8.0; its fused kernels), of the container's contents
+(versions).
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ TENSORRT_LLM = "1.2.1"
 OLD_DRIVER_IMAGE = "nvcr.io/nvidia/tritonserver:25.10-trtllm-python-py3"
 MIN_DRIVER = 580  # CUDA 13
 MIN_CAPABILITY = (8, 0)
+# Those with fused attention for 16-bit heads of 192 over a paged cache. Where that is missing TensorRT-LLM
+# clears the flag without a word, and the other path attends to the current chunk only: wrong answers with KV
+# reuse or chunked context. 10.0 and 10.3 are known to lack it.
+FUSED_ATTENTION = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
 APP = Path("/app")  # where the container has NVIDIA's examples and model repository
 # Before make can run there: make itself, and what makes virtual environments, where the image lacks them.
 PREPARE = (
@@ -96,7 +101,7 @@ def first_gpu(advice: str) -> Gpu:
 
 
 def gpu() -> Gpu:
-    """The first GPU, fit for TensorRT-LLM. BuildError: none, driver too old, compute capability too low."""
+    """The first GPU, fit for TensorRT-LLM. BuildError: none, driver too old, compute capability unfit."""
     found = first_gpu("start the container with --gpus all on a machine with an NVIDIA GPU")
     if found.driver_major < MIN_DRIVER:
         raise BuildError(
@@ -109,15 +114,20 @@ def gpu() -> Gpu:
             f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]} or higher (from the RTX 30 and A100 on); serve with "
             "the CPU engine"
         )
+    if found.capability not in FUSED_ATTENTION:
+        known = ", ".join(f"{major}.{minor}" for major, minor in FUSED_ATTENTION)
+        raise BuildError(
+            f"{found.name} has compute capability {found.compute_capability}: TensorRT-LLM has fused "
+            f"attention for heads of 192 on {known} only, and without it reused and chunked prompts get "
+            "wrong answers; serve with make serve DEVICE=cuda"
+        )
     return found
 
 
 def container() -> Container:
     """The parts of NVIDIA's container. BuildError when we are not in it, or in another release of it."""
-    found = shutil.which("trtllm-build")
-    if found is None:
-        raise NotInContainer(f"there is no trtllm-build here: this runs in {IMAGE}")
-    python = _interpreter(Path(found))
+    found = _trtllm_build()
+    python = interpreter()
     try:
         asked = subprocess.run(
             [python, "-c", _VERSIONS], capture_output=True, text=True, check=True, timeout=120
@@ -131,7 +141,7 @@ def container() -> Container:
             f"wrong container: its TensorRT-LLM is {versions['tensorrt_llm']}, and this project is for "
             f"{TENSORRT_LLM}: take {IMAGE} ({IMAGES} have it)"
         )
-    return Container(Path(found), python, versions)
+    return Container(found, python, versions)
 
 
 class NotInContainer(BuildError):
@@ -156,6 +166,18 @@ def docker_run(command: Sequence[str], variables: Mapping[str, str]) -> str:
         options += ["-e", name] if os.environ.get(name) else []  # its value stays out of the line
     given = [f"{name}={value}" for name, value in variables.items() if value]
     return shlex.join([*options, IMAGE, "bash", "-c", f"{PREPARE}; {shlex.join([*command, *given])}"])
+
+
+def _trtllm_build() -> Path:
+    found = shutil.which("trtllm-build")
+    if found is None:
+        raise NotInContainer(f"there is no trtllm-build here: this runs in {IMAGE}")
+    return Path(found)
+
+
+def interpreter() -> Path:
+    """The container's Python, which has TensorRT-LLM and xgrammar. BuildError when we are not in it."""
+    return _interpreter(_trtllm_build())
 
 
 def _interpreter(script: Path) -> Path:

@@ -35,6 +35,7 @@ PLACEHOLDERS = {
     "decoupled_mode": "true",
     "logits_datatype": "TYPE_FP32",
     "encoder_input_features_data_type": "TYPE_FP16",
+    "prompt_embedding_table_data_type": "TYPE_FP16",
 }
 
 
@@ -179,8 +180,12 @@ def configuration(verification: Verification) -> str:
 
 
 def _form(tensor: Any) -> str:
-    kind = model_config_pb2.DataType.Name(tensor.data_type)
-    return f"{kind} {list(tensor.dims)}{' reshaped' if tensor.HasField('reshape') else ''}"
+    """All that the two files say of a tensor; of an output a part of it."""
+    words = [model_config_pb2.DataType.Name(tensor.data_type), str(list(tensor.dims))]
+    if tensor.HasField("reshape"):
+        words.append(f"reshaped to {list(tensor.reshape.shape)}")
+    words += [word for word in ("allow_ragged_batch", "optional") if getattr(tensor, word, False)]
+    return " ".join(words)
 
 
 def parsed_template(text: str) -> Any:

@@ -21,6 +21,7 @@ import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
 from build.errors import BuildError
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.commands import last_lines
+from build.tensorrt_llm.flags import longest_prompt
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve.addresses import free_ports
 from serve.launch import get
@@ -31,7 +32,8 @@ from serve.verify_gpu.steps import NotAsAssumed, Step, Verification
 START_SECONDS = 300.0
 LEAVES_WITHIN = 0.25  # s
 MEMORY_TOLERANCE = 0.15  # of the KV cache and of the whole
-TOO_LONG = "exceeds maximum input length"
+STATISTICS_SECONDS = 5.0  # in which the executor's statistics reach the metrics
+TOO_LONG = re.compile(r"exceeds maximum input length \((\d+)\)")
 GREEDY_TOKENS = 64
 
 
@@ -163,12 +165,7 @@ def starts(verification: Verification) -> str:
 def memory(verification: Verification) -> str:
     gpu, _ = verification.machine()
     engine, served = _engine(verification), _served(verification)
-    blocks = served.metric("nv_trt_llm_kv_cache_block_metrics", 'kv_cache_block_type="max"')
-    if blocks is None:
-        raise NotAsAssumed(
-            "Triton's metrics have no nv_trt_llm_kv_cache_block_metrics of type max",
-            "see what the metrics port says, and correct serve/verify_gpu/server.py",
-        )
+    blocks = _kv_blocks(engine, served)
     before = verification.facts["used_before"]
     expected = sizes.sizes(
         engine.run_profile(),
@@ -190,6 +187,28 @@ def memory(verification: Verification) -> str:
     if abs(tokens - expected.cache_tokens) > MEMORY_TOLERANCE * expected.cache_tokens:
         raise NotAsAssumed(found, change)
     return found
+
+
+def _kv_blocks(engine: TensorRTEngineInfo, served: Served) -> float:
+    """Blocks of the KV cache. The executor tells its statistics from its first request on: one is sent."""
+    change = "see what the metrics port says, and correct serve/verify_gpu/server.py"
+    served.call(**_request(_prompt(engine, 8), 4)).whole()
+    deadline = time.monotonic() + STATISTICS_SECONDS
+    while True:
+        blocks = served.metric("nv_trt_llm_kv_cache_block_metrics", 'kv_cache_block_type="max"')
+        if blocks is None:
+            raise NotAsAssumed(
+                "Triton's metrics have no nv_trt_llm_kv_cache_block_metrics of type max", change
+            )
+        if blocks:
+            return blocks
+        if time.monotonic() > deadline:
+            raise NotAsAssumed(
+                f"nv_trt_llm_kv_cache_block_metrics of type max is 0, {STATISTICS_SECONDS:.0f} s after a "
+                "request",
+                change,
+            )
+        time.sleep(0.05)
 
 
 def reuse(verification: Verification) -> str:
@@ -258,10 +277,17 @@ def too_long(verification: Verification) -> str:
     length = engine.max_seq_len + 8
     _, error, _ = served.call(**_request(_prompt(engine, length), 4)).next()
     first = error.splitlines()[0] if error else ""
-    if TOO_LONG not in error:
+    limit = TOO_LONG.search(error)
+    if limit is None:
         raise NotAsAssumed(
             f"{length} tokens are answered with {first or 'tokens'!r}",
-            f"{TOO_LONG!r} was assumed: correct it in tests/tensorrt_llm/backend.py and here",
+            f"{TOO_LONG.pattern!r} was assumed: correct it in tests/tensorrt_llm/backend.py, "
+            "model_repository/youtu_llm/1/engine_errors.py and here",
+        )
+    if int(limit[1]) != (assumed := longest_prompt(engine.run_profile())):
+        raise NotAsAssumed(
+            f"prompts may have {limit[1]} tokens, and {assumed} were assumed",
+            "correct longest_prompt in build/tensorrt_llm/flags.py and tests/tensorrt_llm/backend.py",
         )
     return first
 

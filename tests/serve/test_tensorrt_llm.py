@@ -13,7 +13,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build.catalogue import resolve
-from build.tensorrt_llm.engine import plan
+from build.errors import BuildError
+from build.tensorrt_llm.engine import engine_to_serve, plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from serve import preflight, triton
 from serve.repository import COMMITTED, render
@@ -169,6 +170,16 @@ def test_what_does_not_fit_is_refused_before_the_start(
     assert len(faults) == (fault is not None)
     if fault is not None:
         assert re.search(fault, faults[0])
+
+
+def test_an_engine_is_not_served_where_fused_attention_is_missing(
+    engine: Callable[..., TensorRTEngineInfo], stand_in: StandIn, tmp_path: Path
+) -> None:
+    """Reused prompts got wrong answers there, and nothing said so."""
+    engine()
+    stand_in.nvidia_smi("NVIDIA B200, 10.0, 183359, 180000, 590.44.01")
+    with pytest.raises(BuildError, match=r"B200 has compute capability 10\.0: TensorRT-LLM has fused"):
+        engine_to_serve("demo", tmp_path / "data", "8gb")
 
 
 def test_a_gpu_engine_of_a_checkpoint_is_no_cpu_engine_of_it(

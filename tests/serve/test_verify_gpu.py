@@ -14,13 +14,13 @@ import pytest
 
 from build.random_checkpoint import TINY, write_random_checkpoint
 from build.tensorrt_llm import sizes
-from serve.repository import COMMITTED
 from serve.settings import Settings
 from serve.verify_gpu import container, engines, server
 from serve.verify_gpu.__main__ import STEPS, check
 from serve.verify_gpu.steps import NotAsAssumed, Step, Verification, verify
 from tests.tensorrt_llm.machines import RTX_3070, StandIn, profiles_of
 from tests.tensorrt_llm.package import write_package
+from tests.tensorrt_llm.template import RELEASES, template
 
 SHAPE = replace(TINY, vocab_size=640, num_hidden_layers=2, max_position_embeddings=4096)
 NAMES = [step.name for step in STEPS]
@@ -43,25 +43,6 @@ class Machine(StandIn):
 
     def append(self, path: Path, line: str) -> None:
         path.write_text(f"{path.read_text()}{line}\n")
-
-
-def template() -> str:
-    """NVIDIA's file as far as it matters: placeholders, and more inputs than ours."""
-    text = (COMMITTED / "tensorrt_llm" / "config.pbtxt").read_text()
-    for ours, theirs in (
-        ('backend: "tensorrtllm"', 'backend: "${triton_backend}"'),
-        ("max_batch_size: 8", "max_batch_size: ${triton_max_batch_size}"),
-        ("decoupled: true", "decoupled: ${decoupled_mode}"),
-        ("[ 8 ]", "[ ${triton_max_batch_size} ]"),
-        ('"context_logits" data_type: TYPE_FP32', '"context_logits" data_type: ${logits_datatype}'),
-        (
-            "input [",
-            'input [\n  { name: "lora_config" data_type: TYPE_INT32 dims: [ -1, 3 ] optional: true },',
-        ),
-    ):
-        assert ours in text
-        text = text.replace(ours, theirs)
-    return text
 
 
 @pytest.fixture
@@ -197,8 +178,8 @@ AMISS: list[tuple[str, Callable[[Machine], object], str, str]] = [
     ),
     (
         "configuration of the C++ backend",
-        lambda m: m.edit(m.template, '"seed" data_type: TYPE_UINT64', '"seed" data_type: TYPE_INT64'),
-        "input seed is TYPE_INT64 [1] reshaped there, and TYPE_UINT64 [1] reshaped here",
+        lambda m: m.edit(m.template, '"seed"\n    data_type: TYPE_U', '"seed"\n    data_type: TYPE_'),
+        "input seed is TYPE_INT64 [1] reshaped to [] optional there, and TYPE_UINT64 [1] reshaped to []",
         "correct model_repository/tensorrt_llm/config.pbtxt",
     ),
     (
@@ -215,13 +196,13 @@ AMISS: list[tuple[str, Callable[[Machine], object], str, str]] = [
     ),
     (
         "configuration of the C++ backend",
-        lambda m: m.edit(m.template, "dims: [ -1, 3 ] optional: true", "dims: [ -1, 3 ]"),
+        lambda m: m.edit(m.template, "dims: [ -1, 3 ]\n    optional: true", "dims: [ -1, 3 ]"),
         "the backend requires lora_config",
         "config.pbtxt",
     ),
     (
         "configuration of the C++ backend",
-        lambda m: m.edit(m.template, "input [", "input ["[:-1]),
+        lambda m: m.edit(m.template, "\ninput [", "\ninput "),
         "cannot be read",
         "correct PLACEHOLDERS",
     ),
@@ -244,6 +225,24 @@ def test_a_container_with_one_thing_amiss(
     assert name == step
     assert found in said
     assert advice in to_change
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_nvidias_configuration_of_several_releases(
+    stand_in: Machine, verification: Verification, release: str
+) -> None:
+    """request_output_len is reshaped there. Ours was not, nor was the stand-in's, which was made of ours."""
+    stand_in.template.write_text(template(release))
+    if release == "24.04":
+        name, said, _ = amiss(verification, [container.STEPS[0], container.STEPS[5]])
+        assert name == "configuration of the C++ backend"
+        assert said == (
+            "input input_ids is TYPE_INT32 [-1] allow_ragged_batch there, and TYPE_INT32 [-1] "
+            "allow_ragged_batch optional here"
+        )
+    else:
+        found = run([container.STEPS[0], container.STEPS[5]], verification)
+        assert found["configuration of the C++ backend"][1] == ""
 
 
 @pytest.fixture(scope="module")
@@ -361,17 +360,19 @@ class FakeServed:
         self.blocks: float | None = changes.get("blocks", 100)
         self.active: list[float | None] = changes.get("active", [1, 0])
         self.calls: list[tuple[list[int], int]] = changes.get("calls", [([1, 2], 0), ([1, 2], 3)])
-        self.error: str = changes.get("error", "Prompt length (9) exceeds maximum input length (8).")
+        self.error: str = changes.get("error", "Prompt length (9) exceeds maximum input length (2047).")
+        self.asked = False
 
     def metric(self, name: str, label: str) -> float | None:
         if "kv_cache" in name:
-            return self.blocks
+            return self.blocks if self.asked or self.blocks is None else 0  # until a request has run
         return self.active.pop(0) if len(self.active) > 1 else self.active[0]
 
     def call(self, **_: Any) -> FakeServed:
         return self
 
     def whole(self) -> tuple[list[int], int]:
+        self.asked = True
         return self.calls.pop(0)
 
     def next(self) -> tuple[None, str, bool]:
@@ -383,6 +384,7 @@ class FakeServed:
 
 SERVED = [
     (server.memory, {"blocks": None}, "have no nv_trt_llm_kv_cache_block_metrics", "metrics port"),
+    (server.memory, {"blocks": 0}, "is 0, 0 s after a request", "metrics port"),
     (server.memory, {"blocks": 10}, "not one sequence fits", "sizes.py"),
     (server.memory, {"blocks": 100_000_000}, "by arithmetic", "sizes.py"),
     (server.reuse, {"calls": [([1], 2), ([1], 2)]}, "2 blocks were reused of a prompt never seen", "restart"),
@@ -406,6 +408,12 @@ SERVED = [
     (server.too_long, {"error": ""}, "'tokens'", "correct it"),
     (server.penalties, {"calls": [([7], 0)]}, "leave the prompt out", "client/youtu_contract/rows.py"),
     (server.penalties, {"calls": [([9], 0)]}, "token [9] comes although", "embedding_bias"),
+    (
+        server.too_long,
+        {"error": "Prompt length (9) exceeds maximum input length (1024)."},
+        "prompts may have 1024 tokens, and 2047 were assumed",
+        "build/tensorrt_llm/flags.py",
+    ),
 ]
 
 
@@ -420,6 +428,7 @@ def test_a_server_with_one_thing_amiss(
     advice: str,
 ) -> None:
     as_the_arithmetic_says(stand_in, monkeypatch)
+    monkeypatch.setattr(server, "STATISTICS_SECONDS", 0.0)
     assert not any(
         change for _, change in run([container.STEPS[0], engines.STEPS[-1]], verification).values()
     )

@@ -12,6 +12,9 @@ model_instance_state.cc and utils.cc, executor/samplingConfig.cpp of TensorRT-LL
 * `stop` with a request's id ends it, unknown ids are no error, and the answer is an empty last response;
 * presence and frequency penalties count the prompt too (`prompt_ignore_length` came after 1.2);
 * min_tokens holds back end_id and no stop word;
+* a prompt may have max_seq_len - 1 tokens with chunked context, else at most max_num_tokens; max_input_len of
+  the engine counts for nothing;
+* the gauges of nv_trt_llm_* are 0 until a request has run, then as old as stats_check_period_ms;
 * whatever the executor refuses is an INTERNAL error with a call stack below its first line; its own queue is
   as long as default_queue_policy.max_queue_size;
 * parameters that the backend reads without a default must be there.
@@ -62,7 +65,7 @@ class Request:
     """One request in the executor."""
 
     def __init__(
-        self, request: Any, number: int, *, max_input_len: int, max_seq_len: int, exclude: bool
+        self, request: Any, number: int, *, longest_prompt: int, max_seq_len: int, exclude: bool
     ) -> None:
         self.id, self.sender, self.number = request.request_id(), request.get_response_sender(), number
         self.wanted = set(request.requested_output_names())
@@ -78,7 +81,7 @@ class Request:
                 raise ExecutorError(f"Assertion failed: {check}", "executor/samplingConfig.cpp")
         self.stop_words = _words(request, "stop_words_list")
         _words(request, "bad_words_list")
-        self.too_long = len(self.prompt) > max_input_len and max_input_len
+        self.too_long = len(self.prompt) > longest_prompt and longest_prompt
         self.streaming = bool(_scalar(request, "streaming", False))
         self.exclude = bool(_scalar(request, "exclude_input_in_output", exclude))
         self.log_probs = bool(_scalar(request, "return_log_probs", False))
@@ -187,7 +190,11 @@ class TritonPythonModel:
         ):
             raise pb_utils.TritonModelException("this stand-in streams, and batches in flight")
         limits = json.loads((folder / "config.json").read_text(encoding="utf-8"))["build_config"]
-        self._limits = {name: limits[name] for name in ("max_input_len", "max_seq_len")}
+        chunked, longest = parameters["enable_chunked_context"] == "true", limits["max_seq_len"] - 1
+        self._limits = {
+            "max_seq_len": limits["max_seq_len"],
+            "longest_prompt": longest if chunked else min(longest, limits["max_num_tokens"]),
+        }
         self._exclude = parameters["exclude_input_in_output"] == "true"
         self._reuse = parameters["enable_kv_cache_reuse"] == "true"
         self._block = int(limits["plugin_config"]["tokens_per_block"])
@@ -198,14 +205,15 @@ class TritonPythonModel:
         self._active: list[Request] = []
         self._known_blocks: set[tuple[int, ...]] = set()
         self._count = 0
+        self._has_run = False
         self._lock, self._work, self._closing = threading.RLock(), threading.Event(), False
         self._families = {
             name: pb_utils.MetricFamily(name, "as NVIDIA's backend", pb_utils.MetricFamily.GAUGE)
             for name in METRICS
         }
         self._metrics = {name: self._families[name].Metric(METRICS[name]) for name in METRICS}
-        blocks = int(os.environ.get("STAND_IN_KV_BLOCKS", "1000"))
-        self._metrics["nv_trt_llm_kv_cache_block_metrics"].set(blocks)
+        self._blocks = int(os.environ.get("STAND_IN_KV_BLOCKS", "1000"))
+        self._stats_period = int(parameters["stats_check_period_ms"]) / 1000
         self._executor = threading.Thread(target=self._run, daemon=True)
         self._executor.start()
 
@@ -243,14 +251,17 @@ class TritonPythonModel:
         self._work.set()
 
     def _run(self) -> None:
-        looked = 0.0
+        looked = published = 0.0
         while not self._closing:
             with self._lock:
                 while self._queue and len(self._active) < self._slots:
                     self._start(self._queue.popleft())
                 if not self._active:
                     self._work.clear()
-            self._metrics["nv_trt_llm_request_metrics"].set(len(self._active))
+            if self._has_run and time.monotonic() - published > self._stats_period:
+                published = time.monotonic()
+                self._metrics["nv_trt_llm_request_metrics"].set(len(self._active))
+                self._metrics["nv_trt_llm_kv_cache_block_metrics"].set(self._blocks)
             if not self._active:
                 self._work.wait(0.02)
                 continue
@@ -258,6 +269,7 @@ class TritonPythonModel:
                 looked = time.monotonic()
                 for request in (*self._active, *self._queue):
                     request.cancelled |= bool(request.sender.is_cancelled())
+            self._has_run = True
             for request in list(self._active):
                 self._advance(request)
                 if request.finished:

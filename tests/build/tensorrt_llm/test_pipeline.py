@@ -168,6 +168,14 @@ def test_serving_refuses_an_engine_of_another_gpu_or_version_by_name(
             r"Tesla T4 has compute capability 7\.5: bfloat16 needs 8\.0",
         ),
         (
+            ("NVIDIA B200, 10.0, 183359, 180000, 590.44.01", 0),
+            r"NVIDIA B200 has compute capability 10\.0: .* wrong answers; serve with make serve DEVICE=cuda",
+        ),
+        (
+            ("NVIDIA B300, 10.3, 275040, 270000, 590.44.01", 0),
+            r"compute capability 10\.3: .* on 8\.0, 8\.6, 8\.9, 9\.0, 12\.0 only",
+        ),
+        (
             ("NVIDIA GB10, 12.1, [N/A], [N/A], 590.44", 0),
             r"nvidia-smi answers 'NVIDIA GB10, .*: name, compute_cap",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build.catalogue import profiles
 from build.tensorrt_llm import flags as flags_module
-from build.tensorrt_llm.flags import build_flags
+from build.tensorrt_llm.flags import build_flags, longest_prompt
 from serve.repository import COMMITTED
 from tests.tensorrt_llm.machines import StandIn, calibrated, flags_given, make
 
@@ -46,8 +47,10 @@ def test_flags_of_trtllm_build(
 @pytest.mark.parametrize("profile", profiles().values(), ids=lambda profile: profile.name)
 def test_values_that_belong_together(profile: Any) -> None:
     flags = build_flags(profile, dtype="bfloat16")
-    assert int(flags["max_input_len"]) == int(flags["max_seq_len"]) - 1
-    assert int(flags["max_num_tokens"]) >= int(flags["max_input_len"]), "or chunked context is needed"
+    longest = int(flags["max_seq_len"]) - 1  # of a prompt that youtu_llm lets through
+    assert int(flags["max_input_len"]) == longest_prompt(profile) == longest
+    small = replace(profile, max_num_tokens=64)
+    assert longest_prompt(small) == (longest if profile.enable_chunked_context else 64)
     paged = flags["use_paged_context_fmha"] == "enable"
     assert paged == (profile.kv_cache == "bf16")
     assert paged or not (profile.enable_kv_cache_reuse or profile.enable_chunked_context)
