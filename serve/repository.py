@@ -17,6 +17,8 @@ from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 from build import cuda
 from build.engine_info import TOKENIZER, EngineInfo
 from build.tensorrt_llm.info import TensorRTEngineInfo
+from build.tensorrt_llm.machine import interpreter
+from build.tensorrt_llm.xgrammar_info import XGRAMMAR_INFO
 from serve.settings import Settings
 
 COMMITTED = Path(__file__).resolve().parent.parent / "model_repository"
@@ -37,8 +39,6 @@ FIXED = {
         "stats_check_period_ms",
         "normalize_log_probs",
         "tokenizer_dir",
-        "xgrammar_tokenizer_info_path",
-        "guided_decoding_backend",
     },
 }
 Engine = EngineInfo | TensorRTEngineInfo
@@ -62,7 +62,12 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
     """Model -> its parameters, as Triton's configuration wants them: strings."""
     if isinstance(engine, TensorRTEngineInfo):
         own = _of_tensorrt_llm(engine)
-        facts = _facts(slots=slots(settings, engine), tokens_per_block=engine.tokens_per_block)
+        facts = _facts(
+            slots=slots(settings, engine),
+            tokens_per_block=engine.tokens_per_block,
+            guided_decoding=True,
+            guide_python=str(interpreter()),
+        )
     else:
         own = _of_youtu_engine(settings, engine)
         facts = _facts(
@@ -98,6 +103,7 @@ def _facts(
     slots: int,
     tokens_per_block: int = 1,
     guided_decoding: bool = False,
+    guide_python: str = "",
     top_log_probs: int = 0,
     prompt_log_probs: bool = False,
 ) -> dict[str, str]:
@@ -106,6 +112,7 @@ def _facts(
         "slots": str(slots),
         "tokens_per_block": str(tokens_per_block),
         "guided_decoding": str(guided_decoding).lower(),
+        "guide_python": guide_python,
         "top_log_probs": str(top_log_probs),
         "prompt_log_probs": str(prompt_log_probs).lower(),
     }
@@ -132,6 +139,8 @@ def _of_tensorrt_llm(engine: TensorRTEngineInfo) -> dict[str, str]:
         "kv_cache_free_gpu_mem_fraction": str(profile.kv_cache_free_gpu_mem_fraction),
         "enable_kv_cache_reuse": str(profile.enable_kv_cache_reuse).lower(),
         "enable_chunked_context": str(profile.enable_chunked_context).lower(),
+        "guided_decoding_backend": "xgrammar",
+        "xgrammar_tokenizer_info_path": str(engine.path.absolute() / XGRAMMAR_INFO),
     }
 
 

@@ -22,6 +22,7 @@ from build.progress import Report
 from build.tensorrt_llm import machine
 from build.tensorrt_llm.commands import run
 from build.tensorrt_llm.convert import CONFIG, RECORD, WEIGHTS, convert, read_scales
+from build.tensorrt_llm.xgrammar_info import write_xgrammar_info
 from build.tokenizer import has_tokenizer, load_tokenizer_facts
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _by_nvidia(made: Plan, converter: Converter, source: Path, progress: Report)
 
 
 def describe(made: Plan, source: Path, folder: Path) -> ModelFacts:
-    """What is known of the model. Its tokenizer.json and chat template, if any, come into `folder`."""
+    """What is known of the model. Its tokenizer's two files and chat template, if any, come into `folder`."""
     weights = made.source.entry.weights.upper() if made.source.entry and made.converter else "W8A16"
     config = read_json(source / CONFIG)
     if not (source / TOKENIZER).is_file():  # SentencePiece: nothing here reads it
@@ -130,6 +131,7 @@ def describe(made: Plan, source: Path, folder: Path) -> ModelFacts:
     tokenizer = load_tokenizer_facts(source)
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
     tokenizer.templates.write(folder)
+    write_xgrammar_info(folder, tokenizer)
     return ModelFacts(
         architecture=str(config["architectures"][0]),
         vocab_size=len(tokenizer.tokens),

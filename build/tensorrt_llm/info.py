@@ -8,6 +8,7 @@ from pathlib import Path
 from build.catalogue import Profile, profiles
 from build.engine_info import CHAT_TEMPLATE, TOKENIZER, ServedModel
 from build.errors import BuildError
+from build.tensorrt_llm.xgrammar_info import XGRAMMAR_INFO
 
 ENGINE_FOLDER = "tensorrt_llm"  # inside the engine folder: what the C++ backend's gpt_model_path names
 ENGINE_FILE = "rank0.engine"
@@ -56,7 +57,7 @@ class TensorRTEngineInfo(ServedModel):
             ) from None
 
     def _check_files(self) -> None:
-        needed = [TOKENIZER] if self.tokenizer_json else []
+        needed = [TOKENIZER, XGRAMMAR_INFO] if self.tokenizer_json else []
         needed += [CHAT_TEMPLATE] if self.chat_template else []
         needed += [f"{ENGINE_FOLDER}/config.json", f"{ENGINE_FOLDER}/{ENGINE_FILE}"]
         for name in needed:

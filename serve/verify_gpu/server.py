@@ -1,5 +1,7 @@
-"""The served engine: memory, KV reuse, a caller who leaves, a prompt that is too long, what penalties
-count; over Triton's gRPC."""
+"""The served engine: memory, KV reuse, a caller who leaves, guides, too long a prompt, what penalties count.
+
+Over Triton's gRPC.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +37,16 @@ MEMORY_TOLERANCE = 0.15  # of the KV cache and of the whole
 STATISTICS_SECONDS = 5.0  # in which the executor's statistics reach the metrics
 TOO_LONG = re.compile(r"exceeds maximum input length \((\d+)\)")
 GREEDY_TOKENS = 64
+# Whose answers are few, so that random weights come to an end.
+GOOD_GUIDES = (
+    ("regex", "(small|large)", ("small", "large")),
+    ("json_schema", '{"enum": ["small", "large"]}', ('"small"', '"large"')),
+)
+BAD_GUIDES = (
+    ("regex", "("),
+    ("json_schema", '{"type": "nonsense"}'),
+    ("json_schema", '{"$ref": "#"}'),
+)
 
 
 class Served:
@@ -99,6 +111,24 @@ class Served:
 
     def call(self, **tensors: Any) -> Call:
         return Call(self, tensors)
+
+    def complete(self, kind: str, guide: str) -> tuple[str, str]:
+        """What youtu_llm answers to a prompt with a guide: its text, and what is wrong."""
+        from youtu_client import Client, YoutuError
+
+        with Client(f"127.0.0.1:{self.grpc}") as client:
+            try:
+                answer = client.complete(
+                    "x",
+                    max_tokens=64,
+                    temperature=0.0,
+                    guided_decoding_guide_type=kind,
+                    guided_decoding_guide=guide,
+                    timeout=120,
+                )
+            except YoutuError as error:
+                return "", str(error)
+        return answer.text, ""
 
 
 class Call:
@@ -272,6 +302,38 @@ def leaving(verification: Verification) -> str:
     return f"the slot is free {took:.2f} s after its caller left (the metric is up to {stats} s old)"
 
 
+def guides(verification: Verification) -> str:
+    """Good and bad guides through youtu_llm, while an answer runs that a fault in the engine would end."""
+    engine, served = _engine(verification), _served(verification)
+    running = served.call(**_request(_prompt(engine, 48), engine.max_seq_len - 64))
+    running.next()
+    try:
+        for kind, guide, allowed in GOOD_GUIDES:
+            text, error = served.complete(kind, guide)
+            if text not in allowed:
+                raise NotAsAssumed(
+                    f"{kind} {guide} is answered with {(error or text)[:120]!r}",
+                    "see the server's log; build/tensorrt_llm/xgrammar_info.py writes xgrammar's tokenizer, "
+                    "model_repository/youtu_llm/1/guide_compiler.py compiles",
+                )
+        for kind, guide in BAD_GUIDES:
+            text, error = served.complete(kind, guide)
+            if not error:
+                raise NotAsAssumed(
+                    f"{kind} {guide} is answered with {text[:120]!r}, and not refused",
+                    "see model_repository/youtu_llm/1/guide_check.py",
+                )
+        _, error, ended = running.next()
+        if error or ended:
+            raise NotAsAssumed(
+                f"the answer beside them ended: {error.splitlines()[0] if error else 'early'}",
+                "a guide ended everybody's answers: set guided_decoding to False in serve/repository.py",
+            )
+    finally:
+        running.leave()
+    return f"{len(GOOD_GUIDES)} kept to, {len(BAD_GUIDES)} refused, and the answer beside them runs on"
+
+
 def too_long(verification: Verification) -> str:
     engine, served = _engine(verification), _served(verification)
     length = engine.max_seq_len + 8
@@ -348,6 +410,7 @@ STEPS = [
     Step("memory and KV cache", memory),
     Step("KV reuse changes nothing", reuse),
     Step("a caller who leaves", leaving),
+    Step("guided decoding", guides),
     Step("a prompt that is too long", too_long),
     Step("what penalties count", penalties),
 ]

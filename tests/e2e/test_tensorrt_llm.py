@@ -32,6 +32,14 @@ GREEDY: Any = {"temperature": 0.0, "repetition_penalty": 1.0}
 TEXT = "How do I return an item? 怎么退货？"
 
 
+PROMPT = {"input_ids": np.array([[65, 66, 67]], np.int32), "input_lengths": np.array([[3]], np.int32),
+          "request_output_len": np.array([[2]], np.int32)}  # fmt: skip
+
+
+def texts(value: str) -> Any:
+    return np.array([[value.encode()]], dtype=object)
+
+
 def scripted(step_ms: int = 0, fail_at: int = 0) -> int:
     return SCRIPTED + step_ms * 1000 + fail_at
 
@@ -135,7 +143,7 @@ def test_reused_blocks_are_counted_in_tokens(client: Client) -> None:
 
 def test_what_the_engine_cannot_do_is_refused_by_name(client: Client) -> None:
     lacking: list[tuple[str, dict[str, Any]]] = [
-        ("guided_decoding_guide_type", {"guided_decoding_guide_type": "json"}),
+        ("return_prompt_log_probs", {"return_log_probs": True, "return_prompt_log_probs": True}),
         ("min_p", {"min_p": 0.5}),
     ]
     for name, option in lacking:
@@ -144,6 +152,54 @@ def test_what_the_engine_cannot_do_is_refused_by_name(client: Client) -> None:
         assert refused.value.code == "unsupported"
     with pytest.raises(InvalidRequest, match="top_log_probs: 0 to 0 is allowed, 3 was sent"):
         client.complete(TEXT, return_log_probs=True, top_log_probs=3)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"size": {"enum": ["small", "large"]}, "count": {"type": "integer"}},
+    "required": ["size", "count"],
+}
+
+
+def held(kind: str, guide: str | None = None) -> dict[str, Any]:
+    return {"guided_decoding_guide_type": kind, "guided_decoding_guide": guide}
+
+
+def test_an_answer_is_held_to_a_guide(client: Client) -> None:
+    answer = client.complete(TEXT, **held("json_schema", json.dumps(SCHEMA)))
+    assert json.loads(answer.text)["size"] in ("small", "large")
+    assert answer.finish_reason == "stop"
+    assert client.complete(TEXT, **held("regex", "(yes|no)[.!]")).text in ("yes.", "yes!", "no.", "no!")
+    assert isinstance(json.loads(client.complete(TEXT, **held("json")).text), dict)
+
+
+def test_a_bad_guide_is_refused_and_harms_nobody(client: Client, server: RunningServer) -> None:
+    """In NVIDIA's backend it would end everybody's answers: nothing of it may come so far."""
+    with client.stream_complete("a b c d", seed=HOURS) as running:
+        assert next(running).text
+        for guide, fault in (
+            (held("json_schema", '{"type": "nonsense"}'), "guided_decoding_guide: Invalid type: nonsense"),
+            (held("json_schema", "{"), "guided_decoding_guide: "),
+            (held("json_schema", '{"multipleOf": 3, "type": "integer"}'), "does not hold an answer to /mult"),
+            (held("regex", "("), "guided_decoding_guide: .*unclosed group"),
+            (held("regex", "(.{0,100}){100}"), "takes too much time or memory"),
+            (held("ebnf_grammar", "root ::= 'a'"), "this engine knows json, json_schema, regex"),
+            ({"guided_decoding_guide": "{}"}, "it was sent without guided_decoding_guide_type"),
+        ):
+            with pytest.raises(InvalidRequest, match=fault):
+                client.complete(TEXT, **guide)
+        with pytest.raises(InvalidRequest, match="min_tokens: this engine cannot hold back") as refused:
+            client.complete(TEXT, min_tokens=3, **held("regex", "a"))
+        assert refused.value.code == "unsupported"
+        assert client.complete(TEXT, **held("regex", "yes")).text == "yes"
+        assert not running.done
+        # What they are kept from: the same engine, asked past youtu_llm.
+        given = {**PROMPT, "guided_decoding_guide_type": texts("json_schema"),
+                 "guided_decoding_guide": texts('{"type": "nonsense"}')}  # fmt: skip
+        assert "Encountered an error in forwardAsync function" in engine_error(server, given)
+        with pytest.raises(ServerError):
+            list(running)
+    assert client.complete(TEXT, **held("regex", "yes")).text == "yes"
 
 
 def test_a_nucleus_of_nothing_is_greedy_and_no_fault_of_the_engine(client: Client) -> None:
@@ -258,9 +314,7 @@ def test_readers_who_leave_free_their_slots(client: Client) -> None:
 
 
 def test_a_stop_request_without_an_id_and_an_unknown_tensor(server: RunningServer) -> None:
-    ids = np.array([[65, 66, 67]], np.int32)
-    given = {"input_ids": ids, "input_lengths": np.array([[3]], np.int32),
-             "request_output_len": np.array([[2]], np.int32)}  # fmt: skip
+    given = PROMPT
     message = engine_error(server, given | {"stop": np.array([[True]])})
     assert "Trying to stop a request but request ID is not provided" in message
     assert "lora_task_id" in engine_error(server, given | {"lora_task_id": np.array([[1]], np.uint64)})
@@ -293,7 +347,7 @@ def infer(server: RunningServer, text: str, *names: str, seed: int) -> list[int]
 
 def engine_error(server: RunningServer, tensors: dict[str, Any]) -> str:
     """What the engine itself says to these tensors; "" when it answers."""
-    kinds = {"int32": "INT32", "uint64": "UINT64", "bool": "BOOL"}
+    kinds = {"int32": "INT32", "uint64": "UINT64", "bool": "BOOL", "object": "BYTES"}
     inputs = []
     for name, array in tensors.items():
         inputs.append(grpcclient.InferInput(name, list(array.shape), kinds[array.dtype.name]))

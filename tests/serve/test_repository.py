@@ -42,6 +42,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     text = {name: value.string_value for name, value in config_of(target, "youtu_llm").parameters.items()}
     assert text == {
         "guided_decoding": "true",
+        "guide_python": "",
         "enable_thinking": "false",
         "tools": "true",
         "top_log_probs": "20",

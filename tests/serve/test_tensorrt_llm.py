@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_the_repository_has_the_engines_and_the_profiles_values(
         "slots": str(batch),
         "queue": "5",
         "tokens_per_block": "32",
-        "guided_decoding": "false",
+        "guided_decoding": "true",
+        "guide_python": sys.executable,
         "top_log_probs": "0",
         "prompt_log_probs": "false",
         "engine_dir": str(made.path),
@@ -88,7 +90,10 @@ def test_the_repository_has_the_engines_and_the_profiles_values(
     assert text.items() >= expected.items()
     inputs = text["engine_inputs"].split(",")
     assert {"input_ids", "stop_words_list", "min_tokens"} <= set(inputs)
-    assert not {"probe", "min_p", "num_top_log_probs", "guided_decoding_guide"} & set(inputs)
+    assert "guided_decoding_guide" in inputs
+    assert not {"probe", "min_p", "num_top_log_probs"} & set(inputs)
+    assert told["guided_decoding_backend"] == "xgrammar"
+    assert told["xgrammar_tokenizer_info_path"] == str(made.path / "xgrammar_tokenizer_info.json")
 
 
 def test_only_what_is_filled_in_differs_from_what_is_committed(

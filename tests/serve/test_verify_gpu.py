@@ -114,6 +114,7 @@ def test_all_is_as_assumed(
     found = {name: step["found"] for name, step in result["steps"].items()}
     assert "12 of 12 greedy tokens the reference's own" in found["two layers, W8A16"]
     assert found["KV reuse changes nothing"] == "64 tokens, the same with 4 of 4 blocks reused"
+    assert found["guided decoding"].startswith("2 kept to, 3 refused")
     assert "exceeds maximum input length (2047)" in found["a prompt that is too long"]
     assert found["what penalties count"].endswith("count the prompt, as documented")
 
@@ -362,11 +363,19 @@ class FakeServed:
         self.calls: list[tuple[list[int], int]] = changes.get("calls", [([1, 2], 0), ([1, 2], 3)])
         self.error: str = changes.get("error", "Prompt length (9) exceeds maximum input length (2047).")
         self.asked = False
+        self.text: str | None = changes.get("text")
+        self.refusal: str = changes.get("refusal", "no such guide")
 
     def metric(self, name: str, label: str) -> float | None:
         if "kv_cache" in name:
             return self.blocks if self.asked or self.blocks is None else 0  # until a request has run
         return self.active.pop(0) if len(self.active) > 1 else self.active[0]
+
+    def complete(self, kind: str, guide: str) -> tuple[str, str]:
+        for each, good, allowed in server.GOOD_GUIDES:
+            if (kind, guide) == (each, good):
+                return (allowed[0] if self.text is None else self.text), ""
+        return "", self.refusal
 
     def call(self, **_: Any) -> FakeServed:
         return self
@@ -399,6 +408,9 @@ SERVED = [
     (server.leaving, {"active": [0]}, "no request is active by Triton's metrics", "metrics port"),
     (server.leaving, {"active": [0, 0] + [1] * 60 + [0]}, "the slot is free", "cancellation_check"),
     (server.leaving, {"active": [1] * 60 + [0]}, "the slot is free", "cancellation_check_period_ms"),
+    (server.guides, {"text": "x"}, "regex (small|large) is answered with 'x'", "xgrammar_info.py"),
+    (server.guides, {"refusal": ""}, "regex ( is answered with '', and not refused", "guide_check.py"),
+    (server.guides, {}, "the answer beside them ended: Prompt length", "serve/repository.py"),
     (
         server.too_long,
         {"error": "internal error\nstack"},

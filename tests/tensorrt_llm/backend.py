@@ -15,6 +15,7 @@ model_instance_state.cc and utils.cc, executor/samplingConfig.cpp of TensorRT-LL
 * a prompt may have max_seq_len - 1 tokens with chunked context, else at most max_num_tokens; max_input_len of
   the engine counts for nothing;
 * the gauges of nv_trt_llm_* are 0 until a request has run, then as old as stats_check_period_ms;
+* a guide is compiled inside of a step, by the same xgrammar; what it throws there ends all active requests;
 * whatever the executor refuses is an INTERNAL error with a call stack below its first line; its own queue is
   as long as default_queue_policy.max_queue_size;
 * parameters that the backend reads without a default must be there.
@@ -28,12 +29,16 @@ milliseconds per step * 1000 + the token at which the executor fails (0: never).
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 import threading
 import time
+import types
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +64,48 @@ CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 class ExecutorError(Exception):
     def __init__(self, said: str, where: str) -> None:
         super().__init__(f"[TensorRT-LLM][ERROR] {said} (/src/tensorrt_llm/cpp/{where}:1){STACK}")
+
+
+class Guides:
+    """xgrammar as the C++ backend uses it, from the file that xgrammar_tokenizer_info_path names."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"Xgrammar's tokenizer info path at {path} does not exist.")
+        info = json.loads(path.read_text(encoding="utf-8"))
+        vocab, self.stops, text = (info[key] for key in ("encoded_vocab", "stop_token_ids", "tokenizer_str"))
+        package = types.ModuleType("xgrammar")  # without what its Python part imports
+        package.__path__ = [os.environ["STAND_IN_XGRAMMAR"]]
+        sys.modules["xgrammar"] = package
+        self._core: Any = importlib.import_module("xgrammar.xgrammar_bindings")
+        facts = json.loads(self._core.TokenizerInfo._detect_metadata_from_hf(text))
+        facts |= {"vocab_size": len(vocab), "stop_token_ids": self.stops}
+        tokenizer = self._core.TokenizerInfo.from_vocab_and_metadata(vocab, json.dumps(facts))
+        self._compiler = self._core.GrammarCompiler(tokenizer, 8, True, -1)
+        words = tokenizer.decoded_vocab
+        # Ends first, then what closes a part, white space last: so that an answer comes to an end.
+        closing = [b'"', b"}", b"]"]
+        ranks = [closing.index(word) if word in closing else 4 - bool(word.strip()) for word in words]
+        self._order = sorted(range(len(words)), key=lambda i: (i not in self.stops, ranks[i], i))
+
+    def matcher(self, kind: str, guide: str) -> Any:
+        """Throws what the compiler throws."""
+        if kind == "json":
+            compiled = self._compiler.compile_builtin_json_grammar()
+        elif kind == "json_schema":
+            compiled = self._compiler.compile_json_schema(guide, True, None, None, True, None)
+        else:
+            make = self._core.Grammar.from_regex if kind == "regex" else self._core.Grammar.from_ebnf
+            compiled = self._compiler.compile_grammar(make(guide, False))
+        return self._core.GrammarMatcher(compiled, None, False, -1)
+
+    def next_token(self, matcher: Any) -> int:
+        mask = np.zeros((1, -(-len(self._order) // 32)), np.int32)
+        matcher.fill_next_token_bitmask(mask, 0, False)
+        bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+        token = next(token for token in self._order if bits[token])
+        matcher.accept_token(token, False)
+        return token
 
 
 class Request:
@@ -99,6 +146,11 @@ class Request:
         self.presence, self.frequency = (
             float(_scalar(request, f"{name}_penalty", 0)) for name in ("presence", "frequency")
         )
+        self.guide = tuple(
+            None if (text := _array(request, name)) is None else text.item().decode()
+            for name in ("guided_decoding_guide_type", "guided_decoding_guide")
+        )
+        self.choose: Callable[[], int] | None = None  # the next token, held to the guide
         self.made: list[int] = []
         self.sent = 0
         self.next_step = 0.0
@@ -107,6 +159,12 @@ class Request:
         """One more token, or the end."""
         if len(self.made) + 1 == self.fail_at:
             raise ExecutorError("CUDA runtime error in cudaGetLastError()", "runtime/cudaStream.h")
+        if self.choose is not None:
+            token = self.choose()
+            self.finished = token == self.end_id
+            self.made += [] if self.finished else [token]
+            self.finished |= len(self.made) >= self.limit or self.made[-1:] in self.stop_words
+            return
         if self.bias is None and len(self.made) >= max(len(self.prompt), self.least):
             self.finished = True  # the end token, which is not sent
             return
@@ -195,6 +253,9 @@ class TritonPythonModel:
             "max_seq_len": limits["max_seq_len"],
             "longest_prompt": longest if chunked else min(longest, limits["max_num_tokens"]),
         }
+        named = parameters["xgrammar_tokenizer_info_path"]
+        guided = parameters["guided_decoding_backend"] == "xgrammar" and not named.startswith("${")
+        self._guides = Guides(Path(named)) if guided else None
         self._exclude = parameters["exclude_input_in_output"] == "true"
         self._reuse = parameters["enable_kv_cache_reuse"] == "true"
         self._block = int(limits["plugin_config"]["tokens_per_block"])
@@ -256,6 +317,7 @@ class TritonPythonModel:
             with self._lock:
                 while self._queue and len(self._active) < self._slots:
                     self._start(self._queue.popleft())
+                self._build_guides()
                 if not self._active:
                     self._work.clear()
             if self._has_run and time.monotonic() - published > self._stats_period:
@@ -284,6 +346,20 @@ class TritonPythonModel:
         request.reused_blocks = sum(prefix in self._known_blocks for prefix in prefixes)
         self._known_blocks.update(prefixes)
         self._active.append(request)
+
+    def _build_guides(self) -> None:
+        """In the step in which a request begins; what is thrown is not one request's fault there."""
+        try:
+            for request in self._active:
+                kind, guide = request.guide
+                if kind in ("json", "json_schema", "regex", "ebnf_grammar") and self._guides is not None:
+                    matcher, request.guide = self._guides.matcher(kind, guide or ""), (None, None)
+                    request.choose = partial(self._guides.next_token, matcher)
+        except Exception as error:
+            said = f"Encountered an error in forwardAsync function: {error}"
+            for request in self._active:
+                request.fail(ExecutorError(said, "batch_manager"))
+            self._active.clear()
 
     def _advance(self, request: Request) -> None:
         try:

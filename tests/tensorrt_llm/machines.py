@@ -20,6 +20,7 @@ from build.engine import fingerprint
 from build.source_state import source_state
 from build.tensorrt_llm.engine import Plan, make_engine, plan
 from build.tensorrt_llm.info import TensorRTEngineInfo
+from build.tensorrt_llm.xgrammar_info import write_xgrammar_info
 from build.tokenizer import load_tokenizer_facts
 from serve import triton
 
@@ -143,6 +144,8 @@ class StandIn:
         return {
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.packages),
+            # NVIDIA's library has it built in; the stand-in runs where it is not installed.
+            "STAND_IN_XGRAMMAR": str(Path(sysconfig.get_path("purelib")) / "xgrammar"),
             "LD_LIBRARY_PATH": f"{triton.find_libpython().parent}{os.pathsep}{wheels}",
         }
 
@@ -166,6 +169,7 @@ def an_engine(made: Plan, checkpoint: Path, **changes: object) -> TensorRTEngine
     for name in ("tokenizer.json", "chat_template.jinja"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
     facts = load_tokenizer_facts(checkpoint)
+    write_xgrammar_info(folder, facts)
     values: dict[str, object] = {
         "architecture": "YoutuForCausalLM",
         "vocab_size": len(facts.tokens),

@@ -19,6 +19,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from detokenizer import special_names, token_bytes
 from engine_client import EngineCall, EngineClient, EngineError, Probed
+from guide_check import GuideCheck, with_checked_guide
 from prober import Prober
 from prompt import PromptBuilder
 from reply import Outputs, Reply, Vocabulary, engine_outputs
@@ -81,6 +82,18 @@ class TritonPythonModel:
             template_kwargs={"enable_thinking": thinking == "true"} if thinking else {},
         )
         self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
+        # For an engine that a bad guide would take down; ours checks its guides itself.
+        self._guide_check = (
+            GuideCheck(
+                parameters["guide_python"],
+                engine_dir / "xgrammar_tokenizer_info.json",
+                engine_dir / "tokenizer.json",
+                vocab_size,
+                pb_utils.Logger.log_error,
+            )
+            if parameters["guide_python"]
+            else None
+        )
         self._tokens_per_block = int(parameters["tokens_per_block"])
         places = int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
         self._places = threading.BoundedSemaphore(places)
@@ -143,6 +156,8 @@ class TritonPythonModel:
             self._work.put(None)
         self._watcher.join()
         self._prober.close()
+        if self._guide_check is not None:
+            self._guide_check.close()
         self._engine.close()
 
     def _run(self) -> None:
@@ -197,6 +212,8 @@ class TritonPythonModel:
 
     def _answer(self, call: Call, request: TextRequest) -> None:
         ids, thinking = self._prompt(request)
+        if self._guide_check is not None:
+            request = with_checked_guide(request, self._guide_check, thinking=thinking)
         room = self._deployment.context - len(ids)
         limit = min(request.options["max_tokens"] or room, room)
         reply = Reply(request, self._vocabulary, prompt=ids, limit=limit, thinking=thinking)

@@ -38,6 +38,16 @@ def test_every_model_of_comparison_and_every_step_stands_there() -> None:
         assert name in PAGE, name
 
 
+def test_what_settles_an_assumption_is_a_step() -> None:
+    page = (REPOSITORY / "docs" / "tensorrt_llm_assumptions.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and line.count("|") == 5]
+    settled = [step for row in rows for step in row.split("|")[4].strip().split("; ")]
+    known = {step.name for step in STEPS} | {"", "settled by", "two layers"}
+    said = {"such cards are refused", "never tried: `youtu_llm` keeps such guides away"}
+    assert set(settled) - known - said - {"two layers, W8A16", "two layers, bf16"} == set()
+    assert {step.name for step in STEPS} - set(settled) <= {"trtllm-build --dry_run"}
+
+
 def test_the_container_and_the_driver_are_the_programs() -> None:
     assert machine.IMAGE in PAGE
     assert f"TensorRT-LLM {machine.TENSORRT_LLM}" in PAGE

@@ -60,7 +60,8 @@ def test_a_checkpoint_becomes_an_engine(
 ) -> None:
     engine = make(checkpoint, tmp_path / "var")
     made = {path.name for path in engine.path.iterdir()}
-    assert made == {"engine.json", "tokenizer.json", "chat_template.jinja", "tensorrt_llm", "flags.json"}
+    tokenizer = {"tokenizer.json", "xgrammar_tokenizer_info.json", "chat_template.jinja"}
+    assert made == {"engine.json", *tokenizer, "tensorrt_llm", "flags.json"}
     assert {path.name for path in engine.engine_dir.iterdir()} == {"config.json", "rank0.engine"}
     content = json.loads((engine.path / "engine.json").read_text())
     weights = next((tmp_path / "var" / "checkpoints").glob("*/rank0.safetensors"))
