@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import queue
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -171,6 +172,29 @@ def test_an_answer_is_held_to_a_guide(client: Client) -> None:
     assert answer.finish_reason == "stop"
     assert client.complete(TEXT, **held("regex", "(yes|no)[.!]")).text in ("yes.", "yes!", "no.", "no!")
     assert isinstance(json.loads(client.complete(TEXT, **held("json")).text), dict)
+
+
+def test_a_response_format_over_the_web(server: RunningServer) -> None:
+    def post(schema: Any) -> tuple[int, Any]:
+        named = {"name": "order", "schema": schema}
+        body = {
+            "messages": [{"role": "user", "content": "怎么退货？"}],
+            "response_format": {"type": "json_schema", "json_schema": named},
+        }
+        url = f"{server.http_url}/v1/chat/completions"
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT_S) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    status, answer = post(SCHEMA)
+    assert status == 200
+    assert json.loads(answer["choices"][0]["message"]["content"])["size"] in ("small", "large")
+    status, answer = post({"type": "string", "maxLength": 3})
+    assert (status, answer["error"]["param"]) == (400, "response_format")
+    assert "does not hold an answer to /maxLength" in answer["error"]["message"]
 
 
 def test_a_bad_guide_is_refused_and_harms_nobody(client: Client, server: RunningServer) -> None:
