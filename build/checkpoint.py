@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from build.config import ARCHITECTURE, Shape, read_json
 from build.errors import BuildError
+from build.pointer import refuse_pointer
 
 F32 = npt.NDArray[np.float32]
 
@@ -130,6 +131,7 @@ def _locate(folder: Path) -> dict[str, StoredTensor]:
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one safetensors file; BuildError when the header or the length of the file is wrong."""
+    refuse_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

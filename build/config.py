@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from build.errors import BuildError
+from build.pointer import refuse_pointer
 
 ARCHITECTURE = "YoutuForCausalLM"
 # The default of transformers' YoutuRMSNorm, which its q_a and kv_a norms keep whatever rms_norm_eps says.
@@ -78,6 +79,7 @@ class Shape(Decoder):
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; BuildError names the file when it is missing, not JSON or not an object."""
     try:
+        refuse_pointer(path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BuildError(f"{path} is missing") from None

@@ -41,10 +41,12 @@ POOL_COLUMNS = 16384  # at least the widest row of any shape
 
 @dataclass(frozen=True)
 class PlainShape(Decoder):
-    """A decoder with plain attention, as llama.cpp knows it by `architecture`: qwen2, chatglm or baichuan.
+    """A decoder with plain attention, as llama.cpp knows it by `architecture`, llama or qwen2 for one.
 
     Names as in the model's own config.json where it has them; `rope_dim` is the part of a head that is
-    rotated (0: none, ALiBi); `fused` puts query, key and value, and gate and up, into one matrix each.
+    rotated (0: none, ALiBi); `fused` puts query, key and value, and gate and up, into one matrix each;
+    `head_dim` is the size of a head where it is not hidden_size / num_attention_heads, `qk_norm` whether
+    queries and keys are normed.
     """
 
     architecture: str
@@ -52,12 +54,18 @@ class PlainShape(Decoder):
     rope_dim: int
     qkv_bias: bool
     fused: bool
+    head_dim: int | None = None
+    qk_norm: bool = False
+
+    @property
+    def head_size(self) -> int:
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
     def dimensions(self) -> dict[str, tuple[int, ...]]:
         """GGUF's name and shape of each tensor, in the order of the file."""
         d, ff = self.hidden_size, self.intermediate_size
-        kv = d // self.num_attention_heads * self.num_key_value_heads
-        projections = {"qkv": d + 2 * kv} if self.fused else {"q": d, "k": kv, "v": kv}
+        q, kv = self.head_size * self.num_attention_heads, self.head_size * self.num_key_value_heads
+        projections = {"qkv": q + 2 * kv} if self.fused else {"q": q, "k": kv, "v": kv}
         found: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocab_size, d)}
         for n in range(self.num_hidden_layers):
             blk = f"blk.{n}"
@@ -66,7 +74,9 @@ class PlainShape(Decoder):
                 found[f"{blk}.attn_{name}.weight"] = (rows, d)
                 if self.qkv_bias:
                     found[f"{blk}.attn_{name}.bias"] = (rows,)
-            found[f"{blk}.attn_output.weight"] = (d, d)
+            if self.qk_norm:
+                found[f"{blk}.attn_q_norm.weight"] = found[f"{blk}.attn_k_norm.weight"] = (self.head_size,)
+            found[f"{blk}.attn_output.weight"] = (d, q)
             found[f"{blk}.ffn_norm.weight"] = (d,)
             if self.fused:
                 found[f"{blk}.ffn_up.weight"] = (2 * ff, d)
@@ -100,6 +110,26 @@ SHAPES: dict[str, Shape | PlainShape] = {
     "tiny-qwen": PlainShape(1024, 64, 128, 3, 4, 2048, 1e-6, 1e6, "qwen2", 4, 16, qkv_bias=True, fused=False),
     "tiny-chatglm": PlainShape(
         1024, 64, 128, 3, 4, 2048, 1e-5, 1e4, "chatglm", 2, 8, qkv_bias=True, fused=True
+    ),
+    "tiny-llama": PlainShape(
+        1024, 64, 128, 3, 4, 2048, 1e-5, 1e5, "llama", 2, 16, qkv_bias=False, fused=False
+    ),
+    "tiny-qwen3": PlainShape(
+        1024,
+        64,
+        128,
+        3,
+        4,
+        2048,
+        1e-6,
+        1e6,
+        "qwen3",
+        2,
+        32,
+        qkv_bias=False,
+        fused=False,
+        head_dim=32,
+        qk_norm=True,
     ),
     "tiny-baichuan": PlainShape(
         1024, 64, 128, 40, 4, 2048, 1e-6, 1e4, "baichuan", 4, 16, qkv_bias=False, fused=False
@@ -144,6 +174,9 @@ def write_random_gguf(
         describe_decoder(writer, shape, name, file_type)
         writer.add_head_count_kv(shape.num_key_value_heads)
         writer.add_rope_dimension_count(shape.rope_dim)
+        if shape.head_dim is not None:
+            writer.add_key_length(shape.head_dim)
+            writer.add_value_length(shape.head_dim)
         describe_tokenizer(writer, tokenizer)
 
     pool = _Pool(kind, shape.hidden_size, seed)

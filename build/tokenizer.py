@@ -21,21 +21,37 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 _CONTRACTION = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 _YOUTU_CJK = "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _LEAD, _TAIL = r"[^\r\n\p{L}\p{N}]?", r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_YOUTU_WORDS = (
-    rf"{_LEAD}{_UPPER}*{_LOWER}+{_CONTRACTION}?|{_LEAD}{_UPPER}+{_LOWER}*{_CONTRACTION}?"
-    rf"|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
-)
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
+
+def cased_words(
+    upper: str, lower: str, *, contraction: str = f"{_CONTRACTION}?", digits: str = r"\p{N}"
+) -> str:
+    """The pattern that splits a text where upper case follows lower case, at digits and at signs.
+
+    `upper`, `lower`: expressions for one letter that may begin, and may end, a word.
+    """
+    return (
+        rf"{_LEAD}{upper}*{lower}+{contraction}|{_LEAD}{upper}+{lower}*{contraction}"
+        rf"|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+    )
+
+
+WORDS_OF_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3_PATTERN, QWEN2_PATTERN = (
+    rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
+    for digits in (r"\p{N}{1,3}", r"\p{N}")
+)
+YOUTU_PATTERNS = (
+    _YOUTU_CJK,
+    cased_words(r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"),
+)
 # llama.cpp's names of pre-tokenizers by the split patterns they stand for (its src/llama-vocab.cpp).
-YOUTU_PATTERNS = (_YOUTU_CJK, _YOUTU_WORDS)
 PRE_TOKENIZERS: dict[tuple[str, ...], str] = {
     YOUTU_PATTERNS: "youtu",
-    (rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}",): "llama-bpe",
-    (rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}",): "qwen2",
-    (_GPT2,): "gpt-2",
+    (LLAMA3_PATTERN,): "llama-bpe",
+    (QWEN2_PATTERN,): "qwen2",
+    (WORDS_OF_GPT2,): "gpt-2",
 }
 
 
@@ -181,7 +197,7 @@ def _patterns(pre_tokenizer: Any) -> tuple[str, ...]:
     for step in _steps(pre_tokenizer, "pretokenizers"):
         if step.get("type") == "ByteLevel":
             if step.get("use_regex", True):
-                found.append(_GPT2)
+                found.append(WORDS_OF_GPT2)
         elif step.get("type") == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
             found.append(_spell_cases(str(step.get("pattern", {}).get("Regex", ""))))
         else:

@@ -14,34 +14,32 @@ from typing import BinaryIO
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+INTEGERS = {4, 5, 10, 11}
 
 
-def read_numbers(path: Path, names: Sequence[str]) -> list[int]:
-    """The values of `names` (their architecture's prefix left out). KeyError for one that is not there."""
-    found = dict.fromkeys(names, -1)
+def read_numbers(path: Path, names: Sequence[str]) -> dict[str, int | list[int]]:
+    """Those of `names` (their architecture's prefix left out) that are there: a number, or one per layer."""
+    found: dict[str, int | list[int]] = {}
     with path.open("rb") as file:
         magic, _, _, keys = struct.unpack("<4sIQQ", file.read(24))
         if magic != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file")
         for _ in range(keys):
-            if -1 not in found.values():
+            if len(found) == len(names):
                 break
             name = file.read(_unsigned(file, 8)).decode().partition(".")[2]
             value = _value(file, _unsigned(file, 4))
-            if name in found and isinstance(value, int):
+            if name in names and isinstance(value, (int, list)):
                 found[name] = value
-    for name, value in found.items():
-        if value == -1:
-            raise KeyError(f"{path} has no number {name}")
-    return list(found.values())
+    return found
 
 
 def _unsigned(file: BinaryIO, size: int) -> int:
     return int.from_bytes(file.read(size), "little")
 
 
-def _value(file: BinaryIO, kind: int) -> float | bool | None:
-    """Read one value; strings and arrays are skipped."""
+def _value(file: BinaryIO, kind: int) -> float | bool | list[int] | None:
+    """Read one value; strings, and arrays of anything but whole numbers, are skipped."""
     if kind in SCALARS:
         number = struct.unpack("<" + SCALARS[kind], file.read(struct.calcsize("<" + SCALARS[kind])))[0]
         return int(number) if isinstance(number, int) else float(number)
@@ -49,6 +47,9 @@ def _value(file: BinaryIO, kind: int) -> float | bool | None:
         file.seek(_unsigned(file, 8), 1)
     elif kind == ARRAY:
         item, count = _unsigned(file, 4), _unsigned(file, 8)
+        if item in INTEGERS:
+            form = f"<{count}{SCALARS[item]}"
+            return list(struct.unpack(form, file.read(struct.calcsize(form))))
         if item in SCALARS:
             file.seek(count * struct.calcsize("<" + SCALARS[item]), 1)
         else:

@@ -39,6 +39,10 @@ PROGRAMS = 500 << 20
 SPARE_REQUESTS = 64  # probes and refusals while all slots and places of the queue are taken
 PROGRAM_FILES = 200
 KV_BYTES = {"f16": 2.0, "f32": 4.0, "q8_0": 34 / 32}  # per number
+KV_KEYS = (
+    "block_count", "embedding_length", "attention.head_count", "attention.head_count_kv",
+    "attention.key_length", "attention.value_length", "attention.kv_lora_rank", "rope.dimension_count",
+)  # fmt: skip
 GB = 1e9
 
 
@@ -125,20 +129,29 @@ def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[
 def kv_cache_bytes(settings: Settings, gguf: Path) -> int:
     """Size of the KV cache: slots x context x layers x numbers per token and layer.
 
-    Plain attention caches a key and a value per head. The MLA form caches one compressed vector and one
-    rotated key per token and layer, 512 + 64 numbers in Youtu-LLM-2B: 36.9 kB a token in f16.
+    Plain attention caches a key and a value for each KV head, which are fewer than heads where several share
+    them. The MLA form caches one compressed vector and one rotated key per token and layer, 512 + 64 numbers
+    in Youtu-LLM-2B: 36.9 kB a token in f16.
     """
-    try:
-        layers, compressed, rotated = gguf_header.read_numbers(
-            gguf, ("block_count", "attention.kv_lora_rank", "rope.dimension_count")
-        )
-        numbers = compressed + rotated
-    except KeyError:  # plain attention: a key and a value of each head
-        layers, heads, cached_heads, width = gguf_header.read_numbers(
-            gguf, ("block_count", "attention.head_count", "attention.head_count_kv", "embedding_length")
-        )
-        numbers = 2 * cached_heads * (width // heads)
-    return int(settings.slots * settings.context * layers * numbers * KV_BYTES[settings.kv_type])
+    numbers = gguf_header.read_numbers(gguf, KV_KEYS)
+
+    def number(name: str, otherwise: int = 0) -> int:
+        value = numbers.get(name, otherwise)
+        if not isinstance(value, int) or value < 1:
+            raise KeyError(f"{gguf} has no number {name}")
+        return value
+
+    layers = number("block_count")
+    if "attention.kv_lora_rank" in numbers and numbers.get("attention.head_count_kv", 1) == 1:
+        per_token = layers * (number("attention.kv_lora_rank") + number("rope.dimension_count"))
+    else:
+        queries = numbers.get("attention.head_count", 0)
+        cached = numbers.get("attention.head_count_kv", queries)
+        heads = sum(cached) if isinstance(cached, list) else layers * cached
+        widest = max(queries) if isinstance(queries, list) else number("attention.head_count")
+        size = number("embedding_length") // widest
+        per_token = heads * sum(number(f"attention.{name}_length", size) for name in ("key", "value"))
+    return int(settings.slots * settings.context * per_token * KV_BYTES[settings.kv_type])
 
 
 def ports_in_use(settings: Settings) -> list[str]:

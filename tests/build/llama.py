@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-BINDING = Path(__file__).parents[2] / "model_repository" / "youtu_engine" / "1" / "llama.py"
+from build.gguf_trial import binding as load_binding
 
 
 @cache
 def binding() -> tuple[Any, Any]:
-    """The module of the engine, whose folder is no package, and its one loaded library."""
-    spec = importlib.util.spec_from_file_location("llama_binding", BINDING)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    """The module of the engine and its one loaded library."""
+    module = load_binding()
     return module, module.LlamaLibrary()
 
 

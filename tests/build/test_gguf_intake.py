@@ -13,13 +13,18 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from detokenizer import token_bytes
+from guide import Guides
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from build.convert import convert
 from build.engine import EngineInfo, make_engine
 from build.errors import BuildError
-from build.gguf_intake import ADDS_BOS, IGNORES_MERGES, PATTERNS
+from build.gguf_vocabulary import ADDS_BOS, ENDS, IGNORES_MERGES, PATTERNS
 from build.random_checkpoint import TINY, write_random_checkpoint
+from build.random_gguf import SHAPES, write_random_gguf
+from build.tokenizer import PRE_TOKENIZERS
+from tests.build.llama import Llama
 from tests.build.texts import texts
 
 SIZE = 1500
@@ -75,7 +80,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(folder / "shop-model", folder / "shop-model.gguf").path
 
 
-@pytest.mark.parametrize("pre", sorted(PATTERNS))
+@pytest.mark.parametrize("pre", sorted(PRE_TOKENIZERS.values()))
 def test_the_tokenizer_comes_back_id_by_id(tmp_path: Path, pre: str) -> None:
     original = publish(tmp_path / "shop-model", pre)
     path = convert(tmp_path / "shop-model", tmp_path / "shop-model.gguf").path
@@ -223,16 +228,16 @@ def delete(key: str) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"general.architecture": "llama"}, "general.architecture must be one of deepseek2, .*, found llama"),
-        ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.model must be gpt2 .*, found llama"),
+        ({"general.architecture": "mamba"}, "general.architecture must be one of deepseek2, .*, found mamba"),
+        ({"tokenizer.ggml.model": "bert"}, r"tokenizer\.ggml\.model must be gpt2 .* or llama .*, found bert"),
+        ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.scores must be a list of float"),
         (
-            {"tokenizer.ggml.pre": "deepseek-llm"},
-            r"tokenizer\.ggml\.pre must be one of gpt-2, llama-bpe, qwen2, youtu, found deepseek-llm",
+            {"tokenizer.ggml.pre": "mine"},
+            r"tokenizer\.ggml\.pre must be one of a\.x-4\.0, .*, youtu, found mine",
         ),
         ({"split.count": 3}, "is one of 3 parts"),
         ({"tokenizer.ggml.eos_token_id": SIZE}, f"eos_token_id must be below {SIZE}, found {SIZE}"),
         (delete("tokenizer.ggml.tokens"), r"tokenizer\.ggml\.tokens must be a list of str"),
-        (delete("tokenizer.ggml.pre"), r"tokenizer\.ggml\.pre must be text, found None"),
         (delete("deepseek2.context_length"), r"deepseek2\.context_length must be a whole number"),
         (
             lambda keys: keys["tokenizer.ggml.token_type"].pop(),
@@ -251,8 +256,228 @@ def test_what_cannot_be_served_is_refused_by_name(
     assert not list((tmp_path / "engines").glob("other-*"))
 
 
-def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """A copy of a GGUF file with other metadata."""
+def llama_cpp_agrees(path: Path, folder: Path, strings: list[str]) -> None:
+    """The tokenizer of the engine made of `path` against llama.cpp's own."""
+    rebuilt = Tokenizer.from_file(str(make_engine(str(path), folder).path / "tokenizer.json"))
+    llama = Llama(path)
+    for text in strings:
+        ids = llama.tokenize(text)
+        assert rebuilt.encode(text, add_special_tokens=False).ids == ids, repr(text)
+    llama.close()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama with a trained byte-level vocabulary, split as GPT-2 does."""
+    folder = tmp_path_factory.mktemp("plain")
+    trained = json.loads(train("gpt-2").to_str())
+    tokens = [f"[PAD{i}]" for i in range(SIZE)]
+    types = [5] * SIZE
+    for token, i in trained["model"]["vocab"].items():
+        tokens[i], types[i] = token, 1
+    for added in trained["added_tokens"]:
+        tokens[added["id"]], types[added["id"]] = added["content"], 3 if added["special"] else 4
+
+    def say(keys: dict[str, Any]) -> None:
+        merges = [" ".join(merge) for merge in trained["model"]["merges"]]
+        keys |= {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+        keys |= {"tokenizer.ggml.merges": merges, "llama.vocab_size": SIZE}
+        keys["tokenizer.ggml.eos_token_id"] = tokens.index(SPECIALS[1])
+
+    shape = replace(SHAPES["tiny-llama"], vocab_size=SIZE)
+    write_random_gguf(folder / "random.gguf", shape, "plain", weights="f16")
+    return rewrite(folder / "random.gguf", folder / "plain.gguf", say)
+
+
+# Not youtu: llama.cpp takes upper and lower case for one there, the model's own tokenizer.json does not.
+@pytest.mark.parametrize("pre", sorted(PATTERNS.keys() - {"youtu"}))
+def test_text_is_split_as_llama_cpp_does(plain: Path, tmp_path: Path, pre: str) -> None:
+    path = rewrite(plain, tmp_path / "model.gguf", lambda keys: keys.update({"tokenizer.ggml.pre": pre}))
+    llama_cpp_agrees(path, tmp_path, texts(700))
+
+
+def test_a_file_that_names_no_pre_tokenizer_is_split_as_by_default(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = rewrite(plain, tmp_path / "model.gguf", delete("tokenizer.ggml.pre"))
+    llama_cpp_agrees(path, tmp_path, texts(300))
+    assert "names no pre-tokenizer" in caplog.text
+
+
+@pytest.mark.parametrize("shape", ["tiny-llama", "tiny-qwen", "tiny-qwen3", "tiny-chatglm", "tiny-baichuan"])
+def test_each_architecture_is_taken_in(tmp_path: Path, shape: str) -> None:
+    write_random_gguf(tmp_path / "model.gguf", SHAPES[shape], shape)
+    engine = make_engine(str(tmp_path / "model.gguf"), tmp_path)
+    assert engine.architecture == SHAPES[shape].architecture  # type: ignore[union-attr]
+    assert engine.description == "model, int8 (Q8_0)"
+
+
+def sentencepiece(source: Path, target: Path, **keys: Any) -> Path:
+    """A file whose vocabulary is of SentencePiece's kind: pieces with scores, and a token for each byte."""
+    trainer = trainers.BpeTrainer(vocab_size=SIZE - 300, limit_alphabet=400, show_progress=False)
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    pieces.train_from_iterator(texts(3000, seed=7), trainer)
+    ordered = sorted(pieces.get_vocab().items(), key=lambda pair: pair[1])
+    added = [*SPECIALS, *ADDED]
+    alphabet = [piece for piece, _ in ordered if len(piece) == 1]
+    words = [piece for piece, _ in ordered if len(piece) > 1 and piece not in {*added, *ENDS}]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words, *alphabet, *added]
+    types = [
+        2,
+        3,
+        3,
+        *[6] * 256,
+        *[1] * (len(words) + len(alphabet)),
+        *[3] * len(SPECIALS),
+        *[4] * len(ADDED),
+    ]
+    scores = [0.0] * 259 + [-float(n) for n in range(len(words) + len(alphabet) + len(added))]
+    spare = SIZE - len(tokens)
+    tokens += [f"[PAD{n}]" for n in range(spare)]
+
+    def say(found: dict[str, Any]) -> None:
+        for name in [name for name in found if name.startswith("tokenizer.")]:
+            del found[name]
+        found |= {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens}
+        found |= {"tokenizer.ggml.token_type": types + [5] * spare}
+        found |= {"tokenizer.ggml.scores": scores + [-1e4] * spare}
+        found |= {f"tokenizer.ggml.{name}": value for name, value in keys.items()}
+
+    return rewrite(source, target, say)
+
+
+@pytest.mark.parametrize("prefix", [None, True, False])
+def test_a_sentencepiece_vocabulary_is_read_as_llama_cpp_does(
+    plain: Path, tmp_path: Path, prefix: bool | None
+) -> None:
+    keys = {} if prefix is None else {"add_space_prefix": prefix}
+    path = sentencepiece(plain, tmp_path / "model.gguf", **keys)
+    llama_cpp_agrees(path, tmp_path, texts(1500))
+    engine = make_engine(str(path), tmp_path)
+    assert (engine.bos_token, engine.eos_token, engine.add_bos) == ("<s>", "</s>", True)
+    rebuilt = Tokenizer.from_file(str(engine.path / "tokenizer.json"))
+    assert rebuilt.encode("a").ids[0] == engine.bos_token_id
+    text = "Grüße 你好 🙂\n  two"
+    ids = rebuilt.encode(text, add_special_tokens=False).ids
+    assert rebuilt.decode(ids) == text
+    # what is served: the space before a word belongs to its token
+    table = token_bytes(rebuilt)
+    assert b"".join(table[i] for i in ids).decode() == text if prefix is False else f" {text}"
+
+
+def test_an_answer_of_a_sentencepiece_vocabulary_keeps_to_a_schema(plain: Path, tmp_path: Path) -> None:
+    path = make_engine(str(sentencepiece(plain, tmp_path / "model.gguf")), tmp_path).path / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    guide = Guides(path, SIZE).make("regex", "[a-z]+ 你好", frozenset({2}))
+    for token in tokenizer.encode("it 你好", add_special_tokens=False).ids[1:]:
+        assert guide.allowed()[token]
+        guide.take(token)
+    assert guide.complete
+
+
+def test_a_missing_byte_of_a_sentencepiece_vocabulary_is_named(plain: Path, tmp_path: Path) -> None:
+    path = sentencepiece(plain, tmp_path / "model.gguf")
+
+    def lose(keys: dict[str, Any]) -> None:
+        keys["tokenizer.ggml.tokens"][3 + 0x41] = "<lost>"
+
+    with pytest.raises(BuildError, match="has no token <0x41> for that byte"):
+        make_engine(str(rewrite(path, tmp_path / "lost.gguf", lose)), tmp_path)
+
+
+def without(name: str) -> Callable[[Any], bool]:
+    return lambda tensor: tensor.name != name
+
+
+@pytest.mark.parametrize("name", ["blk.1.attn_q.weight", "token_embd.weight", "output_norm.weight"])
+def test_a_missing_tensor_is_named(plain: Path, tmp_path: Path, name: str) -> None:
+    path = rewrite(plain, tmp_path / "lost.gguf", lambda keys: None, keep=without(name))
+    with pytest.raises(BuildError, match=f"llama.cpp cannot load it: .*{re.escape(name)}") as caught:
+        make_engine(str(path), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda keys: keys.update({"llama.attention.head_count": 7}), "cannot load it: "),
+        (lambda keys: keys.pop("llama.embedding_length"), "cannot load it: .*embedding_length"),
+        # llama.cpp ends its process here
+        (lambda keys: keys["tokenizer.ggml.tokens"].__setitem__(300, "a"), "breaks down on it .*GGML_ASSERT"),
+    ],
+)
+def test_what_llama_cpp_cannot_load_is_refused_in_one_line(
+    plain: Path, tmp_path: Path, change: Any, sentence: str
+) -> None:
+    with pytest.raises(BuildError, match=f"bad.gguf: llama.cpp ({sentence})") as caught:
+        make_engine(str(rewrite(plain, tmp_path / "bad.gguf", change)), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "engines").glob("bad-*"))
+
+
+def test_weights_that_are_not_numbers_are_refused(plain: Path, tmp_path: Path) -> None:
+    content = bytearray(plain.read_bytes())
+    norm = next(t for t in gguf.GGUFReader(plain).tensors if t.name == "output_norm.weight")
+    content[norm.data_offset : norm.data_offset + 4] = np.float32("nan").tobytes()
+    (tmp_path / "nan.gguf").write_bytes(content)
+    with pytest.raises(BuildError, match="computes values that are not numbers"):
+        make_engine(str(tmp_path / "nan.gguf"), tmp_path)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 98362432\n"
+
+
+@pytest.mark.parametrize("name", ["*.safetensors", "tokenizer.json", "config.json"])
+def test_a_git_lfs_pointer_in_a_checkpoint_is_called_so(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "shop-model"
+    publish(folder, "gpt-2")
+    found = sorted(folder.glob(name))[0]
+    found.write_text(POINTER)
+    with pytest.raises(
+        BuildError, match=rf"{re.escape(found.name)} is a git-LFS pointer, not the file itself"
+    ):
+        make_engine(str(folder), tmp_path)
+
+
+def test_a_git_lfs_pointer_for_a_gguf_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text(POINTER)
+    with pytest.raises(BuildError, match=r"model\.gguf is a git-LFS pointer, not the file itself"):
+        make_engine(str(tmp_path / "model.gguf"), tmp_path)
+
+
+def test_a_big_endian_file_is_called_so(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "big.gguf", "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BuildError, match="is a big-endian GGUF file"):
+        make_engine(str(tmp_path / "big.gguf"), tmp_path)
+
+
+def test_any_part_of_a_split_file_is_called_so(plain: Path, tmp_path: Path) -> None:
+    """Only the first part has the metadata."""
+
+    def say(keys: dict[str, Any]) -> None:
+        for name in [name for name in keys if name != "general.architecture"]:
+            del keys[name]
+        keys["split.count"] = 3
+
+    path = rewrite(plain, tmp_path / "model-00002-of-00003.gguf", say)
+    with pytest.raises(BuildError, match="is one of 3 parts"):
+        make_engine(str(path), tmp_path)
+
+
+def rewrite(
+    source: Path,
+    target: Path,
+    change: Callable[[dict[str, Any]], object],
+    *,
+    keep: Callable[[Any], bool] = lambda tensor: True,
+) -> Path:
+    """A copy of a GGUF file with other metadata, of those tensors that are kept."""
     reader = gguf.GGUFReader(source)
     keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     change(keys)
@@ -263,7 +488,7 @@ def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], objec
         if kind == gguf.GGUFValueType.INT32:
             kind = gguf.GGUFValueType.UINT32
         writer.add_key_value(name, value, kind, sub_type=element)
-    for tensor in reader.tensors:
+    for tensor in filter(keep, reader.tensors):
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -27,7 +27,7 @@ def test_the_shapes_have_as_many_weights_as_published(shape: str, published: flo
 
 
 @pytest.mark.parametrize("weights", ["q8_0", "q4_0", "f16"])
-@pytest.mark.parametrize("shape", ["tiny-youtu", "tiny-qwen", "tiny-chatglm", "tiny-baichuan"])
+@pytest.mark.parametrize("shape", [name for name in SHAPES if name.startswith("tiny-")])
 def test_llama_cpp_runs_it(tmp_path: Path, shape: str, weights: str) -> None:
     """The distribution is neither flat nor a spike, so that a benchmark meets a usual sampling problem."""
     path = tmp_path / "model.gguf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from build.engine_info import EngineInfo
@@ -10,15 +11,20 @@ from build.engine_info import EngineInfo
 YOUTU_2B = {"block_count": 32, "attention.kv_lora_rank": 512, "rope.dimension_count": 64}
 
 
-def write_gguf_header(path: Path, numbers: dict[str, int], *, architecture: str = "deepseek2") -> None:
+def write_gguf_header(
+    path: Path, numbers: Mapping[str, int | list[int]], *, architecture: str = "deepseek2"
+) -> None:
     """The keys of a GGUF file with a small vocabulary before the last number, and no tensors."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value.encode())) + value.encode()
 
-    *first, last = [
-        text(f"{architecture}.{name}") + struct.pack("<II", 4, value) for name, value in numbers.items()
-    ]
+    def number(value: int | list[int]) -> bytes:
+        if isinstance(value, list):
+            return struct.pack(f"<IIQ{len(value)}I", 9, 4, len(value), *value)
+        return struct.pack("<II", 4, value)
+
+    *first, last = [text(f"{architecture}.{name}") + number(value) for name, value in numbers.items()]
     words = [text(word) for word in ("a", "字", "")]
     vocabulary = text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(words)) + b"".join(words)
     kinds = text("tokenizer.ggml.token_type") + struct.pack("<IIQ3i", 9, 5, 3, 1, 1, 3)

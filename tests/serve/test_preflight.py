@@ -217,13 +217,42 @@ def test_the_kv_cache_of_the_2b_shape(
     assert preflight.kv_cache_bytes(chosen, engine.gguf) == 3 * 1000 * per_token
 
 
+@pytest.mark.parametrize(
+    ("shape", "numbers"),
+    [
+        ("tiny-chatglm", 3 * 2 * (2 * 16)),  # 3 layers, 2 of 4 heads cached, each 16 wide
+        ("tiny-llama", 3 * 2 * (2 * 16)),
+        ("tiny-qwen3", 3 * 2 * (2 * 32)),  # its heads are wider than 64 / 4
+    ],
+)
 def test_plain_attention_caches_keys_and_values_of_each_cached_head(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, shape: str, numbers: int
 ) -> None:
-    shape = SHAPES["tiny-chatglm"]  # 3 layers, 2 of 4 heads cached, each 16 wide
-    write_random_gguf(tmp_path / "model.gguf", shape, "tiny")
+    write_random_gguf(tmp_path / "model.gguf", SHAPES[shape], "tiny")
     chosen = settings.model_copy(update={"slots": 3, "context": 1000})
-    assert preflight.kv_cache_bytes(chosen, tmp_path / "model.gguf") == 3 * 1000 * 3 * 2 * (2 * 16) * 2
+    assert preflight.kv_cache_bytes(chosen, tmp_path / "model.gguf") == 3 * 1000 * numbers * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "numbers"),
+    [
+        ({}, 2 * 4 * (16 + 16)),  # as many KV heads as heads where the file says nothing
+        ({"attention.head_count_kv": [1, 3]}, (1 + 3) * (16 + 16)),  # another count in each layer
+        ({"attention.head_count_kv": 2, "attention.value_length": 8}, 2 * 2 * (16 + 8)),
+        # DeepSeek's form without the compressed cache
+        (
+            {"attention.kv_lora_rank": 512, "attention.head_count_kv": 4, "attention.key_length": 24},
+            2 * 4 * 40,
+        ),
+    ],
+)
+def test_what_a_header_may_say_of_the_cached_heads(
+    settings: Settings, tmp_path: Path, changes: dict[str, int | list[int]], numbers: int
+) -> None:
+    header = {"block_count": 2, "embedding_length": 64, "attention.head_count": 4} | changes
+    write_gguf_header(tmp_path / "model.gguf", header, architecture="llama")
+    chosen = settings.model_copy(update={"slots": 1, "context": 1000})
+    assert preflight.kv_cache_bytes(chosen, tmp_path / "model.gguf") == 1000 * numbers * 2
 
 
 def test_a_context_beyond_the_models_own_is_reported(settings: Settings, tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ class LlamaLibrary:
             return
         line = text.decode("utf-8", "replace").strip()
         if level >= _GGML_LOG_ERROR and level != _GGML_LOG_CONT:
-            self.last_error = line
+            if not line.endswith("failed to load model"):  # comes after the reason
+                self.last_error = line.rpartition("error loading model: ")[2]
         elif level >= _GGML_LOG_INFO:
             self.reports.append(line)
 
@@ -309,6 +310,7 @@ class Llama:
         self._c = self.library.c
         self._context = None
         self.library.reports.clear()
+        self.library.last_error = ""
         self._model = self._c.llama_model_load_from_file(
             os.fsencode(path), self._c.llama_model_default_params()
         )

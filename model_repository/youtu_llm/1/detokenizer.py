@@ -1,12 +1,14 @@
 """Token ids to text, piece by piece: whole characters only, and no part of a stop word.
 
-For byte-level BPE vocabularies, the kind that Youtu-LLM has. Knows nothing of requests or Triton.
+For byte-level BPE vocabularies, the kind that Youtu-LLM has, and SentencePiece's, with a token for each byte.
+Knows nothing of requests or Triton.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from tokenizers import Tokenizer
@@ -26,15 +28,23 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
 
 
+_ALPHABET = byte_alphabet()
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     """What each token id adds to the text: its bytes; nothing for special tokens and unused ids.
 
-    Raises ValueError when the vocabulary is not byte-level.
+    Raises ValueError when the vocabulary is neither byte-level nor has a token for each byte.
     """
-    decoder = (json.loads(tokenizer.to_str()).get("decoder") or {}).get("type")
-    if decoder != "ByteLevel":
-        raise ValueError(f"tokenizer.json: a ByteLevel decoder is needed, this one has {decoder}")
-    alphabet = byte_alphabet()
+    decoder = json.loads(tokenizer.to_str()).get("decoder") or {}
+    steps = {step.get("type") for step in decoder.get("decoders", [decoder])}
+    if not steps & {"ByteLevel", "ByteFallback"}:
+        raise ValueError(
+            "tokenizer.json: a ByteLevel or ByteFallback decoder is needed, this one has "
+            f"{decoder.get('type')}"
+        )
+    of_token = _bytes_of_piece if "ByteFallback" in steps else _bytes_of_byte_level
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     table = [b""] * (max(vocab.values()) + 1)
     added = tokenizer.get_added_tokens_decoder()
@@ -43,10 +53,19 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
             if not added[index].special or token in VISIBLE_SPECIALS:
                 table[index] = token.encode()
         else:
-            table[index] = b"".join(
-                bytes([alphabet[c]]) if c in alphabet else c.encode("utf-8", "replace") for c in token
-            )
+            table[index] = of_token(token)
     return table
+
+
+def _bytes_of_byte_level(token: str) -> bytes:
+    return b"".join(bytes([_ALPHABET[c]]) if c in _ALPHABET else c.encode("utf-8", "replace") for c in token)
+
+
+def _bytes_of_piece(token: str) -> bytes:
+    """SentencePiece's: `<0x0A>` is a byte, `▁` a space."""
+    if byte := _BYTE_PIECE.fullmatch(token):
+        return bytes([int(byte[1], 16)])
+    return token.replace("▁", " ").encode("utf-8", "replace")
 
 
 def special_names(tokenizer: Tokenizer) -> dict[int, bytes]:
