@@ -53,7 +53,7 @@ help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*##  ?(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 .PHONY: serve
-serve: .venv/.stamp $(if $(filter cuda,$(YOUTU_DEVICE)),.venv-cuda/.stamp)  ## start Triton and the web frontend [MODEL=demo | hub name | folder | file.gguf] [DEVICE=cuda or ENGINE=tensorrt_llm]
+serve: .venv/.stamp $(if $(filter cuda,$(YOUTU_DEVICE)),.venv-cuda/.stamp)  ## start Triton and the web frontend [MODEL=demo | smollm2 | hub name | folder | file.gguf] [DEVICE=cuda or ENGINE=tensorrt_llm]
 	@exec .venv/bin/python -m serve
 
 .PHONY: engine

@@ -18,7 +18,7 @@ def main() -> None:
         prog="python -m build", description="fetch a model and convert it to an engine"
     )
     parser.add_argument(
-        "model", help="demo | Youtu-LLM-2B | organisation/name on the hub | folder | file.gguf"
+        "model", help="demo | smollm2 | Youtu-LLM-2B | organisation/name on the hub | folder | file.gguf"
     )
     parser.add_argument(
         "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"

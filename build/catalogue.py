@@ -66,21 +66,28 @@ class Entry:
     download_bytes: int
     repo: str | None = None
     checkpoint: str | None = None
+    package: str | None = None
+    gguf: str | None = None
     demo: bool = False
     tensorrt_llm: Converter | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: `path` of a folder or .gguf file, or `repo` on the hub; `entry` if any."""
+    """Where a model comes from: `path` of a folder or .gguf file, or `repo` on the hub; `entry` if any.
 
-    kind: Literal["folder", "gguf", "hub"]
+    A package is the wheel of the entry, which holds a .gguf file.
+    """
+
+    kind: Literal["folder", "gguf", "hub", "package"]
     model_id: str
     path: Path | None = None
     repo: str | None = None
     entry: Entry | None = None
 
     def __str__(self) -> str:
+        if self.kind == "package" and self.entry is not None:
+            return f"package:{self.entry.package}"
         return f"hub:{self.repo}" if self.kind == "hub" else str(self.path)
 
 
@@ -93,8 +100,10 @@ def catalogue() -> tuple[Entry, ...]:
         where = f"{CATALOGUE.name}: model {table.get('name', number)}"
         if unknown := sorted(set(table) - set(known)):
             raise ValueError(f"{where} has the unknown key {unknown[0]}")
-        if ("repo" in table) == ("checkpoint" in table):
-            raise ValueError(f"{where} needs exactly one of repo and checkpoint")
+        if len(table.keys() & {"repo", "checkpoint", "package"}) != 1:
+            raise ValueError(f"{where} needs exactly one of repo, checkpoint and package")
+        if ("package" in table) != ("gguf" in table):
+            raise ValueError(f"{where}: package and gguf go together")
         try:
             converter = Converter(**table["tensorrt_llm"]) if "tensorrt_llm" in table else None
             entry = Entry(**{**table, "aliases": tuple(table.get("aliases", ())), "tensorrt_llm": converter})
@@ -170,6 +179,8 @@ def resolve(model: str) -> Source:
 def _from_entry(entry: Entry) -> Source:
     if entry.repo is not None:
         return Source("hub", entry.name, repo=entry.repo, entry=entry)
+    if entry.package is not None:
+        return Source("package", entry.name, entry=entry)
     path = REPOSITORY / str(entry.checkpoint)
     if not (path / "config.json").is_file():
         raise BuildError(f"{path / 'config.json'} is missing: this copy of the repository is not whole")

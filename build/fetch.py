@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from build.downloads import MARK, Fetched, fetched, folder_of
+from build.downloads import Fetched, fetched, folder_of, write_mark
 from build.errors import BuildError
 from build.hub_calls import Hub, RemoteFile, Retry
 from build.locked import locked
@@ -81,7 +80,7 @@ def fetch(
         _refuse_full_disk(hub, folder, missing, int(headroom * sum(file.size for file in weights)))
         transfer.get(weights, total=sum(file.size for file in (*small, *weights)))
         files = {file.name: file.size for file in (*small, *weights)}
-        _write_mark(folder, {"repo": repo, "revision": revision, "files": files})
+        write_mark(folder, {"repo": repo, "revision": revision, "files": files})
         return Fetched(repo, revision, folder)
 
 
@@ -191,12 +190,3 @@ def _refuse_full_disk(hub: Hub, folder: Path, missing: int, afterwards: int) -> 
             f"{missing / 1e9:.2f} GB to fetch and {afterwards / 1e9:.2f} GB for the engine. "
             "Make room, or set YOUTU_DATA_DIR to another disk"
         )
-
-
-def _write_mark(folder: Path, mark: dict[str, Any]) -> None:
-    draft = folder / f".{MARK}.part"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(mark, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / MARK)

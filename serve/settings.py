@@ -55,8 +55,8 @@ class Settings(BaseModel):
 
     model: Name = Field(
         default="demo",
-        description="What to serve: `demo`, a name on the Hugging Face hub, a checkpoint folder or a "
-        "`.gguf` file. `MODEL=` of make sets it.",
+        description="What to serve: `demo`, `smollm2`, a name on the Hugging Face hub, a checkpoint folder "
+        "or a `.gguf` file. `MODEL=` of make sets it.",
     )
     engine: Literal["youtu_engine", "tensorrt_llm"] = Field(
         default="youtu_engine",

@@ -65,7 +65,7 @@ class Plan:
 def plan(model: str, root: Path, profile: str) -> Plan:
     """What `make_engine` would do here. BuildError says what this machine, model or profile lacks."""
     source = resolve(model)
-    if source.kind == "gguf":
+    if source.kind in ("gguf", "package"):
         raise BuildError(f"{source} is a .gguf file: the GPU engine is built from a checkpoint folder")
     if profile not in profiles():
         raise BuildError(f"PROFILE={profile} is not known: it is one of {', '.join(profiles())}")

@@ -143,8 +143,11 @@ export function showModel() {
   $("light").dataset.state = facts?.status ?? "asking";
   $("model").textContent = well ? facts.model : "Youtu";
   document.title = well ? facts.model : "Youtu";
-  $("demo").hidden = $("about").hidden = !(well && facts.demo);
-  $("about").textContent = well && facts.demo ? words("aboutDemo") : "";
+  $("demo").hidden = !(well && facts.demo);
+  // most descriptions only add the weights' format to the name
+  const more = well && !facts.description.startsWith(`${facts.model}, `) ? facts.description : "";
+  $("about").textContent = well && facts.demo ? words("aboutDemo") : more;
+  $("about").hidden = !$("about").textContent;
   if (facts?.needs_key) $("key-line").hidden = false;
 }
 

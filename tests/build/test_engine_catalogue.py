@@ -129,7 +129,8 @@ def test_a_folder_with_the_name_of_a_published_model_is_ambiguous(here: Path) ->
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ('name = "a"', "model a needs exactly one of repo and checkpoint"),
+        ('name = "a"', "model a needs exactly one of repo, checkpoint and package"),
+        ('name = "a"\npackage = "b"', "model a: package and gguf go together"),
         ('name = "a"\nrepo = "b/c"\ncolour = "red"', "model a has the unknown key colour"),
         ('name = "a"\nrepo = "b/c"', "model a: .*missing"),
     ],

@@ -183,3 +183,28 @@ def test_an_answer_that_was_cut_off_says_so(visit: Visits) -> None:
     expect(page.locator("#notice-text")).to_contain_text("connection broke")
     expect(answers(page)).to_have_text("half")
     expect(facts(page)).to_have_text("broken off")
+
+
+@pytest.mark.parametrize(
+    ("description", "shown"),
+    [
+        (
+            "A real, very small model. It is not Youtu-LLM-2B.",
+            "A real, very small model. It is not Youtu-LLM-2B.",
+        ),
+        ("small-one, int8 (Q8_0)", ""),
+    ],
+)
+def test_a_model_that_has_more_to_say_than_its_name_says_it(
+    visit: Visits, description: str, shown: str
+) -> None:
+    page = visit()
+    told = page.evaluate("fetch('/page/facts').then((reply) => reply.json())")
+    told |= {"demo": False, "model": "small-one", "description": description}
+    page.route("**/page/facts", lambda route: route.fulfill(json=told))
+    page.reload()
+    expect(page.locator("#model")).to_have_text("small-one")
+    expect(page).to_have_title("small-one")
+    expect(page.locator("#demo")).to_be_hidden()
+    expect(page.locator("#about")).to_have_text(shown)
+    expect(page.locator("#about")).to_be_visible(visible=bool(shown))
