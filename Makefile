@@ -95,6 +95,10 @@ install: .venv/.stamp  ## make .venv, which serving runs in
 test: .venv/.stamp .venv-test/.stamp chromium  ## install what the tests need and run them all [ARGS="tests/build -x"]
 	@exec .venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+.PHONY: test-smollm2
+test-smollm2: .venv/.stamp .venv-test/.stamp .venv-quality/.stamp  ## tests with a real small model: turns, stops, seeds, schemas, lm-eval
+	@exec .venv-test/bin/python -m pytest tests/smollm2 $(ARGS)
+
 .PHONY: check
 check: .venv-test/.stamp  ## lint, formatting and types
 	@.venv-test/bin/ruff check .

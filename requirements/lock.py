@@ -11,8 +11,8 @@ A lock pins every package with the hashes of all its files, for Python 3.10 to 3
     torch-cpu.lock   PyTorch's CPU build, which PyPI does not have
     torch-cuda.lock  PyPI's torch and the CUDA libraries it does not import without
 
-uv resolves them; its version is pinned in the Makefile. smollm2.lock is written by hand: it pins the one wheel
-that holds a model (build/package.py).
+uv resolves them; its version is pinned in the Makefile. smollm2.lock is written by hand: it pins the one
+wheel that holds a model (build/package.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Published data sets through the served API, by EleutherAI's lm-eval (`make quality-lm-eval`).
 
-A task is either one of lm-eval's own (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), or one of ours:
+A task is one of lm-eval's own (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), a .yaml file of its form whose data
+lie beside it (benchmarks/quality/items/everyday.yaml), or one of ours:
 
     ceval, cmmlu       four choices
     humaneval, mbpp    lm-eval's own variants run the code without a sandbox; these use ours (pass@1, greedy)
@@ -130,7 +131,7 @@ def tasks(name: str, file: Path | None, max_tokens: int, *, log_probs: bool = Fa
     if name not in SETS:
         if file is not None:
             raise ValueError(f"--data goes with {', '.join(SETS)}, not with {name}")
-        return [name]
+        return [_from_yaml(Path(name)) if name.endswith(".yaml") else name]
     known = SETS[name]
     if not log_probs:
         how = _generated(known, max_tokens)
@@ -154,6 +155,21 @@ def tasks(name: str, file: Path | None, max_tokens: int, *, log_probs: bool = Fa
             }
         )
     return found
+
+
+def _from_yaml(path: Path) -> dict[str, Any]:
+    """A task of lm-eval's own form; its data files lie beside it."""
+    import yaml
+
+    try:
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+        files = task["dataset_kwargs"]["data_files"]
+        task["dataset_kwargs"]["data_files"] = {
+            split: str(path.resolve().parent / file) for split, file in files.items()
+        }
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no task with data_files: {error!r}") from None
+    return dict(task)
 
 
 def _generated(known: Published, max_tokens: int) -> dict[str, Any]:

@@ -6,12 +6,14 @@ seen by hand (benchmarks/README.md).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.quality.published import SETS, tasks
 
+ITEMS = Path(__file__).parents[2] / "benchmarks" / "quality" / "items"
 CEVAL = {"question": "一年有几个月？", "A": "10", "B": "11", "C": "12", "D": "13", "answer": "C"}
 CMMLU = {"Question": "一年有几个月？", "A": "10", "B": "11", "C": "12", "D": "13", "Answer": "C"}
 HUMANEVAL = {
@@ -74,3 +76,23 @@ def test_lm_eval_s_own_tasks_pass_by_name() -> None:
     assert tasks("gsm8k_cot_zeroshot", None, 100) == ["gsm8k_cot_zeroshot"]
     with pytest.raises(ValueError, match="--data goes with ceval, cmmlu, humaneval, mbpp, not with gsm8k"):
         tasks("gsm8k", Path("x"), 100)
+
+
+def test_a_task_in_a_yaml_file_finds_its_data_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: mine\ndataset_kwargs: {data_files: {test: mine.jsonl}}\n")
+    (task,) = tasks(str(path), None, 100)
+    assert task["dataset_kwargs"]["data_files"] == {"test": str(tmp_path / "mine.jsonl")}
+    path.write_text("task: mine\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml is no task with data_files"):
+        tasks(str(path), None, 100)
+    with pytest.raises(ValueError, match=r"gone\.yaml is no task"):
+        tasks(str(tmp_path / "gone.yaml"), None, 100)
+
+
+def test_the_everyday_items_are_whole() -> None:
+    path = ITEMS / "everyday.yaml"
+    (task,) = tasks(str(path), None, 100)
+    rows = [json.loads(line) for line in Path(task["dataset_kwargs"]["data_files"]["test"]).open()]
+    assert len({row["text"] for row in rows}) == len(rows) == 48
+    assert all(len(set(row["choices"])) == 4 and 0 <= row["answer"] < 4 for row in rows)
