@@ -88,6 +88,10 @@ verify-cuda: cuda  ## check the compiled llama.cpp on the card that is there, an
 verify-gpu: .venv/.stamp  ## check on a GPU, in NVIDIA's container, all that could not be checked without one [MODEL] [PROFILE]
 	@exec .venv/bin/python -m serve.verify_gpu $(ARGS)
 
+.PHONY: check-model
+check-model: .venv/.stamp  ## does the engine compute MODEL rightly? Tokenizer, texts, questions, template; one line to report back
+	@exec .venv/bin/python -m build.check_model "$${YOUTU_MODEL:-demo}" --data-dir "$${YOUTU_DATA_DIR:-var}" $(ARGS)
+
 .PHONY: install
 install: .venv/.stamp  ## make .venv, which serving runs in
 

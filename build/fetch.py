@@ -1,6 +1,7 @@
-"""Download a checkpoint from the Hugging Face hub: resumed after a break, checked, marked when whole.
+"""Download a checkpoint from a hub: resumed after a break, checked, marked when whole.
 
-The listing, the addresses, the token and the connection are huggingface_hub's. The transfer is not, because
+The hub is Hugging Face's, or ModelScope where that one is out of reach. For the former, the listing, the
+addresses, the token and the connection are huggingface_hub's. The transfer is not, because
 its downloads begin anew after a break of the process and compare no checksum. The bytes come over plain
 HTTP, never over Xet, so that any mirror set as HF_ENDPOINT serves. This module does not know what the files
 are for.
@@ -14,14 +15,17 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from build.catalogue import HUBS
 from build.downloads import Fetched, fetched, folder_of, write_mark
 from build.errors import BuildError
-from build.hub_calls import Hub, RemoteFile, Retry
+from build.hub_calls import Hub, HuggingFace, NoAnswer, RemoteFile, Retry
 from build.locked import locked
+from build.modelscope import ModelScope
 from build.progress import Report, silent
 
 log = logging.getLogger(__name__)
@@ -49,8 +53,13 @@ def fetch(
     retry: Retry | None = None,
     more: Sequence[str] = (),
     pickled: bool = False,
+    hub: str = "auto",
+    modelscope: str | None = None,
 ) -> Fetched:
-    """The checkpoint `repo` of the hub in `data_dir`/downloads, at the commit that "main" is at the time.
+    """The checkpoint `repo` of the hub in `data_dir`/downloads, as its main branch is at the time.
+
+    `hub` is one of HUBS; auto asks Hugging Face's, and ModelScope when that does not answer. `modelscope` is
+    the id there when it is another.
 
     A checkpoint that is whole already is returned without a request. `check` is called with the folder when
     the small files are there, before the weights, and may raise. `headroom` is disk space the caller needs
@@ -64,24 +73,57 @@ def fetch(
     with locked(folder.with_name(f".{folder.name}.lock"), f"fetching {repo}"):
         if done := fetched(repo, data_dir):
             return done
-        hub = Hub(repo, retry or Retry())
-        revision, listed = hub.listing()
-        single = "pytorch_model.bin" if pickled else "model.safetensors"
-        _refuse_other_formats(hub, listed, Path(single).suffix)
-        folder.mkdir(parents=True, exist_ok=True)
-        patterns = (*SMALL_FILES, f"{single}.index.json", *more)
-        small = [listed[name] for name in _matching(listed, patterns)]
-        transfer = _Transfer(hub, revision, folder, progress)
-        transfer.get(small, total=sum(file.size for file in small))
-        if check is not None:
-            check(folder)
-        weights = _weights(hub, folder, listed, single)
-        missing = sum(file.size - transfer.present(file) for file in weights)
-        _refuse_full_disk(hub, folder, missing, int(headroom * sum(file.size for file in weights)))
-        transfer.get(weights, total=sum(file.size for file in (*small, *weights)))
-        files = {file.name: file.size for file in (*small, *weights)}
-        write_mark(folder, {"repo": repo, "revision": revision, "files": files})
-        return Fetched(repo, revision, folder)
+        first, *others = _hubs(hub, repo, modelscope or repo, retry or Retry())
+        wanted = _Wanted(check, headroom, more, pickled)
+        try:
+            return _fetch_from(first, repo, folder, wanted, progress)
+        except NoAnswer as error:
+            if not others:
+                raise
+            log.warning("%s does not answer: going on at %s", first.endpoint, others[0].endpoint)
+            try:
+                return _fetch_from(others[0], repo, folder, wanted, progress)
+            except BuildError as other:
+                raise BuildError(f"{error}. {others[0].endpoint} was asked too: {other}") from None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the caller of fetch() wants; see there."""
+
+    check: Callable[[Path], Any] | None
+    headroom: float
+    more: Sequence[str]
+    pickled: bool
+
+
+def _hubs(hub: str, repo: str, there: str, retry: Retry) -> list[Hub]:
+    """Those to ask, the first one first. `there`: the id on ModelScope."""
+    if hub not in HUBS:
+        raise BuildError(f"YOUTU_HUB must be one of {', '.join(HUBS)}, found {hub!r}")
+    found: list[Hub] = [] if hub == "modelscope" else [HuggingFace(repo, retry)]
+    return found if hub == "huggingface" else [*found, ModelScope(there, retry)]
+
+
+def _fetch_from(source: Hub, repo: str, folder: Path, wanted: _Wanted, progress: Report) -> Fetched:
+    """What is missing in `folder`. NoAnswer when `source` cannot be reached; what has come is kept."""
+    revision, listed = source.listing()
+    single = "pytorch_model.bin" if wanted.pickled else "model.safetensors"
+    _refuse_other_formats(source, listed, Path(single).suffix)
+    folder.mkdir(parents=True, exist_ok=True)
+    patterns = (*SMALL_FILES, f"{single}.index.json", *wanted.more)
+    small = [listed[name] for name in _matching(listed, patterns)]
+    transfer = _Transfer(source, revision, folder, progress)
+    transfer.get(small, total=sum(file.size for file in small))
+    if wanted.check is not None:
+        wanted.check(folder)
+    weights = _weights(source, folder, listed, single)
+    missing = sum(file.size - transfer.present(file) for file in weights)
+    _refuse_full_disk(source, folder, missing, int(wanted.headroom * sum(file.size for file in weights)))
+    transfer.get(weights, total=sum(file.size for file in (*small, *weights)))
+    files = {file.name: file.size for file in (*small, *weights)}
+    write_mark(folder, {"repo": repo, "hub": source.endpoint, "revision": revision, "files": files})
+    return Fetched(repo, revision, folder)
 
 
 class _Transfer:
@@ -128,7 +170,8 @@ class _Transfer:
         raise BuildError(
             f"{file.name} of {self._hub.repo} arrived damaged twice: its {file.algorithm} is not the "
             f"{file.checksum} "
-            f"that {self._hub.endpoint} states; it was deleted, try again later or from another HF_ENDPOINT"
+            f"that {self._hub.endpoint} states; it was deleted, try again later or from another hub "
+            "(HF_ENDPOINT, YOUTU_HUB)"
         )
 
     def _right(self, file: RemoteFile, path: Path) -> bool:

@@ -93,8 +93,8 @@ class Vocabulary:
         texts = self._list("tokenizer.ggml.tokens", str)
         self.tokens: list[str] = [text or f"[EMPTY_{i}]" for i, text in enumerate(texts)]
         self.types: list[int] = self._types()
+        self.pre = self._pre() if self.model == "gpt2" else ""
         if self.model == "gpt2":
-            self.pre = self._pre()
             self._merges = self._listed_merges()
         else:
             self._merges = self._scored_merges()

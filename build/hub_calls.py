@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +32,7 @@ from build.errors import BuildError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Response = AbstractContextManager[httpx2.Response]
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)  # seconds without a byte
 PROGRESS_BYTES = 1 << 20  # a try that brought fewer counts as failed, so that tries are bounded
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)
@@ -55,13 +58,90 @@ class RemoteFile:
     checksum: str
 
 
-class Hub:
-    """One model on the hub that HF_ENDPOINT names when this is made. Every failure leaves as BuildError."""
+class NoAnswer(BuildError):
+    """The hub cannot be reached, or what it sends breaks off again and again."""
+
+
+class Hub(ABC):
+    """One model on a hub, asked with patience. Every failure leaves as BuildError."""
+
+    def __init__(self, repo: str, endpoint: str, retry: Retry) -> None:
+        self.repo, self.endpoint, self._retry = repo, endpoint.rstrip("/"), retry
+
+    @abstractmethod
+    def listing(self) -> tuple[str, dict[str, RemoteFile]]:
+        """The revision that is fetched, and its files by name. NoAnswer when the hub cannot be reached."""
+
+    @abstractmethod
+    def _open(self, file: RemoteFile, revision: str, headers: dict[str, str]) -> Response:
+        """A request for the content of a file."""
+
+    @abstractmethod
+    def _in_words(self, what: str, error: Exception, kept: str) -> str:
+        """What failed and what to do; `kept` follows what is said of the hub."""
+
+    def download(self, file: RemoteFile, revision: str, part: Path, show: Callable[[int], None]) -> None:
+        """Bring `part` to the length of `file`, from where it ends; `show` gets its length."""
+
+        def length() -> int:
+            return part.stat().st_size if part.exists() else 0
+
+        def go_on() -> None:
+            begin = length()
+            show(min(begin, file.size))
+            if begin >= file.size > 0:
+                return
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
+            with self._open(file, revision, headers) as response:
+                if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    part.unlink()
+                    raise httpx2.ReadError("the server has no such range")
+                hf_raise_for_status(response)
+                resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
+                with part.open("ab" if resumed else "wb", buffering=0) as out:
+                    for block in response.iter_bytes():
+                        out.write(block)
+                        show(min(out.tell(), file.size))
+                        if out.tell() > file.size:
+                            return  # too long to be right: its checksum will say so
+                    os.fsync(out.fileno())
+            if length() < file.size:
+                raise httpx2.ReadError(f"the connection ended {file.size - length()} bytes early")
+
+        self._persist(f"fetching {file.name}", go_on, length)
+
+    def _persist(self, what: str, ask: Callable[[], T], gained: Callable[[], int]) -> T:
+        """`ask`, and again after a wait while its failure may pass; `attempts` in a row may bring nothing."""
+        failures, had, attempts = 0, gained(), self._retry.attempts
+        while True:
+            try:
+                return ask()
+            except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled) as error:
+                if gained() >= had + PROGRESS_BYTES:
+                    failures = 0
+                had, failures = gained(), failures + 1
+                # nothing answers and nothing ever did: more likely no network than a break
+                alone = isinstance(error, httpx2.ConnectError) and not had
+                if not _may_pass(error) or failures >= (min(3, attempts) if alone else attempts):
+                    kept = "; what has come is kept" if had else ""
+                    words = self._in_words(what, error, kept)
+                    lost = _may_pass(error) and isinstance(error, httpx2.TransportError)
+                    raise (NoAnswer if lost else BuildError)(words) from None
+                wait = min(
+                    max(self._retry.first_wait * 2 ** (failures - 1), _asked_wait(error)),
+                    self._retry.longest_wait,
+                )
+                log.warning("%s of %s: %s; trying again in %.3g s", what, self.repo, reason(error), wait)
+                time.sleep(wait)
+            except OSError as error:
+                raise BuildError(f"{what} of {self.repo} failed: {error}") from None
+
+
+class HuggingFace(Hub):
+    """The hub that HF_ENDPOINT names when this is made."""
 
     def __init__(self, repo: str, retry: Retry) -> None:
-        self.repo = repo
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-        self._retry = retry
+        super().__init__(repo, os.environ.get("HF_ENDPOINT") or "https://huggingface.co", retry)
         # else the library first asks the public hub, whatever HF_ENDPOINT says, for a list of agent programs
         constants.HF_HUB_DISABLE_TELEMETRY = True
         # get_token() reads HF_TOKEN now; it goes into headers only, never into a message
@@ -97,62 +177,10 @@ class Hub:
 
         return self._persist("asking for the list of files", ask, lambda: 0)
 
-    def download(self, file: RemoteFile, revision: str, part: Path, show: Callable[[int], None]) -> None:
-        """Bring `part` to the length of `file`, from where it ends; `show` gets its length."""
+    def _open(self, file: RemoteFile, revision: str, headers: dict[str, str]) -> Response:
         url = hf_hub_url(self.repo, file.name, revision=revision, endpoint=self.endpoint)
-
-        def length() -> int:
-            return part.stat().st_size if part.exists() else 0
-
-        def go_on() -> None:
-            begin = length()
-            show(min(begin, file.size))
-            if begin >= file.size > 0:
-                return
-            headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
-            if begin:
-                headers["Range"] = f"bytes={begin}-"
-            with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
-                if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    part.unlink()
-                    raise httpx2.ReadError("the server has no such range")
-                hf_raise_for_status(response)
-                resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
-                with part.open("ab" if resumed else "wb", buffering=0) as out:
-                    for block in response.iter_bytes():
-                        out.write(block)
-                        show(min(out.tell(), file.size))
-                        if out.tell() > file.size:
-                            return  # too long to be right: its checksum will say so
-                    os.fsync(out.fileno())
-            if length() < file.size:
-                raise httpx2.ReadError(f"the connection ended {file.size - length()} bytes early")
-
-        self._persist(f"fetching {file.name}", go_on, length)
-
-    def _persist(self, what: str, ask: Callable[[], T], gained: Callable[[], int]) -> T:
-        """`ask`, and again after a wait while its failure may pass; `attempts` in a row may bring nothing."""
-        failures, had, attempts = 0, gained(), self._retry.attempts
-        while True:
-            try:
-                return ask()
-            except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled) as error:
-                if gained() >= had + PROGRESS_BYTES:
-                    failures = 0
-                had, failures = gained(), failures + 1
-                # nothing answers and nothing ever did: more likely no network than a break
-                alone = isinstance(error, httpx2.ConnectError) and not had
-                if not _may_pass(error) or failures >= (min(3, attempts) if alone else attempts):
-                    kept = "; what has come is kept" if had else ""
-                    raise BuildError(self._in_words(what, error, kept)) from None
-                wait = min(
-                    max(self._retry.first_wait * 2 ** (failures - 1), _asked_wait(error)),
-                    self._retry.longest_wait,
-                )
-                log.warning("%s of %s: %s; trying again in %.3g s", what, self.repo, _reason(error), wait)
-                time.sleep(wait)
-            except OSError as error:
-                raise BuildError(f"{what} of {self.repo} failed: {error}") from None
+        headers = {**build_hf_headers(token=self._token), **headers}
+        return get_session().stream("GET", url, headers=headers, timeout=TIMEOUT)
 
     def _in_words(self, what: str, error: Exception, kept: str) -> str:
         page = f"{self.endpoint}/{self.repo}"
@@ -176,7 +204,7 @@ class Hub:
             status_text = f"{self.endpoint} answers with status {status}"
             return f"{what} of {self.repo}: {status_text}{kept}: try again later, {OFFLINE}"
         return (
-            f"{what} of {self.repo}: {self.endpoint} cannot be reached ({_reason(error)}){kept}: "
+            f"{what} of {self.repo}: {self.endpoint} cannot be reached ({reason(error)}){kept}: "
             f"check the network, the proxy and HF_ENDPOINT, {OFFLINE}"
         )
 
@@ -195,7 +223,8 @@ def _asked_wait(error: Exception) -> float:
     return 0.0
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The failure in a few words."""
     if isinstance(error, HfHubHTTPError):
         return f"status {error.response.status_code}"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -103,8 +103,10 @@ def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
     if settings.engine == "tensorrt_llm":
         from build.tensorrt_llm.engine import engine_to_serve
 
-        return engine_to_serve(settings.model, settings.data_dir, settings.profile, progress=progress)
-    return make_engine(settings.model, settings.data_dir, progress=progress)
+        return engine_to_serve(
+            settings.model, settings.data_dir, settings.profile, hub=settings.hub, progress=progress
+        )
+    return make_engine(settings.model, settings.data_dir, hub=settings.hub, progress=progress)
 
 
 def _keys_faults(settings: Settings) -> list[str]:

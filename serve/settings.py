@@ -58,6 +58,12 @@ class Settings(BaseModel):
         description="What to serve: `demo`, `smollm2`, a name on the Hugging Face hub, a checkpoint folder "
         "or a `.gguf` file. `MODEL=` of make sets it.",
     )
+    hub: Literal["auto", "huggingface", "modelscope"] = Field(
+        default="auto",
+        description="Where a name on a hub is fetched from: `huggingface` (HF_ENDPOINT, HF_TOKEN) or "
+        "`modelscope` (MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN); `auto` asks ModelScope when Hugging "
+        "Face's does not answer.",
+    )
     engine: Literal["youtu_engine", "tensorrt_llm"] = Field(
         default="youtu_engine",
         description="What computes: `youtu_engine`, this project's own, on any CPU; `tensorrt_llm` on an "

@@ -1,7 +1,7 @@
 """Published data sets through the served API, by EleutherAI's lm-eval (`make quality-lm-eval`).
 
-A task is one of lm-eval's own (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), a .yaml file of its form whose data
-lie beside it (benchmarks/quality/items/everyday.yaml), or one of ours:
+A task is one of lm-eval's own (gsm8k_cot_zeroshot, mgsm_native_cot_zh, …), a .yaml file of its form whose
+data lie beside it (benchmarks/quality/items/everyday.yaml), or one of ours:
 
     ceval, cmmlu       four choices
     humaneval, mbpp    lm-eval's own variants run the code without a sandbox; these use ours (pass@1, greedy)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
-from build.catalogue import profiles
+from build.catalogue import HUBS, profiles
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.engine import make_engine
@@ -23,13 +24,16 @@ def main() -> None:
     parser.add_argument("model", help="demo | Youtu-LLM-2B | another of the catalogue | hub id | folder")
     parser.add_argument("--profile", default="8gb", help=f"one of {', '.join(profiles())} (default: 8gb)")
     parser.add_argument("--data-dir", type=Path, default=Path("var"), help="where everything is kept")
+    parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for library in ("huggingface_hub", "httpx2"):
         logging.getLogger(library).setLevel(logging.ERROR)
     progress = TerminalProgress()
     try:
-        engine = make_engine(arguments.model, arguments.data_dir, arguments.profile, progress=progress)
+        engine = make_engine(
+            arguments.model, arguments.data_dir, arguments.profile, hub=arguments.hub, progress=progress
+        )
     except NotInContainer as error:
         variables = {"ENGINE": "tensorrt_llm", "MODEL": arguments.model, "PROFILE": arguments.profile}
         sys.stdout.write(f"{docker_run(['make', 'engine'], variables)}\n")

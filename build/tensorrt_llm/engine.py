@@ -7,7 +7,7 @@ mark (checkpoint.json, engine.json) is written. The checkpoint does not depend o
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Plan:
     root: Path
     gpu: machine.Gpu
     container: machine.Container
+    hub: str = "auto"
 
     @property
     def converter(self) -> Converter | None:
@@ -99,18 +100,22 @@ def unfit(engine: TensorRTEngineInfo, gpu: machine.Gpu, versions: dict[str, str]
     return None
 
 
-def make_engine(model: str, root: Path, profile: str, *, progress: Report = silent) -> TensorRTEngineInfo:
+def make_engine(
+    model: str, root: Path, profile: str, *, hub: str = "auto", progress: Report = silent
+) -> TensorRTEngineInfo:
     """The TensorRT-LLM engine of `model` in `root`/engines, made if it is not there or not of this state.
 
     Minutes on a GPU. BuildError says what to fix: GPU, driver, container, disk, memory, size of the card, or
     the end of the output of NVIDIA's program. Two calls at once: the second waits for the first.
     """
-    return _make_alone(plan(model, root, profile), progress)
+    return _make_alone(replace(plan(model, root, profile), hub=hub), progress)
 
 
-def engine_to_serve(model: str, root: Path, profile: str, *, progress: Report = silent) -> TensorRTEngineInfo:
+def engine_to_serve(
+    model: str, root: Path, profile: str, *, hub: str = "auto", progress: Report = silent
+) -> TensorRTEngineInfo:
     """As make_engine, but an engine that is there and was made for another GPU or version is refused."""
-    made = plan(model, root, profile)
+    made = replace(plan(model, root, profile), hub=hub)
     old = built(made)
     if old is not None and (fault := unfit(old, made.gpu, made.container.versions)):
         raise BuildError(
@@ -188,6 +193,8 @@ def _fetched(made: Plan, progress: Report) -> Path:
         headroom=2.0,  # the checkpoint and the engine beside it
         more=converter.files if converter else (),
         pickled=converter.pickled if converter else False,
+        hub=made.hub,
+        modelscope=made.source.entry.modelscope if made.source.entry else None,
     ).path
 
 

@@ -93,6 +93,7 @@ def test_a_task_in_a_yaml_file_finds_its_data_beside_it(tmp_path: Path) -> None:
 def test_the_everyday_items_are_whole() -> None:
     path = ITEMS / "everyday.yaml"
     (task,) = tasks(str(path), None, 100)
-    rows = [json.loads(line) for line in Path(task["dataset_kwargs"]["data_files"]["test"]).open()]
+    data = Path(task["dataset_kwargs"]["data_files"]["test"])
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
     assert len({row["text"] for row in rows}) == len(rows) == 48
     assert all(len(set(row["choices"])) == 4 and 0 <= row["answer"] < 4 for row in rows)

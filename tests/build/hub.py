@@ -60,12 +60,20 @@ class Faults:
 class FakeHub:
     """`with FakeHub(folder, "organisation/name") as hub:` serves at `hub.url`; `hub.asked` says what."""
 
-    def __init__(self, root: Path, repo: str, *, port: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        repo: str,
+        *,
+        port: int = 0,
+        faults: Faults | None = None,
+        handler: type[_Handler] | None = None,
+    ) -> None:
         self.root, self.repo, self.faults = root, repo, faults or Faults()
         self.asked: list[Asked] = []
         self.lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", number), handler) for number in (port, 0)]
+        bound = type("Handler", (handler or _Handler,), {"hub": self})
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", number), bound) for number in (port, 0)]
         self.url, self.cdn = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
 
     def __enter__(self) -> FakeHub:
@@ -124,11 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    @property
+    def port(self) -> int:
+        return cast("tuple[str, int]", self.server.server_address)[1]
+
     def _answer(self) -> None:
         hub, faults = self.hub, self.hub.faults
         path = unquote(urlsplit(self.path).path)
-        port = cast("tuple[str, int]", self.server.server_address)[1]
-        asked = Asked(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"), port)
+        asked = Asked(
+            self.command, path, self.headers.get("Range"), self.headers.get("Authorization"), self.port
+        )
         with hub.lock:
             hub.asked.append(asked)
             status = faults.statuses.pop(0) if faults.statuses else 200

@@ -60,7 +60,7 @@ def test_it_answers_in_english_and_ends_by_itself(client: Client) -> None:
 
 
 def test_a_conversation_of_five_turns(client: Client, openai: OpenAI) -> None:
-    """Each turn sees the ones before: they are cached, and what was said in the first is what it tells of four."""
+    """Each turn sees those before: they are cached, and the name said first is chosen out of four."""
     names = ["Rex", "Bella", "Max", "Luna"]
     remembered = 0
     for name in names:

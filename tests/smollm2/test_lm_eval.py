@@ -1,4 +1,4 @@
-"""lm-eval on a task of our own, without a hub: the score is this model's, as benchmarks/README.md states it."""
+"""lm-eval on a task of our own, without a hub: the score is the one that benchmarks/README.md states."""
 
 from __future__ import annotations
 

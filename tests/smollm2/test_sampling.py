@@ -1,7 +1,7 @@
 """The first token of an answer is drawn from the distribution that its log-probabilities state.
 
-Several hundred samples with fixed seeds against the exact probabilities, by a chi-square test: its bound is that
-of one chance in a million, and the seeds do not change.
+Several hundred samples with fixed seeds against the exact probabilities, by a chi-square test: its bound is
+that of one chance in a million, and the seeds do not change.
 """
 
 from __future__ import annotations
