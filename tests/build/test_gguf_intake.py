@@ -355,7 +355,8 @@ def test_a_sentencepiece_vocabulary_is_read_as_llama_cpp_does(
     path = sentencepiece(plain, tmp_path / "model.gguf", **keys)
     llama_cpp_agrees(path, tmp_path, texts(1500))
     engine = make_engine(str(path), tmp_path)
-    assert (engine.bos_token, engine.eos_token, engine.add_bos) == ("<s>", "</s>", True)
+    assert engine.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
+    assert engine.add_bos
     rebuilt = Tokenizer.from_file(str(engine.path / "tokenizer.json"))
     assert rebuilt.encode("a").ids[0] == engine.bos_token_id
     text = "Grüße 你好 🙂\n  two"
