@@ -15,7 +15,8 @@ from serve.settings import Settings, SettingsError
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 PORTS = {"port": 8080, "http_port": 8000, "grpc_port": 8001, "metrics_port": 8002}
-FIXED = {"data_dir", "engine", *PORTS}  # the images say these, and the container's ports are its own
+# The images say these (the CPU image has no compiler for a card), and the container's ports are its own.
+FIXED = {"data_dir", "device", "engine", *PORTS}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
