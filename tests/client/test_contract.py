@@ -43,11 +43,10 @@ def test_the_document_has_the_tables_of_the_rows() -> None:
 def test_nvidias_model_has_the_rows_that_it_should_have_and_no_others_of_ours() -> None:
     text = (REPOSITORY / "tensorrt_llm" / "config.pbtxt").read_text(encoding="utf-8")
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    guides = {"guided_decoding_guide_type", "guided_decoding_guide"}  # NVIDIA's, and not configured here
     for ours, theirs in ((TOKEN_INPUTS, config.input), (TOKEN_OUTPUTS, config.output)):
         found = {tensor.name: tensor for tensor in theirs}
         for name, row in ours.items():
-            assert (name in found) == (row.nvidia and name not in guides), name
+            assert (name in found) == row.nvidia, name
             if name in found:
                 kind = model_config_pb2.DataType.Name(found[name].data_type).removeprefix("TYPE_")
                 assert (kind, tuple(found[name].dims)) == (row.datatype, row.shape), name

@@ -70,7 +70,8 @@ def engine_request(
         sent = values["num_top_log_probs"]
         raise invalid("num_top_log_probs", f"0 to {vocab_size} is allowed, {sent} was sent")
     stop_words = _words(read, "stop_words_list", vocab_size)
-    end_ids = {*value_of(TOKEN_INPUTS["end_ids"], read("end_ids"), limits), values["end_id"]} - {-1}
+    more_ends = value_of(TOKEN_INPUTS["end_ids"], read("end_ids"), limits) or ()
+    end_ids = {*more_ends, values["end_id"]} - {-1}
     made: dict[str, Any] = {
         "ends": frozenset(word[0] for word in stop_words if len(word) == 1) | end_ids,
         "bad_words": _words(read, "bad_words_list", vocab_size),
