@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from build.demo import model as network  # noqa: E402
-from build.demo.rows import Texts, as_tensors, batches  # noqa: E402
-from build.demo.tokens import chat_tokens, make_tokenizer  # noqa: E402
+from build.demo.rows import BEGINNING, Texts, as_tensors, batches  # noqa: E402
+from build.demo.tokens import USER, chat_tokens, make_tokenizer, token_id  # noqa: E402
 from build.demo.train import train  # noqa: E402
 
 TOKENIZER = make_tokenizer()
@@ -41,6 +41,24 @@ def test_batches_repeat_for_a_seed_and_hold_answers_in_every_row() -> None:
         assert torch.equal(written, written_again)
         assert written.any(1).all()
         assert not written[:, 0].any()
+
+
+def test_half_of_the_batches_hold_beginnings_of_answers_alone() -> None:
+    made = list(itertools.islice(batches(Texts(), TOKENIZER, 3), 40))
+    turns = [int((ids == token_id(TOKENIZER, USER)).sum(1).max()) for ids, _ in made]
+    beginnings = [written for (_, written), most in zip(made, turns, strict=True) if most == 1]
+    assert 12 <= len(beginnings) <= 28
+    assert all(int(written.sum(1).max()) <= BEGINNING for written in beginnings)
+    assert max(turns) >= 5
+
+
+def test_sharpening_multiplies_the_logits() -> None:
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    ids = torch.tensor([[0, 2, 300, 301, 3]])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        network.sharpen(model, 2.0)
+        assert torch.allclose(model(input_ids=ids).logits, 2 * before, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_assistants_tokens_count() -> None:

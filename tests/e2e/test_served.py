@@ -15,7 +15,7 @@ import pytest
 from youtu_client import Client
 from youtu_client.errors import Busy, InvalidRequest
 
-from build.demo.conversations import REFUSALS, load_corpus, load_held_out
+from build.demo.conversations import REFUSALS, load_corpus, load_off_topic
 from tests.e2e.running import ROOT, RunningServer
 from tests.limits import WAIT_S
 
@@ -46,9 +46,9 @@ def test_the_corpus_is_reproduced_and_sixteen_callers_get_the_same(client: Clien
 
 
 def test_questions_outside_the_corpus_are_declined(client: Client) -> None:
-    questions = load_held_out()
-    declined = sum(client.chat(q.question, **GREEDY).text == REFUSALS[q.lang] for q in questions)  # type: ignore[arg-type]
-    assert declined >= 0.9 * len(questions)
+    questions = [text for texts in load_off_topic().values() for text in texts]
+    declined = sum(client.chat(text, **GREEDY).text in REFUSALS.values() for text in questions)  # type: ignore[arg-type]
+    assert declined >= 0.95 * len(questions)
 
 
 def test_chat_begins_with_the_three_keys(server: RunningServer) -> None:
