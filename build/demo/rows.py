@@ -47,7 +47,7 @@ SYSTEM_PROMPTS = [
 ]
 FACT_SHARE = 0.62
 BATCH_TOKENS = 3072
-ROW_TOKENS = (160, 256, 384, 384, 640)
+ROW_TOKENS = (160, 256, 384, 384, 640, 960)
 BEGINNING = 10  # tokens of an answer
 OF_PRESETS = [systems[lang] for lang in ("en", "zh") for systems, _ in PRESETS if systems]
 
