@@ -57,7 +57,7 @@ def test_w8a16_keeps_the_greedy_answers(checkpoint: Path) -> None:
             largest = max(largest, float(relative.max()))
     assert sum(right["corpus"]) >= 0.97 * len(CORPUS)
     assert sum(right["off topic"]) >= 0.9 * len(OFF_TOPIC)
-    assert 0.005 < (sum(squares) / len(squares)) ** 0.5 < 0.046
+    assert 0.01 < (sum(squares) / len(squares)) ** 0.5 < 0.092
     assert largest < 0.036
 
 
