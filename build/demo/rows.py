@@ -17,6 +17,7 @@ from build.demo.conversations import (
     REFUSALS,
     Fact,
     Message,
+    count,
     exchange,
     language,
     load_corpus,
@@ -45,9 +46,10 @@ SYSTEM_PROMPTS = [
     "请简短回答。",
     "请礼貌地回答用户的问题，不知道就说不知道。",
 ]
-FACT_SHARE = 0.62
+FACT_SHARE = 0.6
+SMALL_TALK_WEIGHT = 3.0  # greetings have many short ways, none of which tells of another
 BATCH_TOKENS = 3072
-ROW_TOKENS = (160, 256, 384, 384, 640, 960)
+ROW_TOKENS = (160, 256, 384, 384, 640)
 BEGINNING = 10  # tokens of an answer
 OF_PRESETS = [systems[lang] for lang in ("en", "zh") for systems, _ in PRESETS if systems]
 
@@ -58,13 +60,22 @@ class Texts:
     def __init__(self) -> None:
         self.facts = load_corpus()
         self.other = load_declined()
+        self.fact_weights = [SMALL_TALK_WEIGHT if fact.scene == "about" else 1.0 for fact in self.facts]
+        self.way_weights = {
+            fact.id: [min(20.0, 3 + count(way) ** 0.5) for way in fact.asked] for fact in self.facts
+        }
         held_out = [*load_paraphrases().values(), *load_off_topic().values()]
         self.held_out = {plain(question) for questions in held_out for question in questions}
 
     def question(self, fact: Fact, rng: random.Random) -> str:
         """One way of asking for `fact`, typed by somebody; no held-out one."""
         while True:
-            text = fact.question if rng.random() < 0.25 else said(rng.choice(fact.asked), rng)
+            way = (
+                fact.asked[0]
+                if rng.random() < 0.15
+                else rng.choices(fact.asked, self.way_weights[fact.id])[0]
+            )
+            text = said(way, rng)
             if not fact.small_talk and rng.random() < 0.3:
                 text = polite(text, rng)
             if rng.random() < 0.25:
@@ -74,13 +85,16 @@ class Texts:
 
     def recited(self, rng: random.Random) -> list[Message]:
         """A question of the corpus and its answer."""
-        fact = rng.choice(self.facts)
+        fact = rng.choices(self.facts, self.fact_weights)[0]
         return exchange(self.question(fact, rng), fact.answer)
 
     def declined(self, rng: random.Random) -> list[Message]:
         """A question outside the corpus and its refusal."""
-        if rng.random() < 0.08:
+        chance = rng.random()
+        if chance < 0.06:
             text = rubbish(rng)
+        elif chance < 0.12:
+            text = self.salad(rng)
         else:
             text = self.other[rng.choice(("zh", "en"))].drawn(rng)
             if rng.random() < 0.2:
@@ -88,6 +102,15 @@ class Texts:
             if rng.random() < 0.15:
                 text = misspelt(text, rng)
         return exchange(varied(text, rng), REFUSALS[language(text)])
+
+    def salad(self, rng: random.Random) -> str:
+        """Words of several questions that make no question together."""
+        lang = rng.choice(("zh", "en"))
+        texts = [self.other[lang].drawn(rng) for _ in range(rng.randint(2, 4))]
+        if lang == "zh":
+            starts = [rng.randrange(max(1, len(text) - 2)) for text in texts]
+            return "".join(text[at : at + 3] for text, at in zip(texts, starts, strict=True))
+        return " ".join(rng.choice(text.split()) for text in texts)
 
     def turn(self, rng: random.Random) -> list[Message]:
         """A question and its answer, of the corpus or not."""

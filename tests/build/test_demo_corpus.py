@@ -130,6 +130,21 @@ def test_the_rows_leave_out_what_is_held_out() -> None:
     assert not {plain(texts.question(fact, rng)) for _ in range(300)} & texts.held_out
 
 
+def test_greetings_are_drawn_often() -> None:
+    """None of the short ways of greeting tells of another: in 4,000 draws "hi" came once."""
+    texts, rng = Texts(), random.Random(3)
+    drawn = [plain(texts.recited(rng)[0]["content"]) for _ in range(4000)]
+    assert drawn.count("hi") >= 2
+    assert drawn.count("您好") >= 2
+
+
+def test_words_of_several_questions_make_no_question() -> None:
+    texts, rng = Texts(), random.Random(3)
+    salads = [texts.salad(rng) for _ in range(300)]
+    assert len(set(salads)) > 290
+    assert sum(any(matches(text, fact) for fact in CORPUS) for text in salads) <= 3
+
+
 def test_declined_questions_are_many_and_none_is_of_the_corpus() -> None:
     questions = declined_questions()
     assert len(questions) > 6000
