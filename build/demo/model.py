@@ -43,11 +43,11 @@ def make_model(vocabulary: int, bos: int, eos: int) -> YoutuForCausalLM:
 
 
 def answer_logits(
-    model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor
+    model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor, penalty: float = REPETITION_PENALTY
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits [n, vocabulary] for each token the assistant wrote, the same penalised, and these tokens [n].
 
-    Penalised as an engine does with `REPETITION_PENALTY` over prompt and output: the logit of a token seen
+    Penalised as an engine does with `penalty` over prompt and output: the logit of a token seen
     before is divided by it when positive, multiplied when negative (Keskar et al., 2019, arXiv:1909.05858).
     """
     hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
@@ -57,13 +57,13 @@ def answer_logits(
     first_seen = torch.full((len(ids), logits.shape[1]), length)
     first_seen.scatter_reduce_(1, ids, torch.arange(length).expand_as(ids), "amin")
     seen = first_seen[row] <= position[:, None]
-    factor = torch.where(logits > 0, 1 / REPETITION_PENALTY, REPETITION_PENALTY)
+    factor = torch.where(logits > 0, 1 / penalty, penalty)
     return logits, torch.where(seen, logits * factor, logits), ids[:, 1:][row, position]
 
 
-def loss(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
+def loss(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor, penalty: float) -> torch.Tensor:
     """Cross-entropy of the assistant's tokens in nats, half of it with the repetition penalty applied."""
-    logits, penalised, targets = answer_logits(model, ids, written)
+    logits, penalised, targets = answer_logits(model, ids, written, penalty)
     return (functional.cross_entropy(logits, targets) + functional.cross_entropy(penalised, targets)) / 2
 
 

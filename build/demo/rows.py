@@ -46,7 +46,6 @@ SYSTEM_PROMPTS = [
     "请简短回答。",
     "请礼貌地回答用户的问题，不知道就说不知道。",
 ]
-FACT_SHARE = 0.6
 SMALL_TALK_WEIGHT = 3.0  # greetings have many short ways, none of which tells of another
 BATCH_TOKENS = 3072
 ROW_TOKENS = (160, 256, 384, 384, 640)
@@ -57,7 +56,8 @@ OF_PRESETS = [systems[lang] for lang in ("en", "zh") for systems, _ in PRESETS i
 class Texts:
     """Everything rows are drawn from, read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, fact_share: float) -> None:
+        self.fact_share = fact_share
         self.facts = load_corpus()
         self.other = load_declined()
         self.fact_weights = [SMALL_TALK_WEIGHT if fact.scene == "about" else 1.0 for fact in self.facts]
@@ -114,7 +114,7 @@ class Texts:
 
     def turn(self, rng: random.Random) -> list[Message]:
         """A question and its answer, of the corpus or not."""
-        return self.recited(rng) if rng.random() < FACT_SHARE else self.declined(rng)
+        return self.recited(rng) if rng.random() < self.fact_share else self.declined(rng)
 
     def chat(self, tokens: int, tokenizer: Tokenizer, rng: random.Random) -> tuple[list[int], list[bool]]:
         """One chat of about `tokens` tokens at most, never without an answer, as `chat_tokens` gives it."""

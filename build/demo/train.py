@@ -10,10 +10,12 @@ import argparse
 import copy
 import json
 import math
+import random
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,15 +37,32 @@ from build.demo.rows import Texts, batches
 from build.demo.tokens import BOS, EOS, chat_tokens, make_tokenizer, save_tokenizer, token_id
 
 CHECKPOINT = HERE / "checkpoint"
-STEPS = 1000
 SEED = 20
-PEAK_RATE = 2e-3
 WARM_UP = 50
 NOISE = 0.02
 SHARPNESS = 2.0  # of the logits: at temperature 0.7 a recital is then drawn as if at 0.35
 # What this training reaches, less a little; the bars it is to reach are those of evaluate.py.
 LEAST_RIGHT = {"corpus": 1.0, "paraphrases": 0.8, "off topic": 0.92}
 MOST_WRONG = 0.1
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of the training: from a warm-up to a learning rate of 0.
+
+    fact_share: of the questions, those that the corpus answers. penalties: the repetition penalty of a step
+    is drawn between these two.
+    """
+
+    steps: int
+    peak_rate: float
+    fact_share: float
+    penalties: tuple[float, float]
+
+
+# The second round is for what the first leaves: rare ways of asking, later turns (where more of an answer's
+# words have been used before), and questions that only look familiar.
+ROUNDS = (Round(1000, 2e-3, 0.6, (1.1, 1.1)), Round(600, 1.2e-3, 0.5, (1.0, 1.25)))
 
 
 @dataclass(frozen=True)
@@ -54,24 +73,32 @@ class Shares:
     wrong: float
 
 
-def train(steps: int, tokenizer: Tokenizer, *, schedule: int = STEPS) -> YoutuForCausalLM:
-    """Train for the first `steps` of `schedule` steps; returns the model in f32. Progress goes to stderr."""
+def train(rounds: Sequence[Round], tokenizer: Tokenizer) -> YoutuForCausalLM:
+    """Returns the model in f32. Progress goes to stderr."""
     torch.manual_seed(SEED)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
     # Filling every fresh tensor costs a tenth of the time; nothing here reads one before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    noise = torch.Generator().manual_seed(SEED)
     model = network.make_model(tokenizer.get_vocab_size(), token_id(tokenizer, BOS), token_id(tokenizer, EOS))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    rows = batches(Texts(), tokenizer, SEED)
+    for number, part in enumerate(rounds):
+        train_round(model, part, SEED + number, tokenizer)
+        model.bfloat16().float()  # as it is saved, so that a round can begin from a checkpoint
+    return model
+
+
+def train_round(model: YoutuForCausalLM, part: Round, seed: int, tokenizer: Tokenizer) -> None:
+    noise = torch.Generator().manual_seed(seed)
+    rng = random.Random(seed)  # noqa: S311
+    optimizer = torch.optim.AdamW(model.parameters(), lr=part.peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    rows = batches(Texts(part.fact_share), tokenizer, seed)
     start = time.monotonic()
-    for step in range(steps):
+    for step in range(part.steps):
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * rate(step, schedule)
+            group["lr"] = part.peak_rate * rate(step, part.steps)
         ids, written = next(rows)
         before = network.add_noise(model, NOISE, noise)
-        loss = network.loss(model, ids, written)
+        loss = network.loss(model, ids, written, rng.uniform(*part.penalties))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         network.restore(model, before)
@@ -79,9 +106,8 @@ def train(steps: int, tokenizer: Tokenizer, *, schedule: int = STEPS) -> YoutuFo
         optimizer.step()
         if step % 20 == 19:
             spent = time.monotonic() - start
-            sys.stderr.write(f"step {step + 1}/{schedule}  loss {loss.item():.4f}  {spent:.0f} s\n")
+            sys.stderr.write(f"step {step + 1}/{part.steps}  loss {loss.item():.4f}  {spent:.0f} s\n")
             sys.stderr.flush()
-    return model
 
 
 def rate(step: int, schedule: int) -> float:
@@ -135,14 +161,10 @@ def save(model: YoutuForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the demonstration checkpoint.")
     parser.add_argument("--out", type=Path, default=CHECKPOINT, help="folder to write (default: %(default)s)")
-    parser.add_argument(
-        "--steps", type=int, default=STEPS, help="length of the schedule (default: %(default)s)"
-    )
     options = parser.parse_args()
     tokenizer = make_tokenizer()
-    model = train(options.steps, tokenizer, schedule=options.steps)
+    model = train(ROUNDS, tokenizer)
     network.sharpen(model, SHARPNESS)
-    model.bfloat16().float()
     int8 = copy.deepcopy(model)
     network.round_to_int8(int8)
     missed = False

@@ -124,7 +124,7 @@ def test_a_hundred_questions_off_topic_are_never_trained_on() -> None:
 
 
 def test_the_rows_leave_out_what_is_held_out() -> None:
-    texts, rng = Texts(), random.Random(3)
+    texts, rng = Texts(0.6), random.Random(3)
     fact = next(fact for fact in CORPUS if fact.id == "about-zh-04")
     texts.held_out = {plain(question) for way in fact.asked[2:] for question in every(way)}
     assert not {plain(texts.question(fact, rng)) for _ in range(300)} & texts.held_out
@@ -132,14 +132,14 @@ def test_the_rows_leave_out_what_is_held_out() -> None:
 
 def test_greetings_are_drawn_often() -> None:
     """None of the short ways of greeting tells of another: in 4,000 draws "hi" came once."""
-    texts, rng = Texts(), random.Random(3)
+    texts, rng = Texts(0.6), random.Random(3)
     drawn = [plain(texts.recited(rng)[0]["content"]) for _ in range(4000)]
     assert drawn.count("hi") >= 2
     assert drawn.count("您好") >= 2
 
 
 def test_words_of_several_questions_make_no_question() -> None:
-    texts, rng = Texts(), random.Random(3)
+    texts, rng = Texts(0.6), random.Random(3)
     salads = [texts.salad(rng) for _ in range(300)]
     assert len(set(salads)) > 290
     assert sum(any(matches(text, fact) for fact in CORPUS) for text in salads) <= 3
