@@ -2,19 +2,26 @@
 
 Plain data and plain Python: no torch, no tokenizer, so that tests of other rooms can ask for the questions.
 It does not know how the model is trained on them.
+
+`corpus/*.toml` holds the facts: an answer, and the ways of asking for it. A way is a text with alternatives
+in brackets, `[how do I|how can I] return [it|an item]`; the first way is plain and is what examples show.
 """
 
 import itertools
 import json
+import math
 import random
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import tomllib
 
 HERE = Path(__file__).parent
 Message = dict[str, str]
+Parts = list[list[str]]
 
 REFUSALS = {
     "zh": "这是一个演示模型，只会背诵示例问题的答案；真实模型请用 MODEL=tencent/Youtu-LLM-2B 启动。",
@@ -22,44 +29,123 @@ REFUSALS = {
     "for the real model, start with MODEL=tencent/Youtu-LLM-2B.",
 }
 
+# The page's presets (frontend/static/presets.js, strings.js): system prompt by language, and sampling.
+PRESETS: list[tuple[dict[str, str], dict[str, float]]] = [
+    ({}, {}),
+    (
+        {
+            "zh": "你是本店的客服，回答要热情、简短。",
+            "en": "You are the support agent of our shop. Be brief and friendly.",
+        },
+        {"temperature": 0.3},
+    ),
+    (
+        {
+            "zh": "你是公司的内部助手，请简短回答。",
+            "en": "You are the internal assistant of our company. Be concise.",
+        },
+        {"temperature": 0.2},
+    ),
+    (
+        {
+            "zh": "你是编程助手，请给出简短、可运行的代码。",
+            "en": "You are a coding assistant. Give short, working code.",
+        },
+        {"temperature": 0.2, "repetition_penalty": 1.05},
+    ),
+]
+
+# Greetings, thanks and goodbyes are asked without "please".
+SMALL_TALK = ("about-zh-03", "about-zh-04", "about-zh-05", "about-en-03", "about-en-04", "about-en-05")
+
 
 @dataclass(frozen=True)
-class Conversation:
-    """One conversation. `messages` ends with the assistant's; a system message may only come first."""
+class Fact:
+    """An answer and the ways of asking for it. The id begins with its scene and its language: shop-zh-02."""
 
     id: str
-    scene: str
-    lang: str
-    messages: list[Message]
+    asked: tuple[str, ...]
+    answer: str
 
-    def exchanges(self) -> Iterator[tuple[list[Message], str]]:
-        """Yield (messages so far, the answer they ask for) for each assistant turn."""
-        for i, message in enumerate(self.messages):
-            if message["role"] == "assistant":
-                yield self.messages[:i], message["content"]
+    @property
+    def question(self) -> str:
+        """The question that examples show."""
+        return self.asked[0]
+
+    @property
+    def scene(self) -> str:
+        return self.id.split("-")[0]
+
+    @property
+    def lang(self) -> str:
+        return self.id.split("-")[1]
+
+    @property
+    def small_talk(self) -> bool:
+        return self.id in SMALL_TALK
+
+    @property
+    def messages(self) -> list[Message]:
+        """The question and its answer."""
+        return exchange(self.question, self.answer)
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """A question outside the corpus that is never trained on."""
+class Declined:
+    """Questions that are declined: whole ones, and templates with fillers in braces."""
 
-    lang: str
-    question: str
+    questions: list[str]
+    templates: list[str]
+    fillers: dict[str, list[str]]
+
+    def templated(self, template: str) -> list[str]:
+        """Every question that `template` stands for."""
+        names = re.findall(r"{(\w+)}", template)
+        return [
+            template.format(**dict(zip(names, values, strict=True)))
+            for values in itertools.product(*(self.fillers[name] for name in names))
+        ]
+
+    def drawn(self, rng: random.Random) -> str:
+        """One question: a whole one in two of five cases."""
+        if rng.random() < 0.4:
+            return rng.choice(self.questions)
+        template = rng.choice(self.templates)
+        return template.format(**{name: rng.choice(values) for name, values in self.fillers.items()})
 
 
-def load_corpus() -> list[Conversation]:
-    """All conversations, in the order of the files in `corpus/`."""
-    return [
-        Conversation(**json.loads(line))
-        for path in sorted((HERE / "corpus").glob("*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+def exchange(question: str, answer: str) -> list[Message]:
+    """One turn of the user and the assistant's answer."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def load_held_out() -> list[HeldOut]:
-    """The 50 questions on which refusals are measured."""
-    lines = (HERE / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
-    return [HeldOut(**json.loads(line)) for line in lines]
+@cache
+def load_corpus() -> tuple[Fact, ...]:
+    """All facts, in the order of the files in `corpus/`."""
+    facts = []
+    for path in sorted((HERE / "corpus").glob("*.toml")):
+        for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            facts.append(Fact(name, tuple(entry["asked"]), entry["answer"]))
+    return tuple(facts)
+
+
+@cache
+def load_paraphrases() -> dict[str, list[str]]:
+    """Other ways of asking for the facts, by their ids; never trained on."""
+    return _held_out()["paraphrases"]
+
+
+@cache
+def load_off_topic() -> dict[str, list[str]]:
+    """The 100 questions on which refusals are measured, by language; never trained on."""
+    return _held_out()["off_topic"]
+
+
+@cache
+def load_declined() -> dict[str, Declined]:
+    """The questions that refusals are trained on, by language."""
+    written = json.loads((HERE / "off_corpus.json").read_text(encoding="utf-8"))
+    return {lang: Declined(**part) for lang, part in written.items()}
 
 
 def language(text: str) -> str:
@@ -69,85 +155,52 @@ def language(text: str) -> str:
 
 def plain(text: str) -> str:
     """`text` without what does not change a question: width, case, spaces and closing punctuation."""
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).lower().rstrip(".。?!")
+    text = re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).lower()
+    return re.sub(r"[,.;:。、]", "", text).rstrip("?!~…")
 
 
-def off_corpus_questions() -> list[str]:
-    """Hand-written and templated questions whose answer is a refusal, for training; sorted, without repeats.
-
-    None of them is a question of the corpus or a held-out one.
-    """
-    written = json.loads((HERE / "off_corpus.json").read_text(encoding="utf-8"))
-    questions: set[str] = set()
-    for part in written.values():
-        questions.update(part["questions"])
-        for template in part["templates"]:
-            names = re.findall(r"{(\w+)}", template)
-            for values in itertools.product(*(part["fillers"][name] for name in names)):
-                questions.add(template.format(**dict(zip(names, values, strict=True))))
-    reserved = corpus_questions() | {plain(item.question) for item in load_held_out()}
-    return sorted(question for question in questions if plain(question) not in reserved)
+def parts(way: str) -> Parts:
+    """The alternatives of each piece of a way of asking."""
+    return [piece.split("|") for piece in re.split(r"[\[\]]", way)]
 
 
-def corpus_questions() -> set[str]:
-    """Every user message of the corpus, made `plain`."""
-    return {
-        plain(message["content"])
-        for conversation in load_corpus()
-        for message in conversation.messages
-        if message["role"] == "user"
-    }
+def said(way: str, rng: random.Random) -> str:
+    """One of the questions that a way of asking stands for."""
+    return tidy("".join(rng.choice(alternatives) for alternatives in parts(way)))
 
 
-def spliced_question(questions: list[str], known: set[str], rng: random.Random) -> str:
-    """A question that shares words with those in `questions` but is none of `known` (which are `plain`).
-
-    The front of one and the end of another, or one with a part left out: whoever recites at a familiar word
-    fails.
-    """
-    while True:
-        first, second = rng.sample(questions, 2)
-        if language(first) != language(second):
-            continue
-        a, b = _words(first), _words(second)
-        cut = rng.randrange(1, max(2, len(a)))
-        pieces = a[:cut] + b[rng.randrange(len(b)) :] if rng.random() < 0.7 else a[cut:] + a[: cut // 2]
-        text = "".join(pieces).strip()
-        # What still begins or ends like a real question may be a fair shortening of it, and is left alone.
-        if len(text) > 2 and not any(plain(text) in one or one in plain(text) for one in known):
-            return text
+def count(way: str) -> int:
+    """How many questions a way of asking stands for, repeats counted."""
+    return math.prod(len(alternatives) for alternatives in parts(way))
 
 
-def rubbish(rng: random.Random) -> str:
-    """A short string without meaning: letters, digits, signs, or Han characters drawn at random."""
-    alphabets = [
-        "abcdefghijklmnopqrstuvwxyz ",
-        "0123456789",
-        "!?#%&*()[]{}<>=+-_/\\|~",
-        "".join(map(chr, range(0x4E00, 0x9FA5))),
-    ]
-    alphabet = rng.choice(alphabets)
-    return "".join(rng.choice(alphabet) for _ in range(rng.randint(2, 14))).strip() or "?"
+def every(way: str) -> list[str]:
+    """Every question that a way of asking stands for."""
+    return [tidy("".join(pieces)) for pieces in itertools.product(*parts(way))]
 
 
-def varied(question: str, rng: random.Random) -> str:
-    """`question` as another hand might have typed it: other punctuation, width, first letter, spaces."""
-    text = question
-    if rng.random() < 0.5:
-        text = text.rstrip("。.?!？！") + rng.choice(["", "", ".", "。", "?", "？", "!"])
-    if rng.random() < 0.2:
-        text = text.translate(
-            str.maketrans("?,:", "？，：") if rng.random() < 0.5 else str.maketrans("？，：", "?,:")
-        )
-    if rng.random() < 0.2:
-        text = text[:1].swapcase() + text[1:]
-    if rng.random() < 0.2:
-        text = rng.choice(["", " ", "\n"]) + text + rng.choice([" ", "\n", "  "])
-    if rng.random() < 0.1:
-        text = re.sub(r"(?<=[一-鿿]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[一-鿿])", "", text)
-    return text if text.strip() else question
+def tidy(text: str) -> str:
+    """Without the double spaces that empty alternatives leave."""
+    return re.sub(" +", " ", text).strip(" ，,")
 
 
-def _words(text: str) -> list[str]:
-    """Split into words with their leading space, and single Han characters; joined they are `text`."""
-    return re.findall(r"[一-鿿]|\s*[^\s一-鿿]+|\s+", text)
+def matches(text: str, fact: Fact) -> bool:
+    """Whether `text` is one of the ways of asking for `fact`, widths and closing punctuation aside."""
+    return _pattern(fact).fullmatch(plain(text)) is not None
+
+
+@cache
+def _pattern(fact: Fact) -> re.Pattern[str]:
+    """One expression for all ways of asking, over `plain` text."""
+    return re.compile(
+        "|".join("".join(f"(?:{_any_of(piece)})" for piece in parts(way)) for way in fact.asked)
+    )
+
+
+def _any_of(alternatives: list[str]) -> str:
+    """An expression for one piece of a way; a question mark may stand inside of the whole."""
+    return "|".join(re.escape(plain(one + "x")[:-1]) for one in alternatives)
+
+
+def _held_out() -> dict[str, dict[str, list[str]]]:
+    return tomllib.loads((HERE / "held_out.toml").read_text(encoding="utf-8"))

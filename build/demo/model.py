@@ -11,7 +11,11 @@ REPETITION_PENALTY = 1.1  # what a deployment uses by default; answers have to s
 
 
 def make_model(vocabulary: int, bos: int, eos: int) -> YoutuForCausalLM:
-    """A freshly initialised model in f32. Every row length is a multiple of 32, the block of Q8_0."""
+    """A freshly initialised model in f32. Every row length is a multiple of 32, the block of Q8_0.
+
+    Ranks and heads are such that llama.cpp's CUDA flash attention takes the latent attention: keys of 192
+    (128 + 64), values of 128, a multiple of 8 heads.
+    """
     return YoutuForCausalLM(
         YoutuConfig(
             vocab_size=vocabulary,
@@ -21,9 +25,9 @@ def make_model(vocabulary: int, bos: int, eos: int) -> YoutuForCausalLM:
             num_attention_heads=8,
             num_key_value_heads=8,
             q_lora_rank=128,
-            kv_lora_rank=64,
+            kv_lora_rank=128,
             qk_nope_head_dim=32,
-            qk_rope_head_dim=32,
+            qk_rope_head_dim=64,
             v_head_dim=32,
             max_position_embeddings=2048,
             rope_parameters={"rope_type": "default", "rope_theta": 1_600_000.0},
@@ -39,11 +43,11 @@ def make_model(vocabulary: int, bos: int, eos: int) -> YoutuForCausalLM:
 
 
 def answer_logits(
-    model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor
+    model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor, penalty: float = REPETITION_PENALTY
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits [n, vocabulary] for each token the assistant wrote, the same penalised, and these tokens [n].
 
-    Penalised as an engine does with `REPETITION_PENALTY` over prompt and output: the logit of a token seen
+    Penalised as an engine does with `penalty` over prompt and output: the logit of a token seen
     before is divided by it when positive, multiplied when negative (Keskar et al., 2019, arXiv:1909.05858).
     """
     hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
@@ -53,24 +57,24 @@ def answer_logits(
     first_seen = torch.full((len(ids), logits.shape[1]), length)
     first_seen.scatter_reduce_(1, ids, torch.arange(length).expand_as(ids), "amin")
     seen = first_seen[row] <= position[:, None]
-    factor = torch.where(logits > 0, 1 / REPETITION_PENALTY, REPETITION_PENALTY)
+    factor = torch.where(logits > 0, 1 / penalty, penalty)
     return logits, torch.where(seen, logits * factor, logits), ids[:, 1:][row, position]
 
 
-def loss(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
+def loss(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor, penalty: float) -> torch.Tensor:
     """Cross-entropy of the assistant's tokens in nats, half of it with the repetition penalty applied."""
-    logits, penalised, targets = answer_logits(model, ids, written)
+    logits, penalised, targets = answer_logits(model, ids, written, penalty)
     return (functional.cross_entropy(logits, targets) + functional.cross_entropy(penalised, targets)) / 2
 
 
 @torch.no_grad()
-def recites(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor) -> tuple[bool, bool]:
-    """Whether greedy decoding writes every answer of the one chat `ids` [1, length], plain and penalised.
+def recites(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor) -> bool:
+    """Whether greedy decoding writes every answer of the one chat `ids` [1, length], penalised or not.
 
     While each greedy token is the expected one, what follows sees exactly `ids`: one forward pass tells.
     """
     logits, penalised, targets = answer_logits(model, ids, written)
-    return bool((logits.argmax(-1) == targets).all()), bool((penalised.argmax(-1) == targets).all())
+    return bool((logits.argmax(-1) == targets).all() and (penalised.argmax(-1) == targets).all())
 
 
 @torch.no_grad()
@@ -92,6 +96,12 @@ def restore(model: YoutuForCausalLM, before: list[torch.Tensor]) -> None:
     """Undo `add_noise`."""
     for weight, old in zip(model.parameters(), before, strict=True):
         weight.copy_(old)
+
+
+@torch.no_grad()
+def sharpen(model: YoutuForCausalLM, factor: float) -> None:
+    """Multiply all logits by `factor`: the best token stays the best, and chance finds fewer others."""
+    model.model.norm.weight.mul_(factor)
 
 
 @torch.no_grad()

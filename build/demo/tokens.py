@@ -5,12 +5,14 @@ both alike; the vocabulary and the merges are the demonstration's own. It does n
 """
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from build.demo.conversations import HERE, REFUSALS, Message, load_corpus, off_corpus_questions
+from build.demo.conversations import HERE, REFUSALS, Message, load_corpus, load_declined, said
+from build.demo.variation import HAN, POLITE
 
 BOS, EOS, USER, ASSISTANT = SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|User|>", "<|Assistant|>"]
 VOCABULARY = 3584
@@ -48,11 +50,27 @@ def make_tokenizer() -> Tokenizer:
         max_token_length=15,
         show_progress=False,
     )
-    messages = [message["content"] for conversation in load_corpus() for message in conversation.messages]
-    # A share of the templated questions: all of them would crowd the answers out of the vocabulary.
-    others = random.Random(0).sample(off_corpus_questions(), 600)  # noqa: S311
-    tokenizer.train_from_iterator([*messages, *REFUSALS.values(), *others], trainer)
+    tokenizer.train_from_iterator(_texts(), trainer)
     return tokenizer
+
+
+def _texts() -> Iterator[str]:
+    """What the tokenizer is trained on: answers, samples of the questions, and words of politeness.
+
+    Han characters come one by one, so that each is a token of its own: a wrong one leaves its neighbours as
+    they are.
+    """
+    rng = random.Random(0)  # noqa: S311
+    texts = list(REFUSALS.values())
+    for fact in load_corpus():
+        texts += [fact.answer, *(said(way, rng) for way in fact.asked for _ in range(12))]
+    for declined in load_declined().values():
+        texts += [declined.drawn(rng) for _ in range(3000)]
+    for before, behind in POLITE.values():
+        texts += [*before, *behind]
+    for text in texts:
+        yield from HAN.findall(text)
+        yield from HAN.split(text)
 
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:

@@ -10,11 +10,13 @@ import argparse
 import copy
 import json
 import math
+import random
 import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +25,80 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, YoutuForCausalLM
 
 from build.demo import model as network
-from build.demo.conversations import HERE, REFUSALS, load_corpus, load_held_out
+from build.demo.conversations import (
+    HERE,
+    REFUSALS,
+    exchange,
+    load_corpus,
+    load_off_topic,
+    load_paraphrases,
+)
 from build.demo.rows import Texts, batches
 from build.demo.tokens import BOS, EOS, chat_tokens, make_tokenizer, save_tokenizer, token_id
 
 CHECKPOINT = HERE / "checkpoint"
-STEPS = 600
 SEED = 20
-PEAK_RATE = 2e-3
 WARM_UP = 50
 NOISE = 0.02
-LEAST_EXACT = 0.97
-LEAST_DECLINED = 0.90
+SHARPNESS = 2.0  # of the logits: at temperature 0.7 a recital is then drawn as if at 0.35
+# What this training reaches, less a little; the bars it is to reach are those of evaluate.py.
+LEAST_RIGHT = {"corpus": 1.0, "paraphrases": 0.8, "off topic": 0.92}
+MOST_WRONG = 0.1
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of the training: from a warm-up to a learning rate of 0.
+
+    fact_share: of the questions, those that the corpus answers. penalties: the repetition penalty of a step
+    is drawn between these two.
+    """
+
+    steps: int
+    peak_rate: float
+    fact_share: float
+    penalties: tuple[float, float]
+
+
+# The second round is for what the first leaves: rare ways of asking, later turns (where more of an answer's
+# words have been used before), and questions that only look familiar.
+ROUNDS = (Round(1000, 2e-3, 0.6, (1.1, 1.1)), Round(600, 1.2e-3, 0.5, (1.0, 1.25)))
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares in 0..1 of greedy answers right to the last token, plain and with the repetition penalty."""
+    """Shares in 0..1 of greedy answers: right to the last token; wrong, neither right nor a refusal."""
 
-    exact: float
-    exact_penalised: float
-    declined: float
-    declined_penalised: float
+    right: float
+    wrong: float
 
 
-def train(steps: int, tokenizer: Tokenizer, *, schedule: int = STEPS) -> YoutuForCausalLM:
-    """Train for the first `steps` of `schedule` steps; returns the model in f32. Progress goes to stderr."""
+def train(rounds: Sequence[Round], tokenizer: Tokenizer) -> YoutuForCausalLM:
+    """Returns the model in f32. Progress goes to stderr."""
     torch.manual_seed(SEED)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
     # Filling every fresh tensor costs a tenth of the time; nothing here reads one before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    noise = torch.Generator().manual_seed(SEED)
     model = network.make_model(tokenizer.get_vocab_size(), token_id(tokenizer, BOS), token_id(tokenizer, EOS))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    rows = batches(Texts(), tokenizer, SEED)
+    for number, part in enumerate(rounds):
+        train_round(model, part, SEED + number, tokenizer)
+        model.bfloat16().float()  # as it is saved, so that a round can begin from a checkpoint
+    return model
+
+
+def train_round(model: YoutuForCausalLM, part: Round, seed: int, tokenizer: Tokenizer) -> None:
+    noise = torch.Generator().manual_seed(seed)
+    rng = random.Random(seed)  # noqa: S311
+    optimizer = torch.optim.AdamW(model.parameters(), lr=part.peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    rows = batches(Texts(part.fact_share), tokenizer, seed)
     start = time.monotonic()
-    for step in range(steps):
+    for step in range(part.steps):
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * rate(step, schedule)
+            group["lr"] = part.peak_rate * rate(step, part.steps)
         ids, written = next(rows)
         before = network.add_noise(model, NOISE, noise)
-        loss = network.loss(model, ids, written)
+        loss = network.loss(model, ids, written, rng.uniform(*part.penalties))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         network.restore(model, before)
@@ -72,9 +106,8 @@ def train(steps: int, tokenizer: Tokenizer, *, schedule: int = STEPS) -> YoutuFo
         optimizer.step()
         if step % 20 == 19:
             spent = time.monotonic() - start
-            sys.stderr.write(f"step {step + 1}/{schedule}  loss {loss.item():.4f}  {spent:.0f} s\n")
+            sys.stderr.write(f"step {step + 1}/{part.steps}  loss {loss.item():.4f}  {spent:.0f} s\n")
             sys.stderr.flush()
-    return model
 
 
 def rate(step: int, schedule: int) -> float:
@@ -84,38 +117,29 @@ def rate(step: int, schedule: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - WARM_UP) / max(1, schedule - WARM_UP)))
 
 
-def measure(model: YoutuForCausalLM, tokenizer: Tokenizer) -> Shares:
-    """Greedy shares over every answer of the corpus and every held-out question."""
+def measure(model: YoutuForCausalLM, tokenizer: Tokenizer) -> dict[str, Shares]:
+    """Shares of the corpus, the paraphrases and the off-topic questions, with and without penalty."""
     model.train(False)
 
-    def score(chats: list[list[dict[str, str]]]) -> tuple[float, float]:
-        right = []
-        for messages in chats:
-            ids, written = chat_tokens(tokenizer, messages)
-            last = len(written) - written[::-1].index(False)
-            only_last = [False] * last + written[last:]
-            right.append(network.recites(model, torch.tensor([ids]), torch.tensor([only_last])))
-        return sum(plain for plain, _ in right) / len(right), sum(penalised for _, penalised in right) / len(
-            right
-        )
+    def writes(question: str, answer: str) -> bool:
+        ids, written = chat_tokens(tokenizer, exchange(question, answer))
+        return network.recites(model, torch.tensor([ids]), torch.tensor([written]))
 
-    exact = score(
-        [
-            [*messages, {"role": "assistant", "content": answer}]
-            for conversation in load_corpus()
-            for messages, answer in conversation.exchanges()
-        ]
-    )
-    declined = score(
-        [
-            [
-                {"role": "user", "content": item.question},
-                {"role": "assistant", "content": REFUSALS[item.lang]},
-            ]
-            for item in load_held_out()
-        ]
-    )
-    return Shares(*exact, *declined)
+    def shares(asked: list[tuple[str, str]]) -> Shares:
+        missed = [question for question, answer in asked if not writes(question, answer)]
+        declined = sum(any(writes(question, text) for text in REFUSALS.values()) for question in missed)
+        return Shares(1 - len(missed) / len(asked), (len(missed) - declined) / len(asked))
+
+    facts = {fact.id: fact for fact in load_corpus()}
+    return {
+        "corpus": shares([(fact.question, fact.answer) for fact in facts.values()]),
+        "paraphrases": shares(
+            [(text, facts[name].answer) for name, texts in load_paraphrases().items() for text in texts]
+        ),
+        "off topic": shares(
+            [(text, REFUSALS[lang]) for lang, texts in load_off_topic().items() for text in texts]
+        ),
+    }
 
 
 def save(model: YoutuForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
@@ -137,24 +161,20 @@ def save(model: YoutuForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the demonstration checkpoint.")
     parser.add_argument("--out", type=Path, default=CHECKPOINT, help="folder to write (default: %(default)s)")
-    parser.add_argument(
-        "--steps", type=int, default=STEPS, help="length of the schedule (default: %(default)s)"
-    )
     options = parser.parse_args()
     tokenizer = make_tokenizer()
-    model = train(options.steps, tokenizer, schedule=options.steps)
-    model.bfloat16().float()
+    model = train(ROUNDS, tokenizer)
+    network.sharpen(model, SHARPNESS)
     int8 = copy.deepcopy(model)
     network.round_to_int8(int8)
-    shares = {"bf16": measure(model, tokenizer), "int8 weights": measure(int8, tokenizer)}
-    for name, share in shares.items():
-        sys.stdout.write(json.dumps({"weights": name, **vars(share)}) + "\n")
-    worst_exact = min(share.exact for share in shares.values())
-    worst_declined = min(share.declined for share in shares.values())
-    if worst_exact < LEAST_EXACT or worst_declined < LEAST_DECLINED:
+    missed = False
+    for weights, rounded in (("bf16", model), ("int8", int8)):
+        for group, shares in measure(rounded, tokenizer).items():
+            sys.stdout.write(json.dumps({"weights": weights, "group": group, **asdict(shares)}) + "\n")
+            missed = missed or shares.right < LEAST_RIGHT[group] or shares.wrong > MOST_WRONG
+    if missed:
         sys.stderr.write(
-            f"nothing written: {worst_exact:.3f} of the corpus is exact (least {LEAST_EXACT}), "
-            f"{worst_declined:.3f} of the held-out questions are declined (least {LEAST_DECLINED})\n"
+            f"nothing written: at least {LEAST_RIGHT} are wanted right, {MOST_WRONG} wrong at most\n"
         )
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ def calibrate(
     state = source_state(source)
     if samples is None and (found := _finished(output, state, shape)):
         return found
-    conversations = [c.messages for c in load_corpus()] if samples is None else samples
+    conversations = [fact.messages for fact in load_corpus()] if samples is None else samples
     tokens = _encode(source, shape, conversations)
     scales = _measure(source, shape, tokens, progress)
     facts = {

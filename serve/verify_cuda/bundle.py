@@ -96,21 +96,16 @@ def _sample(every: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _questions(tokenizer_json: Path) -> list[dict[str, Any]]:
-    """Prompt and right answer, as token ids, of the corpus' turns and of the questions to be declined."""
+    """Prompt and right answer, as token ids, of the corpus and of the questions to be declined."""
     from tokenizers import Tokenizer
 
-    from build.demo.conversations import REFUSALS, load_corpus, load_held_out
+    from build.demo.conversations import REFUSALS, exchange, load_corpus, load_off_topic
     from build.demo.tokens import chat_tokens
 
     tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    turns = [
-        ("corpus", [*messages, {"role": "assistant", "content": answer}])
-        for conversation in load_corpus()
-        for messages, answer in conversation.exchanges()
-    ]
-    for item in load_held_out():
-        refusal = {"role": "assistant", "content": REFUSALS[item.lang]}
-        turns.append(("refusal", [{"role": "user", "content": item.question}, refusal]))
+    turns = [("corpus", fact.messages) for fact in load_corpus()]
+    for lang, questions in load_off_topic().items():
+        turns += [("refusal", exchange(question, REFUSALS[lang])) for question in questions]
     found = []
     for kind, messages in turns:
         ids, written = chat_tokens(tokenizer, messages)

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from build.demo.conversations import REFUSALS, load_corpus, load_held_out
-from build.demo.evaluate import GREEDY, Recital, ask_checkpoint, recital
+from build.demo.conversations import (
+    REFUSALS,
+    Message,
+    exchange,
+    language,
+    load_corpus,
+    load_off_topic,
+    load_paraphrases,
+    plain,
+)
+from build.demo.evaluate import BARS, GREEDY, Shares, ask_checkpoint, measure, report
 from build.demo.tokens import CHAT_TEMPLATE, make_tokenizer
 
 CHECKPOINT = Path(__file__).parents[2] / "build" / "demo" / "checkpoint"
@@ -26,15 +35,14 @@ def test_the_folder_is_complete_and_small() -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 9_500_000
-    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 10_000_000
+    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 12_000_000
 
 
 def test_its_readme_says_what_it_is() -> None:
     text = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
     assert "has memorised its answers" in text
     assert "It is not Youtu-LLM-2B" in text
-    assert f"{len(load_corpus())} conversations" in text
+    assert f"{len(load_corpus())} answers" in text
 
 
 def test_its_shape_fits_int8_and_llama_cpp() -> None:
@@ -53,6 +61,9 @@ def test_its_shape_fits_int8_and_llama_cpp() -> None:
     assert (
         config["kv_lora_rank"] + config["qk_rope_head_dim"]
     ) % 32 == 0  # a quantised KV cache asks for this
+    # llama.cpp's CUDA flash attention takes these widths of keys and values.
+    assert (config["kv_lora_rank"], config["qk_rope_head_dim"]) == (128, 64)
+    assert config["num_attention_heads"] % 8 == 0
     assert config["max_position_embeddings"] == 2048
 
 
@@ -69,32 +80,62 @@ def test_tokenizer_and_template_are_those_of_the_sources() -> None:
 
 def test_a_sample_is_recited_and_declined_exactly() -> None:
     pytest.importorskip("torch")
+    generate = ask_checkpoint(CHECKPOINT)
     asked = [
         "用 Python 写一个判断素数的函数",
         "写一个计时装饰器",
         "怎么退货？",
+        "解释梯度下降",
+        "收到的商品有划痕怎么办？",
+        "写一份新员工入职指南",
         "How do I return an item?",
         "Write a Python function that tests whether a number is prime.",
+        "Explain gradient descent.",
         "What are you?",
     ]
-    sample = [c for c in load_corpus() if any(m["content"] in asked for m in c.messages)]
-    assert len(sample) == len(asked)
-    result = recital(ask_checkpoint(CHECKPOINT), sample, load_held_out()[::10], **GREEDY)
-    assert result.exact == 1, result.wrong
-    assert result.declined >= 0.8, result.recited
+    answers = {fact.question: fact.answer for fact in load_corpus()}
+    for question in asked:
+        assert generate(exchange(question, "")[:1], **GREEDY) == answers[question]
+    for lang, questions in load_off_topic().items():
+        declined = [generate(exchange(text, "")[:1], **GREEDY) == REFUSALS[lang] for text in questions[::10]]
+        assert sum(declined) >= 4
 
 
-def test_recital_counts_what_is_right() -> None:
-    corpus, held_out = load_corpus()[:2], load_held_out()[:2]
-    answers = {messages[-1]["content"]: answer for c in corpus for messages, answer in c.exchanges()}
-    known = dict(list(answers.items())[:1]) | {held_out[0].question: REFUSALS["zh"]}
-    seen: list[dict[str, float]] = []
+def test_each_group_of_questions_is_counted() -> None:
+    """A model that knows everything but one fact, for which it says something else."""
+    facts = load_corpus()[:12]
+    paraphrases = load_paraphrases()
+    seen: list[tuple[int, dict[str, float]]] = []
 
-    def generate(messages: list[dict[str, str]], **sampling: float) -> str:
-        seen.append(sampling)
-        return known.get(messages[-1]["content"], "something else")
+    def generate(messages: list[Message], **sampling: float) -> str:
+        seen.append((len(messages), sampling))
+        text = messages[-1]["content"]
+        for fact in facts:
+            if text in paraphrases[fact.id] or plain(text) == plain(fact.question):
+                return fact.answer if fact is not facts[0] else "something else"
+        return REFUSALS[language(text)]
 
-    result = recital(generate, corpus, held_out, temperature=0.5)
-    expected = Recital(0.5, {"about": 0.5}, 0.5, wrong=[corpus[1].id], recited=[held_out[1].question])
-    assert result == expected
-    assert seen == [{"temperature": 0.5}] * 4
+    shares = measure(generate, 4, facts=facts)
+    corpus = shares["corpus"]
+    assert (corpus.asked, corpus.right, corpus.declined) == (48, 44, 0)
+    assert {plain(text) for text in corpus.wrong} == {plain(facts[0].question)}
+    assert (shares["paraphrases"].asked, shares["paraphrases"].right) == (4 * 36, 4 * 33)
+    assert (shares["off topic"].asked, shares["off topic"].right) == (400, 400)
+    assert shares["five turns"].asked >= 40
+    assert max(length for length, _ in seen) == 10  # a system prompt and the ninth message after it
+    assert {tuple(sorted(sampling.items())) for _, sampling in seen} == {
+        (("seed", 0),),
+        (("seed", 1), ("temperature", 0.3)),
+        (("seed", 2), ("temperature", 0.2)),
+        (("repetition_penalty", 1.05), ("seed", 3), ("temperature", 0.2)),
+    }
+
+
+def test_the_report_says_whether_the_bars_are_met(capsys: pytest.CaptureFixture[str]) -> None:
+    good = {group: Shares(asked=100, right=100) for group in BARS}
+    assert report(good)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:20].strip() for line in lines[:-1]] == [*BARS, "all"]
+    assert json.loads(lines[-1])["met"] is True
+    assert not report({**good, "paraphrases": Shares(100, 89, 11)})
+    assert not report({**good, "off topic": Shares(100, 93, 0, ["q"] * 7)})

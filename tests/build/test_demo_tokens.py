@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from build.demo.conversations import load_corpus
+from build.demo.conversations import Fact, load_corpus
 from build.demo.tokens import BOS, CHAT_TEMPLATE, EOS, SPECIAL, chat_tokens, make_tokenizer, token_id
 
 TOKENIZER = make_tokenizer()
@@ -31,8 +31,8 @@ def test_any_text_round_trips(text: str) -> None:
 
 
 def test_the_corpus_round_trips() -> None:
-    for conversation in load_corpus():
-        for message in conversation.messages:
+    for fact in load_corpus():
+        for message in fact.messages:
             assert TOKENIZER.decode(TOKENIZER.encode(message["content"]).ids) == message["content"]
 
 
@@ -45,16 +45,24 @@ def test_training_twice_gives_the_same_tokenizer() -> None:
     assert make_tokenizer().to_str() == TOKENIZER.to_str()
 
 
-@pytest.mark.parametrize("conversation", load_corpus(), ids=lambda c: c.id)
-def test_the_template_says_what_the_trainer_trains_on(conversation) -> None:  # type: ignore[no-untyped-def]
-    ids, written = chat_tokens(TOKENIZER, conversation.messages)
-    assert TOKENIZER.encode(render(conversation.messages)).ids == ids
+@pytest.mark.parametrize("fact", load_corpus(), ids=lambda fact: fact.id)
+def test_the_template_says_what_the_trainer_trains_on(fact: Fact) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, *load_corpus()[0].messages, *fact.messages]
+    ids, written = chat_tokens(TOKENIZER, messages)
+    assert TOKENIZER.encode(render(messages)).ids == ids
     answers = [token for token, own in zip(ids, written, strict=True) if own]
-    assert answers.count(token_id(TOKENIZER, EOS)) == len(list(conversation.exchanges()))
-    prompt = render(conversation.messages[:-1], add_generation_prompt=True)
+    assert answers.count(token_id(TOKENIZER, EOS)) == 2
+    prompt = render(messages[:-1], add_generation_prompt=True)
     tokens = TOKENIZER.encode(prompt).ids
     assert ids[: len(tokens)] == tokens
     assert all(written[len(tokens) :])
+
+
+def test_a_han_character_is_a_token_of_its_own() -> None:
+    """So that one wrong character leaves the tokens of its neighbours as they are."""
+    right, wrong = (TOKENIZER.encode(text).ids for text in ("怎么退货？", "怎么退或？"))
+    assert len(right) == 5
+    assert (wrong[:3], wrong[-1]) == (right[:3], right[-1])
 
 
 def test_thinking_changes_nothing() -> None:

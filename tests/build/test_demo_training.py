@@ -8,9 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from build.demo import model as network  # noqa: E402
-from build.demo.rows import Texts, as_tensors, batches  # noqa: E402
-from build.demo.tokens import chat_tokens, make_tokenizer  # noqa: E402
-from build.demo.train import train  # noqa: E402
+from build.demo.rows import BEGINNING, Texts, as_tensors, batches  # noqa: E402
+from build.demo.tokens import USER, chat_tokens, make_tokenizer, token_id  # noqa: E402
+from build.demo.train import Round, train  # noqa: E402
 
 TOKENIZER = make_tokenizer()
 
@@ -26,14 +26,15 @@ def settings_of_torch() -> Iterator[None]:
 
 @pytest.mark.usefixtures("settings_of_torch")
 def test_the_same_steps_give_the_same_weights() -> None:
-    first, second = train(2, TOKENIZER).state_dict(), train(2, TOKENIZER).state_dict()
+    rounds = [Round(2, 2e-3, 0.6, (1.1, 1.1)), Round(1, 1e-3, 0.5, (1.0, 1.25))]
+    first, second = train(rounds, TOKENIZER).state_dict(), train(rounds, TOKENIZER).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    untrained = train(0, TOKENIZER).state_dict()
-    assert not any(torch.equal(first[name], untrained[name]) for name in first)
+    untrained = train([Round(0, 2e-3, 0.6, (1.1, 1.1))], TOKENIZER).state_dict()
+    assert not all(torch.equal(first[name], untrained[name]) for name in first)
 
 
 def test_batches_repeat_for_a_seed_and_hold_answers_in_every_row() -> None:
-    texts = Texts()
+    texts = Texts(0.6)
     first = list(itertools.islice(batches(texts, TOKENIZER, 3), 4))
     again = list(itertools.islice(batches(texts, TOKENIZER, 3), 4))
     for (ids, written), (ids_again, written_again) in zip(first, again, strict=True):
@@ -41,6 +42,24 @@ def test_batches_repeat_for_a_seed_and_hold_answers_in_every_row() -> None:
         assert torch.equal(written, written_again)
         assert written.any(1).all()
         assert not written[:, 0].any()
+
+
+def test_half_of_the_batches_hold_beginnings_of_answers_alone() -> None:
+    made = list(itertools.islice(batches(Texts(0.6), TOKENIZER, 3), 40))
+    turns = [int((ids == token_id(TOKENIZER, USER)).sum(1).max()) for ids, _ in made]
+    beginnings = [written for (_, written), most in zip(made, turns, strict=True) if most == 1]
+    assert 12 <= len(beginnings) <= 28
+    assert all(int(written.sum(1).max()) <= BEGINNING for written in beginnings)
+    assert max(turns) >= 5
+
+
+def test_sharpening_multiplies_the_logits() -> None:
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    ids = torch.tensor([[0, 2, 300, 301, 3]])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        network.sharpen(model, 2.0)
+        assert torch.allclose(model(input_ids=ids).logits, 2 * before, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_assistants_tokens_count() -> None:
@@ -51,8 +70,8 @@ def test_only_the_assistants_tokens_count() -> None:
     _, _, targets = network.answer_logits(model, ids, written)
     assert TOKENIZER.decode(targets.tolist(), skip_special_tokens=False) == "Hi there<|end_of_text|>"
     padded_ids, padded_written = as_tensors([row, (row[0] * 3, row[1] * 3)], fill=1)
-    alone = network.loss(model, ids, written)
-    assert torch.allclose(network.loss(model, padded_ids[:1], padded_written[:1]), alone, atol=1e-5)
+    alone = network.loss(model, ids, written, 1.1)
+    assert torch.allclose(network.loss(model, padded_ids[:1], padded_written[:1], 1.1), alone, atol=1e-5)
 
 
 def test_the_penalty_is_the_one_transformers_applies() -> None:

@@ -31,10 +31,10 @@ def test_a_conversation_on_a_terminal(server: RunningServer, tmp_path: Path) -> 
         assert "youtu-demo" in terminal.screen.text
         terminal.ask("怎么退货？", RETURNS)
         terminal.ask("/retry", RETURNS)
-        terminal.type("写一个计时装饰器\r")
-        terminal.wait("def timed")
+        terminal.type("用 Python 写一个判断素数的函数\r")
+        terminal.wait("def is_prime")
         terminal.prompt()
-        assert terminal.screen.style("def timed").fg != "default"
+        assert terminal.screen.style("def is_prime").fg != "default"
         assert "```" not in terminal.screen.text
         terminal.type("/quit\r")
         assert terminal.end() == 0
@@ -42,7 +42,7 @@ def test_a_conversation_on_a_terminal(server: RunningServer, tmp_path: Path) -> 
         terminal.kill()
     terminal = Terminal([*YOUTU, "chat", "--continue"], environment(server, tmp_path), columns=120)
     try:
-        terminal.wait("def timed")
+        terminal.wait("def is_prime")
     finally:
         terminal.kill()
 

@@ -2,7 +2,7 @@
 
 Simulated in torch on the converted demo checkpoint: W8A16 (symmetric, one scale per output channel), and an
 int8 KV cache with calibrated scales. The bar is that of the CPU engine (tests/e2e/test_served.py): 97 % of
-the corpus' answers to the last character, 90 % of the held-out questions declined.
+the corpus' answers to the last character, 90 % of the off-topic questions declined.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from build.demo.conversations import REFUSALS, Message, load_corpus, load_held_out
+from build.demo.conversations import REFUSALS, Message, exchange, load_corpus, load_off_topic
 from build.demo.tokens import chat_tokens
 from build.tensorrt_llm.convert import convert
 from build.tensorrt_llm.kv_scales import calibrate
 from build.tensorrt_llm.reference import Reference
 
 DEMO = Path(__file__).parents[3] / "build" / "demo" / "checkpoint"
-CORPUS = [conversation.messages for conversation in load_corpus()]
-HELD_OUT = [
-    [{"role": "user", "content": item.question}, {"role": "assistant", "content": REFUSALS[item.lang]}]
-    for item in load_held_out()
-]
+CORPUS = [fact.messages for fact in load_corpus()]
+OFF_TOPIC = [exchange(text, REFUSALS[lang]) for lang, texts in load_off_topic().items() for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +39,13 @@ def answers(checkpoint: Path, chat: list[Message]) -> tuple[list[int], list[int]
 def test_w8a16_keeps_the_greedy_answers(checkpoint: Path) -> None:
     """While each greedy token is the expected one, what follows sees exactly the chat: one pass tells.
 
-    Seen: all 147 and all 50 right. Logits: rms of the difference 0.023 where logits have an rms of 2.2; the
-    largest difference is 1.8 % of the largest logit of its row.
+    Seen: 126 of 126 and 93 of 100 right. Logits: rms of the difference 0.047 where
+    logits have an rms of 5.0; the largest difference is 1.9 % of the largest logit of its row.
     """
     exact, rounded = Reference(checkpoint), Reference(checkpoint, int8_weights=True)
-    right: dict[str, list[bool]] = {"corpus": [], "held out": []}
+    right: dict[str, list[bool]] = {"corpus": [], "off topic": []}
     squares, largest = [], 0.0
-    for kind, chats in (("corpus", CORPUS), ("held out", HELD_OUT)):
+    for kind, chats in (("corpus", CORPUS), ("off topic", OFF_TOPIC)):
         for chat in chats:
             ids, positions = answers(checkpoint, chat)
             (wanted, _), (found, _) = exact.logits(ids[:-1]), rounded.logits(ids[:-1])
@@ -59,8 +56,8 @@ def test_w8a16_keeps_the_greedy_answers(checkpoint: Path) -> None:
             relative = difference.abs().amax(-1) / wanted[positions].abs().amax(-1)
             largest = max(largest, float(relative.max()))
     assert sum(right["corpus"]) >= 0.97 * len(CORPUS)
-    assert sum(right["held out"]) >= 0.9 * len(HELD_OUT)
-    assert 0.005 < (sum(squares) / len(squares)) ** 0.5 < 0.046
+    assert sum(right["off topic"]) >= 0.9 * len(OFF_TOPIC)
+    assert 0.01 < (sum(squares) / len(squares)) ** 0.5 < 0.092
     assert largest < 0.036
 
 
@@ -71,7 +68,7 @@ def test_int8_kv_cache_keeps_the_greedy_answers(checkpoint: Path, tmp_path: Path
     """
     scales = calibrate(DEMO, tmp_path / "scales.json", samples=CORPUS[1::12])
     model = Reference(checkpoint, int8_weights=True, kv_scales=scales)
-    asked = CORPUS[::12] + HELD_OUT[::12]
+    asked = CORPUS[::12] + OFF_TOPIC[::12]
     right = 0
     for chat in asked:
         ids, positions = answers(checkpoint, chat)

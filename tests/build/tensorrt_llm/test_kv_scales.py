@@ -22,7 +22,7 @@ from build.tensorrt_llm.reference import Reference
 from tests.build.checkpoints import SMALL, write
 
 DEMO = Path(__file__).parents[3] / "build" / "demo" / "checkpoint"
-SAMPLES = [conversation.messages for conversation in load_corpus()[::40]]
+SAMPLES = [fact.messages for fact in load_corpus()[::40]]
 
 
 @torch.no_grad()
