@@ -231,13 +231,15 @@ def _run(command: list[str], *, progress: bool = False) -> None:
 
 
 def _put_together(built: Path, folder: Path, cuda: Path, architecture: str) -> None:
-    """Copy the libraries under the names that they look one another up by; library.json comes last."""
+    """Copy the libraries under the names by which they find one another; library.json comes last."""
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    for library in sorted(built.glob("lib*.so*")):
-        if library.is_symlink() and library.name.count(".") in (1, 2):  # libx.so, libx.so.0
-            shutil.copyfile(library.resolve(), draft / library.name)
+    for library in built.glob("lib*.so.*"):
+        if re.fullmatch(r"[^.]+\.so\.\d+", library.name):
+            shutil.copyfile(library, draft / library.name)
+            if library.name.startswith("libllama."):
+                (draft / "libllama.so").symlink_to(library.name)
     about = {"xllamacpp": _pinned()[0], "architecture": architecture, "cuda": str(cuda / "lib")}
     (draft / LIBRARY_JSON).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
