@@ -50,7 +50,8 @@ def main() -> int:
     }
     try:
         library = LlamaLibrary(options.library, options.cuda)
-        result["library"] = json.loads((options.library / LIBRARY_JSON).read_text(encoding="utf-8"))
+        about = json.loads((options.library / LIBRARY_JSON).read_text(encoding="utf-8"))
+        result["architecture"] = about["architecture"]
     except LlamaError as error:
         sys.exit(f"error: {error}")
     failed = []
