@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llama import Device
+from llama import Device, Llama, LlamaLibrary
 
 from serve.verify_cuda import __main__ as command
 from serve.verify_cuda import bundle, steps
@@ -39,7 +39,7 @@ def check(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> steps.
         "SEQUENCES": (1, 2),
     }.items():
         monkeypatch.setattr(steps, name, value)
-    return steps.Check(steps.LlamaLibrary(), made, tmp_path)
+    return steps.Check(LlamaLibrary(), made, tmp_path)
 
 
 def test_without_a_card_it_says_so(check: steps.Check) -> None:
@@ -58,7 +58,7 @@ def test_what_was_made_here_is_as_assumed(check: steps.Check, monkeypatch: pytes
         way: {1, 2} for way in ("greedy", "few likely tokens", "served defaults")
     }
     monkeypatch.setattr(check.library, "devices", lambda: [Device("CPU", "no card", 10, 20)])
-    monkeypatch.setattr(steps.Llama, "_check_placement", lambda *_: None)
+    monkeypatch.setattr(Llama, "_check_placement", lambda *_: None)
     assert steps.speed(check)["sequences"][2]["decode_tokens_per_s"]["median"] > 0
 
 
