@@ -177,9 +177,9 @@ def test_the_published_shape_has_the_published_config() -> None:
     }  # fmt: skip
 
 
-def test_what_int8_cannot_take_stays_in_16_bits(tmp_path: Path) -> None:
-    """The demonstration's fused_a_proj has 224 rows, no multiple of 64."""
-    convert(DEMO, tmp_path / "ckpt", max_positions=2048)
+def test_what_int8_cannot_take_stays_in_16_bits(checkpoint: Path, tmp_path: Path) -> None:
+    """The tiny checkpoint's fused_a_proj has 144 rows, no multiple of 64."""
+    convert(checkpoint, tmp_path / "ckpt", max_positions=2048)
     config = json.loads((tmp_path / "ckpt" / "config.json").read_text())
     excluded = config["quantization"]["exclude_modules"]
     assert [name for name in excluded if "proj" in name] == [
