@@ -23,28 +23,12 @@ from build.downloads import fetched, folder_of
 from build.errors import BuildError
 from build.fetch import fetch
 from build.hub_calls import Retry
-from build.random_checkpoint import TINY, write_random_checkpoint
 from tests.build.hub import ALWAYS, FakeHub
 from tests.limits import START_S, WAIT_S
 
 REPO = "tencent/Youtu-LLM-2B"
 QUICK = Retry(attempts=3, first_wait=0.01)
 TOKEN = "hf_0123456789secret"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    write_random_checkpoint(folder, replace(TINY, vocab_size=640, num_hidden_layers=2), seed=0)
-    (folder / "README.md").write_text("not wanted")
-    (folder / "pytorch_model.bin").write_bytes(b"not wanted")
-    return folder
-
-
-@pytest.fixture
-def weights(checkpoint: Path) -> str:
-    (path,) = checkpoint.glob("*.safetensors")
-    return path.name
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from build.gguf_vocabulary import ADDS_BOS, ENDS, IGNORES_MERGES, PATTERNS
 from build.random_checkpoint import TINY, write_random_checkpoint
 from build.random_gguf import SHAPES, write_random_gguf
 from build.tokenizer import PRE_TOKENIZERS
+from tests.build.gguf_files import rewrite
 from tests.build.llama import Llama
 from tests.build.texts import texts
 
@@ -469,33 +470,6 @@ def test_any_part_of_a_split_file_is_called_so(plain: Path, tmp_path: Path) -> N
     path = rewrite(plain, tmp_path / "model-00002-of-00003.gguf", say)
     with pytest.raises(BuildError, match="is one of 3 parts"):
         make_engine(str(path), tmp_path)
-
-
-def rewrite(
-    source: Path,
-    target: Path,
-    change: Callable[[dict[str, Any]], object],
-    *,
-    keep: Callable[[Any], bool] = lambda tensor: True,
-) -> Path:
-    """A copy of a GGUF file with other metadata, of those tensors that are kept."""
-    reader = gguf.GGUFReader(source)
-    keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-    change(keys)
-    writer = gguf.GGUFWriter(target, keys.pop("general.architecture"))
-    for name, value in keys.items():
-        kind = gguf.GGUFValueType.get_type(value)
-        element = gguf.GGUFValueType.get_type(value[0]) if kind == gguf.GGUFValueType.ARRAY else None
-        if kind == gguf.GGUFValueType.INT32:
-            kind = gguf.GGUFValueType.UINT32
-        writer.add_key_value(name, value, kind, sub_type=element)
-    for tensor in filter(keep, reader.tensors):
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
 
 
 def test_a_template_that_cannot_be_parsed_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -16,7 +15,6 @@ from build.engine import make_engine
 from build.errors import BuildError
 from build.fetch import fetch
 from build.hub_calls import Retry
-from build.random_checkpoint import TINY, write_random_checkpoint
 from tests.build.hub import ALWAYS, FakeHub
 from tests.build.modelscope import FakeModelScope, _ModelScope
 
@@ -24,20 +22,6 @@ REPO = "shop/shop-model"
 QUICK = Retry(attempts=3, first_wait=0.01)
 TOKEN = "ms-0123456789secret"
 NOBODY = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    write_random_checkpoint(folder, replace(TINY, vocab_size=640, num_hidden_layers=2), seed=0)
-    (folder / "README.md").write_text("not wanted")
-    return folder
-
-
-@pytest.fixture
-def weights(checkpoint: Path) -> str:
-    (path,) = checkpoint.glob("*.safetensors")
-    return path.name
 
 
 @pytest.fixture

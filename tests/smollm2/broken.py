@@ -10,6 +10,8 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from tests.build.gguf_files import rewrite
+
 HEADS, KV_HEADS = 9, 3
 Data = npt.NDArray[Any]
 Tensors = dict[str, Data]
@@ -93,21 +95,5 @@ def write(source: Path, target: Path, fault: str | None) -> Path:
     tensors: Tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
     if fault in BROKEN:
         BROKEN[fault](tensors)
-    keys: dict[str, Any] = {
-        name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")
-    }
-    keys |= BROKEN_KEYS.get(str(fault), {})
-    writer = gguf.GGUFWriter(target, keys.pop("general.architecture"))
-    for name, value in keys.items():
-        kind = gguf.GGUFValueType.get_type(value)
-        element = gguf.GGUFValueType.get_type(value[0]) if kind == gguf.GGUFValueType.ARRAY else None
-        if kind == gguf.GGUFValueType.INT32:
-            kind = gguf.GGUFValueType.UINT32
-        writer.add_key_value(name, value, kind, sub_type=element)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensors[tensor.name], raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
+    changed = BROKEN_KEYS.get(str(fault), {})
+    return rewrite(source, target, lambda keys: keys.update(changed), weights=tensors)
