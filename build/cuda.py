@@ -85,6 +85,17 @@ def _make(data_dir: Path, folder: Path, capability: tuple[int, int]) -> None:
     _put_together(built / "bin", folder, cuda, f"{capability[0]}.{capability[1]}")
 
 
+def card() -> machine.Gpu:
+    """The first card. BuildError: there is none, or its driver is too old for CUDA 13."""
+    found = machine.first_gpu(f"install NVIDIA's driver, {machine.MIN_DRIVER} or newer, or serve on the CPU")
+    if found.driver_major < machine.MIN_DRIVER:
+        raise BuildError(
+            f"driver {found.driver} is too old: CUDA 13 needs {machine.MIN_DRIVER} or newer; update it "
+            "(Ubuntu: sudo ubuntu-drivers install), or serve on the CPU"
+        )
+    return found
+
+
 def _capability(architecture: str) -> tuple[int, int]:
     if architecture:
         named = re.fullmatch(r"(\d+)\.(\d)", architecture)
@@ -94,15 +105,8 @@ def _capability(architecture: str) -> tuple[int, int]:
             )
         capability, name = (int(named[1]), int(named[2])), "the architecture"
     else:
-        card = machine.first_gpu(
-            f"install NVIDIA's driver, {machine.MIN_DRIVER} or newer, or serve on the CPU"
-        )
-        if card.driver_major < machine.MIN_DRIVER:
-            raise BuildError(
-                f"driver {card.driver} is too old: CUDA 13 needs {machine.MIN_DRIVER} or newer; update it "
-                "(Ubuntu: sudo ubuntu-drivers install), or serve on the CPU"
-            )
-        capability, name = card.capability, card.name
+        found = card()
+        capability, name = found.capability, found.name
     if capability < LEAST_CAPABILITY:
         raise BuildError(
             f"{name} has compute capability {capability[0]}.{capability[1]}, and CUDA 13 needs "

@@ -18,7 +18,6 @@ from build.engine import make_engine
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.info import TensorRTEngineInfo
-from build.tensorrt_llm.machine import first_gpu
 from frontend.keys import Keys, KeysError
 from serve import card, preflight, run_folder, terminal
 from serve.addresses import authority
@@ -75,8 +74,9 @@ def _serve() -> int:
     if isinstance(engine, TensorRTEngineInfo):
         _refuse(preflight.before_start_on_gpu(settings, engine))
     elif settings.device == "cuda":
-        gpu = first_gpu("install NVIDIA's driver")
+        gpu = cuda.card()
         settings = card.fitted(settings, engine, gpu)
+        _refuse(preflight.context_faults(settings, engine))
         say(f"{gpu.name}: {settings.slots} slots of {settings.context} tokens")
     else:
         _refuse(preflight.before_start(settings, engine))

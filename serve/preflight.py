@@ -81,12 +81,7 @@ def before_build(settings: Settings, machine: Machine | None = None) -> list[str
 
 def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None = None) -> list[str]:
     """Context against the model's own, and memory for weights, KV cache and programs."""
-    faults = []
-    if settings.context > engine.context_length:
-        faults.append(
-            f"{PREFIX}CONTEXT is {settings.context}, but {engine.model_id} was trained for "
-            f"{engine.context_length} tokens: set it to that or less"
-        )
+    faults = context_faults(settings, engine)
     try:
         weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
     except (OSError, ValueError, KeyError, struct.error) as error:
@@ -100,6 +95,16 @@ def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None
             f"set {PREFIX}SLOTS or {PREFIX}CONTEXT lower"
         )
     return faults
+
+
+def context_faults(settings: Settings, engine: EngineInfo) -> list[str]:
+    """Context against the model's own."""
+    if settings.context <= engine.context_length:
+        return []
+    return [
+        f"{PREFIX}CONTEXT is {settings.context}, but {engine.model_id} was trained for "
+        f"{engine.context_length} tokens: set it to that or less"
+    ]
 
 
 def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[str]:
