@@ -59,6 +59,11 @@ def test_on_a_cpu_all_of_it_is_there(llama: Llama) -> None:
     assert llama.placement.flash_attention
 
 
+def test_a_library_that_sees_no_card(llama: Llama) -> None:
+    with pytest.raises(LlamaError, match="sees no card, although it was compiled for one"):
+        llama.library.require_card()
+
+
 def test_a_folder_without_a_library(tmp_path: Path) -> None:
     with pytest.raises(LlamaError, match=r"holds no compiled llama\.cpp"):
         LlamaLibrary(tmp_path)

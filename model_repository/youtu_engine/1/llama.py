@@ -215,6 +215,14 @@ class LlamaLibrary:
                 found.append(Device(name, description, free.value, total.value))
         return found
 
+    def require_card(self) -> None:
+        """Raises LlamaError when there is no card that the library can compute on."""
+        if not self.devices():
+            raise LlamaError(
+                "llama.cpp sees no card, although it was compiled for one: is the driver's libcuda.so.1 "
+                "there, and /dev/nvidia0 open to this user?"
+            )
+
     def _remember(self, level: int, text: bytes | None, _data: object) -> None:
         if not text:
             return

@@ -61,6 +61,8 @@ class TritonPythonModel:
         started = time.monotonic()
         try:
             self._library = LlamaLibrary(Path(parameters["library"]) if parameters["library"] else None)
+            if parameters["library"]:
+                self._library.require_card()
             llama = Llama(
                 gguf,
                 library=self._library,
