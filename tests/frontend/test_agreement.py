@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator
 
 ODD: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 16, 17, 0.5, 2.0, 2.5, -0.1, 11, 101, 2**31, "", "a", "auto", "none",
-    "required", [], [1], [1, "a"], ["a", ""], [[]], {}, {"type": "text"}, {"1": 1}, {"x": 1}, {"1": 101}, {"a": None},
+    "required", [], [1], [1, "a"],
+    ["a", ""], [[]], {}, {"type": "text"}, {"1": 1}, {"x": 1}, {"1": 101}, {"a": None},
 ]  # fmt: skip
 MESSAGE = {"role": "user", "content": "q"}
 TOOL = {"type": "function", "function": {"name": "w", "parameters": {"type": "object"}}}
