@@ -68,7 +68,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def bodies(draw: Any, path: str, fields: list[str]) -> dict[str, Any]:
     body = copy.deepcopy(draw(st.sampled_from(GOOD[path])))
     for _ in range(draw(st.integers(1, 2))):
-        if draw(st.booleans()):
+        if not body or draw(st.booleans()):
             body[draw(st.sampled_from(fields))] = draw(st.sampled_from(ODD))
             continue
         *way, last = draw(st.sampled_from([place for place in places(body) if place]))
