@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
-from engine import Engine, EngineRequest, LogProbs, QueueFull
+from engine import Engine, QueueFull
+from engine_request import EngineRequest, LogProbs
 from grammar import InvalidGuide
 from guide import Guides
 from llama import Llama, LlamaError, LlamaLibrary
