@@ -360,6 +360,9 @@ class Llama:
         self._logits = np.ctypeslib.as_array(self._batch.logits, (batch,))
         np.ctypeslib.as_array(self._batch.n_seq_id, (batch,))[:] = 1
 
+    def __str__(self) -> str:
+        return str(self.placement)
+
     def _check_placement(self, path: Path) -> None:
         """A part left on the CPU makes every step many times as slow: that is an error, and no surprise."""
         placed = self.placement
@@ -417,6 +420,11 @@ class Llama:
     def room(self) -> int:
         """Each sequence has its own part of the KV cache: there is always enough."""
         return self._size
+
+    def device_memory(self) -> tuple[int, int] | None:
+        """Of the first card; None with a library for the CPU."""
+        cards = self.library.devices()
+        return (cards[0].total - cards[0].free, cards[0].total) if cards else None
 
     def share(self, source: int, target: int, length: int) -> None:
         """Copy the KV cache of `source` (llama.cpp copies all of it) and drop what is behind `length`."""

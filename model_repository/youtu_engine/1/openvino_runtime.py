@@ -139,6 +139,9 @@ class OpenVino:
         """Let `target` begin with the first `length` tokens of `source`, in the same memory."""
         self._blocks.share(source, target, length)
 
+    def device_memory(self) -> None:
+        """It computes on the processor."""
+
     def close(self) -> None:
         del self._request
         self._caches.clear()

@@ -65,5 +65,8 @@ class Runtime(Protocol):
     def share(self, source: int, target: int, length: int) -> None:
         """Let `target`, whose KV cache is dropped, begin with the first `length` tokens of `source`."""
 
+    def device_memory(self) -> tuple[int, int] | None:
+        """Bytes in use and in all on the card that computes; None when the processor does."""
+
     def close(self) -> None:
         """Give the memory back."""
