@@ -21,8 +21,9 @@ from build.errors import BuildError
 from build.mapping import refuse_misread
 from build.openvino_model.constants import Constants, Source, WeightFormat
 from build.openvino_model.decoder import decoder
+from build.openvino_model.info import MODEL_BIN, MODEL_XML
 from build.openvino_model.plain import GroupedAttention
-from build.openvino_model.writing import MODEL_BIN, MODEL_XML, Progress, write_model
+from build.openvino_model.writing import Progress, write_model
 from build.openvino_model.youtu import LatentAttention
 from build.plain_config import LLAMA, QWEN2, GroupedShape, read_grouped_shape
 from build.tokenizer import TokenizerFacts, has_tokenizer, load_tokenizer_facts
@@ -66,6 +67,7 @@ def convert(
         log.warning("%s", note)
     return ConvertedModel(
         path=folder / MODEL_XML,
+        shape=shape,
         weights=weights.upper(),
         parameters=sum(math.prod(dims) for dims in shape.tensors().values()),
         file_bytes=(folder / MODEL_BIN).stat().st_size,

@@ -14,9 +14,10 @@ import openvino as ov
 from openvino import PartialShape, Type, opset6
 from openvino import opset15 as op
 
-from build.config import Decoder
+from build.config import Shape
 from build.openvino_model.blocks import Rotation, ints, parameter, rms_norm, sizes
 from build.openvino_model.constants import Constants
+from build.plain_config import GroupedShape
 
 
 class Cache:
@@ -50,7 +51,7 @@ class Attention(Protocol):
         """Output of the projection [batch, tokens, hidden] for the normed x [batch, tokens, hidden]."""
 
 
-def decoder(shape: Decoder, constants: Constants, attention: Attention) -> ov.Model:
+def decoder(shape: Shape | GroupedShape, constants: Constants, attention: Attention) -> ov.Model:
     """The graph; `constants` has a place for each of its weights afterwards."""
     ids, positions = (parameter(name, [-1, -1], Type.i64) for name in ("input_ids", "position_ids"))
     mask = parameter("attention_mask", [-1, -1], Type.i64)

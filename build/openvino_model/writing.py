@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import openvino as ov
 
 from build.openvino_model.constants import ALIGNMENT, Constants
+from build.openvino_model.info import MODEL_BIN, MODEL_XML
 from build.whole_file import whole_file
 
-MODEL_XML, MODEL_BIN = "model.xml", "model.bin"
 SMALL_BYTES = 16 << 20  # room for the graph, and for its constants that are no weights
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
@@ -43,7 +44,7 @@ def write_model(model: ov.Model, constants: Constants, folder: Path, progress: P
         graph.write(part, encoding="utf-8", xml_declaration=True)
 
 
-def _relocate(graph: ElementTree.ElementTree, constants: Constants, empty: Path) -> bytes:
+def _relocate(graph: ElementTree.ElementTree[Any], constants: Constants, empty: Path) -> bytes:
     """Point the constants of `graph` to model.bin; the bytes of those that are no weights, for its end."""
     small = bytearray()
     moved: dict[str, int] = {}  # several constants may share one place
