@@ -11,7 +11,10 @@ from pathlib import Path
 from build.catalogue import HUBS
 from build.engine import WEIGHTS, make_engine
 from build.errors import BuildError
+from build.openvino_model.engine import make_openvino_engine
 from build.progress import TerminalProgress
+
+RUNTIMES = ("llama_cpp", "openvino")
 
 
 def main() -> None:
@@ -25,7 +28,12 @@ def main() -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"
     )
-    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights (default: q8_0, int8)")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="llama_cpp", help="what runs the engine")
+    parser.add_argument(
+        "--weights",
+        choices=[*WEIGHTS, "int8"],
+        help="format of the weights (default: int8, which llama.cpp has as q8_0)",
+    )
     parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -33,7 +41,8 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     progress = TerminalProgress()
     try:
-        engine = make_engine(
+        make = make_engine if arguments.runtime == "llama_cpp" else make_openvino_engine
+        engine = make(
             arguments.model,
             arguments.data_dir,
             weights=arguments.weights,
