@@ -40,7 +40,7 @@ class Choice:
     reason: str
 
 
-def choose(settings: Settings, cpu_info: Path = CPU_INFO) -> Choice:
+def choose(settings: Settings) -> Choice:
     """The runtime that the settings ask for, or that suits the model and this processor."""
     if settings.runtime != "auto":
         return Choice(settings.runtime, "YOUTU_RUNTIME says so")
@@ -51,7 +51,7 @@ def choose(settings: Settings, cpu_info: Path = CPU_INFO) -> Choice:
         return Choice("llama_cpp", "the model is a .gguf file")
     if source.path is not None and _weights_bytes(source.path) < TINY_BYTES:
         return Choice("llama_cpp", "the model is tiny")
-    found = _flags(cpu_info) & set(VNNI)
+    found = _flags(CPU_INFO) & set(VNNI)
     if not found:
         return Choice("llama_cpp", "this processor has no VNNI instructions")
     return Choice("openvino", f"this processor has {', '.join(VNNI[flag] for flag in VNNI if flag in found)}")
