@@ -288,39 +288,46 @@ def test_shared_beginnings_do_not_change_the_answers(engine: Engine, runtime: Ru
 QUOTING = prompt(40, 30) * 3
 
 
-def answer_of(runtime: Runtime, params: SamplingParams, *, speculate: bool) -> tuple[list[int], int]:
-    """The answer to QUOTING, and how many steps it took."""
-    engine = Engine(runtime, slots=1, context=CONTEXT, queue=1, prefill_chunk=64, speculate=speculate)
-    steps = []
-    step = runtime.step
-    runtime.step = lambda pieces: (steps.append(pieces), step(pieces))[1]  # type: ignore[method-assign]
-    try:
+class Answers:
+    """Answers to QUOTING, whose tokens are likely, and how many steps they take."""
+
+    def __init__(self, runtime: Runtime, steps: Steps) -> None:
+        self._runtime, self._steps = runtime, steps
+
+    def __call__(self, params: SamplingParams, *, speculate: bool) -> tuple[list[int], int]:
+        for sequence in range(self._runtime.sequences):
+            self._runtime.forget(sequence, 0)
+        before = self._steps.count
+        engine = Engine(
+            self._runtime, slots=1, context=CONTEXT, queue=1, prefill_chunk=64, speculate=speculate
+        )
         bias = np.zeros(engine.vocab_size, np.float32)
         bias[QUOTING] = 12.0
-        run = Run(engine, QUOTING, 60, replace(params, bias=bias))
-        return run.wait().tokens, len(steps)
-    finally:
+        tokens = Run(engine, QUOTING, 60, replace(params, bias=bias)).wait().tokens
         engine.close()
-        runtime.step = step  # type: ignore[method-assign]
-        for sequence in range(runtime.sequences):
-            runtime.forget(sequence, 0)
+        return tokens, self._steps.count - before
+
+
+@pytest.fixture
+def answers(openvino: OpenVino, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    return Answers(openvino, Steps(openvino, monkeypatch))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_guesses_save_steps_and_change_nothing(openvino: OpenVino, temperature: float) -> None:
+def test_guesses_save_steps_and_change_nothing(answers: Answers, temperature: float) -> None:
     params = SamplingParams(temperature=temperature, seed=7)
-    plain, plain_steps = answer_of(openvino, params, speculate=False)
-    guessed, steps = answer_of(openvino, params, speculate=True)
+    plain, plain_steps = answers(params, speculate=False)
+    guessed, steps = answers(params, speculate=True)
     assert guessed == plain
     assert len(plain) == 60
     assert steps < plain_steps
 
 
-def test_wrong_guesses_change_nothing(openvino: OpenVino, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_guesses_change_nothing(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every other one is wrong, and what was read of it is forgotten."""
-    plain, plain_steps = answer_of(openvino, GREEDY, speculate=False)
+    plain, plain_steps = answers(GREEDY, speculate=False)
     monkeypatch.setattr(Guesser, "guesses", lambda self, most: [plain[len(self._tokens) - 90], 1][:most])
-    guessed, steps = answer_of(openvino, GREEDY, speculate=True)
+    guessed, steps = answers(GREEDY, speculate=True)
     assert guessed == plain
     assert steps < plain_steps
 

@@ -50,7 +50,7 @@ def slow(runtime: Runtime) -> Slow:
 
 @pytest.fixture
 def engine(slow: Slow) -> Iterator[Engine]:
-    engine = Engine(slow, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)  # type: ignore[arg-type]
+    engine = Engine(slow, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
     yield engine
     engine.close()
 

@@ -143,7 +143,7 @@ def test_a_failed_install_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     said(monkeypatch)
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda _name: None)
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: x\nERROR: a\nERROR: No matching distribution\n")
-    monkeypatch.setattr(runtimes.subprocess, "run", lambda *_args, **_kwargs: failed)
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: failed)
     with pytest.raises(BuildError, match=r"^openvino cannot be installed: No matching distribution$"):
         runtimes.install_openvino()
 

@@ -29,7 +29,8 @@ _MADV_DONTNEED = 4  # madvise(2)
 class OpenVino:
     """One model with a KV cache of `cache_tokens` tokens that `sequences` sequences share.
 
-    kv_type: "f16", "q8_0" (8 bits) or "f32" (exact, slower). Raises ComputeError when the file is no model that can be run.
+    kv_type: "f16", "q8_0" (8 bits) or "f32" (exact, slower). Raises ComputeError when the file is no model
+    that can be run.
     """
 
     block = BLOCK
