@@ -88,9 +88,8 @@ def test_a_prompt_is_scored_and_nothing_made(server: RunningServer) -> None:
     assert scores[0] is None
     assert all(score <= 0 for score in scores[1:])
     assert (reply["usage"]["completion_tokens"], choice["finish_reason"]) == (0, "length")
-    assert [
-        min(place.values(), key=lambda one: one["rank"])["rank"] for place in choice["prompt_logprobs"][1:]
-    ]
+    ranks = [{one["rank"] for one in place.values()} for place in choice["prompt_logprobs"][1:]]
+    assert all({1, 2} <= places <= {1, 2, None} for places in ranks)
     told = [max(one["logprob"] for one in place.values()) for place in choice["prompt_logprobs"][1:]]
     assert told == pytest.approx([max(top.values()) for top in choice["logprobs"]["top_logprobs"][1:]])
 

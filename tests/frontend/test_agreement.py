@@ -69,7 +69,7 @@ def bodies(draw: Any, path: str, fields: list[str]) -> dict[str, Any]:
     body = copy.deepcopy(draw(st.sampled_from(GOOD[path])))
     for _ in range(draw(st.integers(1, 2))):
         if not body or draw(st.booleans()):
-            body[draw(st.sampled_from(fields))] = draw(st.sampled_from(ODD))
+            body[draw(st.sampled_from(fields))] = copy.deepcopy(draw(st.sampled_from(ODD)))
             continue
         *way, last = draw(st.sampled_from([place for place in places(body) if place]))
         at: Any = body
@@ -77,7 +77,7 @@ def bodies(draw: Any, path: str, fields: list[str]) -> dict[str, Any]:
             at = at[step]
         change = draw(st.sampled_from(["replace", "drop", "add"]))
         if change == "replace":
-            at[last] = draw(st.sampled_from(ODD))
+            at[last] = copy.deepcopy(draw(st.sampled_from(ODD)))
         elif change == "drop":
             del at[last]
         elif isinstance(at, dict):

@@ -89,11 +89,11 @@ OPERATIONS = [
     ("/tokenize", "POST"),
     ("/detokenize", "POST"),
     ("/health", "GET"),
+    ("/health/live", "GET"),
+    ("/health/ready", "GET"),
     ("/ping", "GET"),
     ("/ping", "POST"),
     ("/version", "GET"),
-    ("/health/live", "GET"),
-    ("/health/ready", "GET"),
     ("/metrics", "GET"),
 ]
 
@@ -112,7 +112,8 @@ def test_nothing_unexpected(fake: FakeTriton, path: str, method: str, mode: Gene
     try:
         ask()
     except Unsatisfiable:  # Nothing can be wrong with a request that has neither parameters nor body.
-        assert (method, mode) == ("GET", GenerationMode.NEGATIVE)
+        assert mode is GenerationMode.NEGATIVE
+        assert method == "GET" or path == "/ping"
     if method == "POST" and mode is GenerationMode.POSITIVE:
         assert seen[200] > 0, seen
 
