@@ -72,7 +72,8 @@ class Callers:
 def main() -> int:
     options = _parse()
     sys.path.insert(0, str(ENGINE))
-    from engine import Engine, EngineRequest
+    from engine import Engine
+    from engine_request import EngineRequest
     from llama import Llama
     from sampling import SamplingParams
 

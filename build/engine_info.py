@@ -132,6 +132,11 @@ class EngineInfo(ServedModel):
     def gguf(self) -> Path:
         return self.path / GGUF
 
+    @property
+    def model(self) -> Path:
+        """The file that the runtime loads."""
+        return self.gguf
+
     def _check_files(self) -> None:
         super()._check_files()
         if not self.gguf.is_file():

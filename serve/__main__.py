@@ -14,12 +14,12 @@ import time
 from types import FrameType
 
 from build import cuda
-from build.engine import make_engine
+from build.engine_info import EngineInfo
 from build.errors import BuildError
 from build.progress import TerminalProgress
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from frontend.keys import Keys, KeysError
-from serve import card, preflight, run_folder, terminal
+from serve import card, preflight, run_folder, runtimes, terminal
 from serve.addresses import authority
 from serve.launch import Server, programs, watches
 from serve.messages import flush, say
@@ -73,12 +73,13 @@ def _serve() -> int:
         progress.close()
     if isinstance(engine, TensorRTEngineInfo):
         _refuse(preflight.before_start_on_gpu(settings, engine))
-    elif settings.device == "cuda":
+    elif isinstance(engine, EngineInfo) and settings.device == "cuda":
         gpu = cuda.card()
         settings = card.fitted(settings, engine, gpu)
         _refuse(preflight.context_faults(settings, engine))
         say(f"{gpu.name}: {settings.slots} slots of {settings.context} tokens")
     else:
+        settings = runtimes.fitted(settings, engine)
         _refuse(preflight.before_start(settings, engine))
     run = RunFolder(settings.data_dir.absolute())
     try:
@@ -106,7 +107,7 @@ def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
         return engine_to_serve(
             settings.model, settings.data_dir, settings.profile, hub=settings.hub, progress=progress
         )
-    return make_engine(settings.model, settings.data_dir, hub=settings.hub, progress=progress)
+    return runtimes.engine_to_serve(settings, progress)
 
 
 def _keys_faults(settings: Settings) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from build.engine_info import ServedModel
 from build.errors import BuildError
 
 MODEL_XML, MODEL_BIN = "model.xml", "model.bin"
+# [batch, heads, tokens, size] of what the model keeps from call to call.
+_CACHE = re.compile(r'variable_shape="\?,(\d+),\?,(\d+)"')
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class OpenVinoEngineInfo(ServedModel):
     def model(self) -> Path:
         """The graph, which OpenVINO reads; the weights lie beside it."""
         return self.path / MODEL_XML
+
+    def cache_sizes(self) -> list[tuple[int, int]]:
+        """Heads, and numbers per token and head, of each layer's keys and each layer's values."""
+        found = _CACHE.findall(self.model.read_text(encoding="utf-8"))
+        return [(int(heads), int(size)) for heads, size in found]
 
     def _check_files(self) -> None:
         super()._check_files()

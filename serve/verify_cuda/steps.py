@@ -23,7 +23,8 @@ from build.random_gguf import SHAPES, write_random_gguf
 from serve.verify_cuda import bundle, engine_modules
 
 engine_modules.make_importable()
-from engine import Engine, EngineRequest  # noqa: E402
+from engine import Engine  # noqa: E402
+from engine_request import EngineRequest  # noqa: E402
 from llama import Llama, LlamaError, LlamaLibrary  # noqa: E402
 from sampling import SamplingParams  # noqa: E402
 

@@ -12,7 +12,8 @@ from typing import Any
 import llama as llama_module
 import numpy as np
 import pytest
-from engine import Engine, EngineRequest, QueueFull
+from engine import Engine, QueueFull
+from engine_request import EngineRequest
 from llama import Llama
 from sampling import SamplingParams
 from youtu_contract.errors import Error

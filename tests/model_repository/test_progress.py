@@ -35,9 +35,9 @@ class Slow:
         self.before = wait
         return gate
 
-    def decode(self, *arguments: Any) -> Any:
+    def step(self, *arguments: Any) -> Any:
         self.before()
-        return self._llama.decode(*arguments)
+        return self._llama.step(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._llama, name)
