@@ -29,7 +29,8 @@ _MADV_DONTNEED = 4  # madvise(2)
 class OpenVino:
     """One model with a KV cache of `cache_tokens` tokens that `sequences` sequences share.
 
-    kv_type: "f16", "q8_0" (8 bits) or "f32". Raises ComputeError when the file is no model that can be run.
+    kv_type: "f16", "q8_0" (8 bits) or "f32" (exact, slower). Raises ComputeError when the file is no model
+    that can be run.
     """
 
     block = BLOCK
@@ -51,6 +52,8 @@ class OpenVino:
             # By channel, the default, steps of several sequences of one token each are wrong (2026.4.1).
             "KEY_CACHE_QUANT_MODE": "BY_TOKEN",
         }
+        if kv_type == "f32":  # exact: activations are not rounded either
+            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         try:
             model = core.read_model(path)
             paged_attention_transformation(model)
