@@ -235,9 +235,10 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
 def _owner(keys: Keys, guessing: Guessing, metrics: Metrics) -> str:
     """The name of the key that was sent. Raises ApiError."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    given = given.strip()
-    if scheme.lower() != "bearer" or not given:
-        raise _unauthorized("An API key is needed: Authorization: Bearer <key>.")
+    given = given.strip() if scheme.lower() == "bearer" else ""
+    given = given or request.headers.get("X-API-Key", "").strip()  # as Anthropic's clients send it
+    if not given:
+        raise _unauthorized("An API key is needed: Authorization: Bearer <key>, or X-API-Key: <key>.")
     key = given.encode("latin-1", "replace")  # Headers arrive as latin-1; the key as it was typed is UTF-8.
     address = request.remote_addr or ""
     try:

@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 """`curl -d '{…}'` says it sends a form; what parses as a JSON object is taken for one."""
 
-_TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>", "<ids>")
+_TAG = re.compile(r"\[key\]|<[a-z_]+>")
 """What pydantic puts into its paths and callers never wrote: names of union branches in the schemas."""
 
 
@@ -126,7 +126,7 @@ def _path(parts: tuple[int | str, ...]) -> str:
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in _TAGS:
+        elif not _TAG.fullmatch(part):
             path += f".{_printable(part)}" if path else _printable(part)
     return path
 
