@@ -28,6 +28,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from .admission import Admission
     from .keys import Keys
     from .metrics import Metrics
+    from .openai import tokens
     from .renderer import Renderer
     from .service import Drain, ServedModel, Service
 
@@ -56,6 +57,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         if settings.rate_limit:  # One budget over all routes that make the model work.
             limiter.shared_limit(settings.rate_limit, scope="model", methods=["POST"])(routes)
         app.register_blueprint(routes)
+    app.register_blueprint(tokens.blueprint(service))
     app.register_blueprint(health.blueprint(service))
     renderer = Renderer()
     rendering = render.blueprint(renderer, metrics)

@@ -25,6 +25,7 @@ from youtu_client import (
 from serve.settings import Settings
 
 from .admission import Admission
+from .errors import ApiError, shown
 from .metrics import Metrics
 
 PROBE_S = 2.0
@@ -63,6 +64,14 @@ class ServedModel:
                 raise NotReady(f"the server does not answer: {error}", server=error.server) from error
             self._learnt(self._info)
         return self._info
+
+    def named(self, model: str | None) -> ModelInfo:
+        """`info`, for a caller who asks for `model`. Raises ApiError 404 where that is another one."""
+        info = self.info()
+        if model is not None and model != info.id:
+            message = f"the model {shown(model)} does not exist here; there is {shown(info.id)}"
+            raise ApiError("model_not_found", message, param="model")
+        return info
 
     def forget(self) -> None:
         """What was known may be out of date: the server failed, and another may come back in its place."""

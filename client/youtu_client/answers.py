@@ -23,6 +23,19 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """A prompt as the model reads it: the ids of its tokens, and the bytes of each, special ones by name."""
+
+    ids: tuple[int, ...]
+    data: tuple[bytes, ...]
+
+    @property
+    def text(self) -> str:
+        """Their text; bytes that are no characters stand as U+FFFD."""
+        return b"".join(self.data).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
 class Piece:
     """A bit of new text; whole characters, one or more tokens; no text where the tokens gave none."""
 

@@ -20,7 +20,7 @@ from youtu_contract.parts import ToolCall
 from youtu_contract.rows import DEPLOYMENT_DEFAULTS, OPTIONS, TEXT_INPUTS, TEXT_OUTPUTS, Options
 from youtu_contract.values import add_input, encoded, encoded_json, encoded_text, outputs_of
 
-from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Usage
+from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Tokens, Usage
 from .errors import InvalidRequest, ServerError, from_error
 
 Message: TypeAlias = "Mapping[str, Any]"
@@ -83,10 +83,27 @@ def config_request(model: str) -> Any:
     return service_pb2.ModelConfigRequest(name=model)
 
 
+def tokenized(responses: Sequence[Any]) -> Tokens:
+    """What the responses to a request with `tokenize` say. Raises ServerError when they do not."""
+    values: dict[str, Any] = {}
+    for response in responses:
+        values |= _outputs(response.infer_response)
+    try:
+        return Tokens(values["prompt_token_ids"], values["prompt_tokens"])
+    except KeyError as missing:
+        raise ServerError(f"the answer has no {missing}: the server is older than this client") from None
+
+
 def infer_request(
-    model: str, prompt: Prompt | RawPrompt, *, raw: bool, stream: bool, options: Mapping[str, Any]
+    model: str,
+    prompt: Prompt | RawPrompt,
+    *,
+    raw: bool,
+    stream: bool,
+    options: Mapping[str, Any],
+    tokenize: bool = False,
 ) -> Any:
-    """One request of the text contract.
+    """One request of the text contract; `tokenize` asks for the prompt's tokens alone.
 
     `raw` sends `prompt` as it stands (a text or token ids), else it is a conversation (a string: one user
     message). `options` are those of `Sampling`; `timeout` and `metadata` are the call's. Raises
@@ -102,6 +119,8 @@ def infer_request(
         name, elements = _prompt(prompt, raw=raw)
         add_input(request, TEXT_INPUTS[name], elements)
         add_input(request, TEXT_INPUTS["stream"], [stream])
+        if tokenize:
+            add_input(request, TEXT_INPUTS["tokenize"], [True])
         for option, row in OPTIONS.items():
             value = options.get(option)
             if value is not None and (elements := encoded(option, row, value)):

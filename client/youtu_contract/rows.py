@@ -193,6 +193,25 @@ class Options(SamplingOptions, total=False):
         Mapping[str, Any] | None,
         Tensor("BYTES", "JSON object for the chat template: enable_thinking, tools, ...", json=True),
     ]
+    add_generation_prompt: Annotated[
+        bool | None,
+        Tensor("BOOL", "Let the chat template begin the answer after the last message.", default=True),
+    ]
+    continue_final_message: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "Continue the last message, which is the assistant's, instead of answering it.",
+            default=False,
+        ),
+    ]
+    add_special_tokens: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "Put the tokenizer's own special tokens around the prompt; unless sent, around text_input only.",
+        ),
+    ]
     guided_decoding_guide_type: Annotated[
         str | None,
         Tensor(
@@ -274,6 +293,11 @@ TEXT_INPUTS: dict[str, Tensor] = (
     | {row.name: row for row in OPTIONS.values()}
     | _by_name(
         stream=Tensor("BOOL", "One response per piece of text, or one for all.", default=False),
+        tokenize=Tensor(
+            "BOOL",
+            "true: nothing is generated; the answer is the prompt's tokens, however many they are.",
+            default=False,
+        ),
         probe=Tensor(
             "BOOL",
             "true, and nothing else: whether text would come out. Answered with stalled_ms or an error.",
@@ -319,12 +343,14 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
     top_output_log_probs=Tensor("FP32", "The log-probabilities of top_tokens.", shape=(-1,)),
     prompt_tokens=Tensor(
         "BYTES",
-        "With return_prompt_log_probs, in the first response: the prompt's tokens; special ones by name.",
+        "With return_prompt_log_probs, in the first response, or tokenize: the prompt's tokens; "
+        "special ones by name.",
         shape=(-1,),
     ),
     prompt_log_probs=Tensor("FP32", "Of each of these tokens after the first.", shape=(-1,)),
     top_prompt_tokens=Tensor("BYTES", "The likeliest at each of these places.", shape=(-1,)),
     top_prompt_log_probs=Tensor("FP32", "The log-probabilities of top_prompt_tokens.", shape=(-1,)),
+    prompt_token_ids=Tensor("INT32", "With tokenize: the ids of the prompt's tokens.", shape=(-1,)),
     stalled_ms=Tensor("INT64", "To a probe: milliseconds without progress while there is work, else 0."),
     device_memory=Tensor(
         "INT64",

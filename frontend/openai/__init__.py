@@ -16,7 +16,6 @@ from youtu_client import ModelInfo, Stream
 from .. import body
 from ..access import log_record
 from ..description import ASKS_MODEL, GENERATES, Event, Operation
-from ..errors import ApiError, shown
 from ..inference import Inference, Open
 from ..replies import Error
 from ..service import Service
@@ -45,11 +44,7 @@ def blueprint(service: Service) -> Blueprint:
     client = service.served.client
     started = int(time.time())
 
-    def served(model: str | None) -> ModelInfo:
-        info = service.served.info()
-        if model is not None and model != info.id:
-            raise unknown_model(model, info.id)
-        return info
+    served = service.served.named
 
     def head(kind: str, model: str) -> Head:
         return {"id": f"{kind}-{log_record().request_id}", "created": int(time.time()), "model": model}
@@ -126,12 +121,6 @@ def blueprint(service: Service) -> Blueprint:
         return jsonify(described(served(model)).to_dict())
 
     return routes
-
-
-def unknown_model(asked: str, served: str) -> ApiError:
-    """Another model than the one there is was asked for."""
-    message = f"the model {shown(asked)} does not exist here; there is {shown(served)}"
-    return ApiError("model_not_found", message, param="model")
 
 
 def _opens(count: int, start: Callable[..., Stream]) -> list[Open]:

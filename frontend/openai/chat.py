@@ -29,7 +29,7 @@ from .replies import (
     ToolCallDelta,
     ToolCallFunction,
 )
-from .schema import ChatCompletion
+from .schema import ChatCompletion, ChatPrompt
 
 
 def names(request: ChatCompletion) -> dict[str, str]:
@@ -45,8 +45,7 @@ def names(request: ChatCompletion) -> dict[str, str]:
 
 def check(request: ChatCompletion, info: ModelInfo) -> None:
     """Refuse what this model or its engine cannot do, with ApiError 400 that names the field."""
-    if request.uses_tools and not info.tools:
-        raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
+    check_tools(request, info)
     guided = request.response_format is not None and request.response_format.type != "text"
     if guided and not info.guided_decoding:
         raise unsupported(
@@ -56,6 +55,12 @@ def check(request: ChatCompletion, info: ModelInfo) -> None:
         raise unsupported(
             "top_logprobs", f"this engine tells of {info.top_log_probs} tokens, not {request.top_logprobs}"
         )
+
+
+def check_tools(request: ChatPrompt, info: ModelInfo) -> None:
+    """Refuse tools for a model that cannot be told of them, with ApiError 400."""
+    if request.uses_tools and not info.tools:
+        raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
 
 
 def whole(request: ChatCompletion, head: Head, answers: list[Answer]) -> ChatCompletionReply:

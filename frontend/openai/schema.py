@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import Self
 
 from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, sampling_fields, sampling_options
 
@@ -224,12 +225,48 @@ class GenerationRequest(_Sampling):  # type: ignore[misc]
         }
 
 
-class ChatCompletion(GenerationRequest):
-    """`POST /v1/chat/completions`."""
+class ChatPrompt(Strict):
+    """What a conversation becomes a prompt by."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    add_generation_prompt: bool | None = None
+    add_special_tokens: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
     enable_thinking: bool | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.enable_thinking is not None and "enable_thinking" in (self.chat_template_kwargs or {}):
+            raise ValueError("enable_thinking is given twice: as a field and in chat_template_kwargs")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+        return self
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether the prompt lists tools."""
+        return bool(self.tools)
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """The messages for the model."""
+        return [message.for_model() for message in self.messages]
+
+    def prompt_options(self) -> dict[str, Any]:
+        """The options of the client that say how the conversation becomes a prompt."""
+        kwargs = dict(self.chat_template_kwargs or {})
+        if self.enable_thinking is not None:
+            kwargs["enable_thinking"] = self.enable_thinking
+        if self.uses_tools:
+            kwargs["tools"] = [tool.model_dump(exclude_none=True) for tool in self.tools or []]
+        names = ("add_generation_prompt", "add_special_tokens", "continue_final_message")
+        return {"chat_template_kwargs": kwargs or None} | {name: getattr(self, name) for name in names}
+
+
+class ChatCompletion(ChatPrompt, GenerationRequest):
+    """`POST /v1/chat/completions`."""
+
     logprobs: bool | None = None
     max_completion_tokens: Count | None = None
     metadata: Annotated[dict[Text, Text], Field(max_length=16)] | None = None
@@ -241,7 +278,6 @@ class ChatCompletion(GenerationRequest):
     service_tier: Literal["auto", "default"] | None = None
     store: Literal[False] | None = None
     tool_choice: Literal["auto", "none"] | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
 
     @field_validator("tool_choice", mode="before")
@@ -260,9 +296,6 @@ class ChatCompletion(GenerationRequest):
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs true")
-        named = "enable_thinking" in (self.chat_template_kwargs or {})
-        if self.enable_thinking is not None and named:
-            raise ValueError("enable_thinking is given twice: as a field and in chat_template_kwargs")
         if self.tool_choice == "auto" and not self.tools:
             raise ValueError("tool_choice needs tools")
         return self
@@ -277,21 +310,12 @@ class ChatCompletion(GenerationRequest):
         """By which name the caller limits the length."""
         return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
-    def conversation(self) -> list[dict[str, Any]]:
-        """The messages for the model."""
-        return [message.for_model() for message in self.messages]
-
     def sampling(self, choice: int) -> dict[str, Any]:
         """See GenerationRequest."""
-        kwargs = dict(self.chat_template_kwargs or {})
-        if self.enable_thinking is not None:
-            kwargs["enable_thinking"] = self.enable_thinking
         guide_type, guide = self.response_format.guide() if self.response_format else (None, None)
-        if self.uses_tools:
-            kwargs["tools"] = [tool.model_dump(exclude_none=True) for tool in self.tools or []]
-        return super().sampling(choice) | {
+        own = super().sampling(choice) | self.prompt_options()
+        return own | {
             "max_tokens": self.max_completion_tokens or self.max_tokens,
-            "chat_template_kwargs": kwargs or None,
             "return_parts": True,
             "return_log_probs": self.logprobs or None,
             "top_log_probs": self.top_logprobs or None,

@@ -31,8 +31,8 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
 
 With return_log_probs each piece is one token of log-probability -0.5, the last response brings none but the
 whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<other 1>" at -1.5, and so on.
-Token ids as a prompt are read as code points. With return_prompt_log_probs each character of the prompt is
-such a token too.
+Token ids as a prompt are read as code points, and to tokenize each character of the last text is one. With
+return_prompt_log_probs each character of the prompt is such a token too.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.stalled` (booleans),
 `fake.fail_message` (for requests that name none), `fake.stop()` and `fake.start()` (the same port again).
@@ -325,6 +325,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         inputs.update(read_inputs(request))
         prompt = last_text(inputs)
         script = read_script(prompt)
+        if inputs.get("tokenize"):
+            if script.get("fail_at") is not None:
+                raise Refusal.of(script, self.fail_message)
+            yield tokenized(request, prompt)
+            return
         if script.get("not_ready"):
             raise Refusal(NOT_READY)
         if self.queue_full or script.get("queue_full"):
@@ -430,6 +435,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         for name, value in values.items():
             add_output(response, name, value)
         return stream_response
+
+
+def tokenized(request: Any, prompt: str) -> Any:
+    """The answer to `tokenize`: each character of the last text is a token, its code point the id."""
+    answer = service_pb2.ModelStreamInferResponse()
+    response = answer.infer_response
+    response.model_name, response.id = MODEL, request.id
+    add_output(response, "prompt_token_ids", [ord(character) for character in prompt])
+    add_output(response, "prompt_tokens", list(prompt))
+    add_output(response, "num_input_tokens", len(prompt))
+    response.parameters["triton_final_response"].bool_param = True
+    return answer
 
 
 def add_output(response: Any, name: str, value: Any) -> None:

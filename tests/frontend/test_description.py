@@ -86,6 +86,8 @@ OPERATIONS = [
     ("/v1/completions", "POST"),
     ("/v1/models", "GET"),
     ("/v1/models/{model}", "GET"),
+    ("/tokenize", "POST"),
+    ("/detokenize", "POST"),
     ("/health", "GET"),
     ("/health/live", "GET"),
     ("/health/ready", "GET"),

@@ -85,3 +85,38 @@ def test_only_the_template_can_leave_the_model_in_thinking(
     builder = PromptBuilder(tmp_path)
     messages = [{"role": "user", "content": asked}]
     assert builder.leaves_in_thinking(builder.render(messages, {}), messages, {}) is inside
+
+
+def test_a_final_message_is_continued_where_its_content_ends(builder: PromptBuilder) -> None:
+    from transformers import AutoTokenizer
+
+    reference = AutoTokenizer.from_pretrained(DEMO)
+    for content in ("七天", "  The answer is ", "a <|end_of_text|> b"):
+        messages = [{"role": "user", "content": "七天"}, {"role": "assistant", "content": content}]
+        text, thinking = builder.continued(messages, {})
+        expected = reference.apply_chat_template(messages, continue_final_message=True, tokenize=False)
+        assert (str(text), thinking) == (expected, False)
+    assert len(builder.encode(text, add_special_tokens=False)) > 8  # spelled, not the control token
+
+
+def test_a_message_without_content_is_continued_in_its_thinking(tmp_path: Path) -> None:
+    shutil.copy(DEMO / "tokenizer.json", tmp_path)
+    (tmp_path / "engine.json").write_text("{}")
+    template = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}A:{% endif %}")
+    builder = PromptBuilder(tmp_path)
+    asked = {"role": "user", "content": "q"}
+    last = {"role": "assistant", "content": ""}
+    assert builder.continued([asked, last], {}) == ("user:q;A:", False)
+    thought = last | {"reasoning_content": "Hm, "}
+    assert builder.continued([asked, thought], {}) == ("user:q;A:<think>\nHm, ", True)
+
+
+def test_a_message_that_the_template_changes_cannot_be_continued(tmp_path: Path) -> None:
+    shutil.copy(DEMO / "tokenizer.json", tmp_path)
+    (tmp_path / "engine.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+    )
+    with pytest.raises(Refused, match="changes the last message"):
+        PromptBuilder(tmp_path).continued([{"role": "assistant", "content": "abc"}], {})

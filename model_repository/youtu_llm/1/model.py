@@ -187,31 +187,44 @@ class TritonPythonModel:
     def _prompt(self, request: TextRequest) -> tuple[list[int], bool]:
         """Its tokens, and whether it leaves the model inside its thinking."""
         if request.input_ids is not None:
-            self._check_length("input_ids", len(request.input_ids))
+            self._check_length(request, len(request.input_ids))
             return request.input_ids, False
-        thinking = False
-        name = "text_input" if request.messages is None else "messages"
-        if request.messages is None:
-            text = request.text or ""
-        else:
-            text = self._prompts.render(request.messages, request.template_kwargs)
-            thinking = self._prompts.leaves_in_thinking(text, request.messages, request.template_kwargs)
+        text, thinking = request.text or "", False
+        if request.messages is not None:
+            chat = (request.messages, request.template_kwargs)
+            if request.options["continue_final_message"]:
+                text, thinking = self._prompts.continued(*chat)
+            else:
+                begin = request.options["add_generation_prompt"]
+                text, thinking = self._prompts.begun(*chat, answer=begin)
         # No need to count the tokens of a text that even the longest ones could not spell.
         least = len(text.encode()) // self._longest_token
-        if least > self._deployment.context:
-            raise context_length_exceeded(name, least, self._deployment.context, at_least=True)
-        ids = self._prompts.encode(text, add_special_tokens=request.messages is None)
-        self._check_length(name, len(ids))
+        if least > self._deployment.context and not request.tokenize:
+            raise context_length_exceeded(request.prompt_name, least, self._deployment.context, at_least=True)
+        special = request.options["add_special_tokens"]
+        special = request.messages is None if special is None else special
+        ids = self._prompts.encode(text, add_special_tokens=special)
+        self._check_length(request, len(ids))
         return ids, thinking
 
-    def _check_length(self, name: str, tokens: int) -> None:
+    def _check_length(self, request: TextRequest, tokens: int) -> None:
+        if request.tokenize:
+            return
         if tokens < 1:
-            raise invalid(name, "at least one token is needed, none was sent")
+            raise invalid(request.prompt_name, "at least one token is needed, none was sent")
         if tokens >= self._deployment.context:
-            raise context_length_exceeded(name, tokens, self._deployment.context)
+            raise context_length_exceeded(request.prompt_name, tokens, self._deployment.context)
+
+    def _tokens(self, ids: list[int]) -> Outputs:
+        """The answer to a request that asks for its prompt's tokens alone."""
+        names = [self._vocabulary.name(token) for token in ids]
+        return {"prompt_token_ids": ids, "prompt_tokens": names, "num_input_tokens": len(ids)}
 
     def _answer(self, call: Call, request: TextRequest) -> None:
         ids, thinking = self._prompt(request)
+        if request.tokenize:
+            call.send(_tensors(self._tokens(ids)), final=True)
+            return
         if self._guide_check is not None:
             request = with_checked_guide(request, self._guide_check, thinking=thinking)
         room = self._deployment.context - len(ids)

@@ -15,8 +15,9 @@ from typing import Any
 from detokenizer import token_bytes
 from template import FAULTS, ChatTemplate
 from tokenizers import Tokenizer
-from traced import Traced, has_callers
+from traced import Traced, has_callers, joined, marks_of
 from youtu_contract.errors import invalid, unsupported
+from youtu_contract.parts import THINK, THINK_END
 
 TEMPLATE = "chat_template.jinja"
 TOOL_TEMPLATE = "chat_template.tool_use.jinja"
@@ -109,6 +110,44 @@ class PromptBuilder:
         """The conversation as text, up to where the model continues. Raises Refused."""
         return self._rendered(messages, template_kwargs, add_generation_prompt=True)
 
+    def begun(
+        self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any], *, answer: bool
+    ) -> tuple[Traced, bool]:
+        """The conversation up to where the model continues, and whether that is inside its thinking.
+
+        `answer`: whether the template begins the answer. Raises Refused.
+        """
+        if not answer:
+            return self._rendered(messages, template_kwargs, add_generation_prompt=False), False
+        text = self.render(messages, template_kwargs)
+        return text, self.leaves_in_thinking(text, messages, template_kwargs)
+
+    def continued(
+        self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]
+    ) -> tuple[Traced, bool]:
+        """Like `begun`, up to the end of the last message's content, as `transformers` cuts it.
+
+        A message that has thinking and no content yet is continued in its thinking. Raises Refused.
+        """
+        *earlier, last = messages
+        content = last.get("content") or ""
+        if not content.strip():
+            text, thinking = self.begun(earlier, template_kwargs, answer=True)
+            if not (reasoning := last.get("reasoning_content")):
+                return text, thinking
+            opening = "" if thinking else f"{THINK}\n"
+            whole = joined([text, opening, Traced(reasoning)])
+            return Traced(whole, marks_of(whole)), True
+        text = self._rendered(messages, template_kwargs, add_generation_prompt=False)
+        at = text.rfind(content.strip())
+        if at < 0:
+            message = "the chat template changes the last message, so that it cannot be continued"
+            raise unsupported("continue_final_message", message)
+        begins = text[at : at + len(content.lstrip())] == content.lstrip()
+        text = text[: at + len(content.lstrip() if begins else content.strip())]
+        written = text.template_text(_BLANK)
+        return text, written.rfind(THINK) > written.rfind(THINK_END)
+
     def leaves_in_thinking(
         self, text: str, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]
     ) -> bool:
@@ -116,12 +155,12 @@ class PromptBuilder:
 
         One that stands in a message does not count, so what the template adds at the end is looked at alone.
         """
-        if text.rfind("<think>") <= text.rfind("</think>"):
+        if text.rfind(THINK) <= text.rfind(THINK_END):
             return False
         rendered = self._rendered(messages, template_kwargs, add_generation_prompt=False)
         if not text.startswith(rendered):  # a template that writes the conversation itself differently
-            return text.rstrip().endswith("<think>")
-        return "<think>" in text[len(rendered) :]
+            return text.rstrip().endswith(THINK)
+        return THINK in text[len(rendered) :]
 
     def _rendered(
         self,

@@ -61,8 +61,15 @@ class TextRequest:
     messages: list[dict[str, Any]] | None
     input_ids: list[int] | None
     stream: bool
+    tokenize: bool
     template_kwargs: dict[str, Any]
     options: Mapping[str, Any]
+
+    @property
+    def prompt_name(self) -> str:
+        """The input that holds its prompt."""
+        sent = {"text_input": self.text, "messages": self.messages, "input_ids": self.input_ids}
+        return next(name for name, value in sent.items() if value is not None)
 
 
 def is_probe(read: Read) -> bool:
@@ -90,15 +97,26 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
     if longest is not None and options["min_tokens"] > longest:
         raise invalid("min_tokens", f"0 to {longest} is allowed, {options['min_tokens']} was sent")
     options["logit_bias"] = _logit_bias(options["logit_bias"], deployment.vocab_size)
-    ids, messages = prompts["input_ids"], prompts["messages"]
+    ids = prompts["input_ids"]
+    messages = None if prompts["messages"] is None else _messages(prompts["messages"])
+    if options["continue_final_message"]:
+        _check_continued(messages)
     return TextRequest(
         text=prompts["text_input"],
-        messages=None if messages is None else _messages(messages),
+        messages=messages,
         input_ids=None if ids is None else list(ids),
         stream=bool(value_of(TEXT_INPUTS["stream"], read("stream"), limits)),
+        tokenize=bool(value_of(TEXT_INPUTS["tokenize"], read("tokenize"), limits)),
         template_kwargs=deployment.template_kwargs | _template_kwargs(options["chat_template_kwargs"]),
         options=options,
     )
+
+
+def _check_continued(messages: list[dict[str, Any]] | None) -> None:
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant" or last.get("tool_calls"):
+        message = "the last message must be the assistant's, without calls of tools"
+        raise invalid("continue_final_message", message)
 
 
 def _check_engine_has(options: Mapping[str, Any], engine_inputs: Collection[str]) -> None:
