@@ -6,19 +6,13 @@ from collections.abc import Mapping
 
 from youtu_client import ModelInfo
 
+from .access import log_record
 from .inference import Inference
-from .openai import _opens, chat, unknown_model
+from .openai import _opens, chat
 from .openai.schema import ChatCompletion
+from .openai.tokens import prompt_tokens
 from .service import Service
 from .translation import named
-
-
-def served(service: Service, model: str | None) -> ModelInfo:
-    """The model that is served, if it is the one that was asked for. Raises ApiError 404, YoutuError."""
-    info = service.served.info()
-    if model is not None and model != info.id:
-        raise unknown_model(model, info.id)
-    return info
 
 
 def ask(service: Service, info: ModelInfo, request: ChatCompletion, names: Mapping[str, str]) -> Inference:
@@ -31,3 +25,11 @@ def ask(service: Service, info: ModelInfo, request: ChatCompletion, names: Mappi
         lambda choice, **call: service.served.client.stream(conversation, **request.sampling(choice), **call),
     )
     return Inference(service, opens, chat.names(request) | dict(names), request)
+
+
+def count(service: Service, info: ModelInfo, request: ChatCompletion, names: Mapping[str, str]) -> int:
+    """How many tokens its prompt has. Raises ApiError as `ask`; needs no slot."""
+    log_record().asked = request
+    with named(names):
+        chat.check_tools(request, info)
+    return len(prompt_tokens(service, request, chat.names(request) | dict(names)).ids)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response, g, jsonify
 
 from .. import body
 from ..access import log_record
-from ..asking import ask, served
+from ..asking import ask, count
 from ..description import GENERATES, Event, Operation
 from ..errors import ApiError
 from ..service import Service
 from ..translation import chat_request
 from . import replies
 from .events import Answering
-from .replies import MessageError, MessageReply, error_reply
-from .schema import MessagesRequest
+from .replies import MessageError, MessageReply, TokenCount, error_reply
+from .schema import CountRequest, MessagesRequest
 
 ROOT = "/v1/messages"
 
@@ -57,11 +57,27 @@ def blueprint(service: Service) -> Blueprint:
     )
     def create() -> Response:
         request = body.load(MessagesRequest, service.settings.max_body)
-        info = served(service, request.model)
+        info = service.served.named(request.model)
         fields, names = request.chat()
         inference = ask(service, info, chat_request(fields, names), names)
         form = Answering(request, info)
         return inference.streamed(form) if request.stream else inference.whole(form.whole)
+
+    @routes.post("/count_tokens")
+    @Operation(
+        "countMessageTokens",
+        "How many tokens the prompt of a message would have",
+        TokenCount,
+        request=CountRequest,
+        errors=(*GENERATES, 404),
+        error=MessageError,
+    )
+    def count_tokens() -> Response:
+        request = body.load(CountRequest, service.settings.max_body)
+        info = service.served.named(request.model)
+        fields, names = request.chat()
+        tokens = count(service, info, chat_request(fields, names), names)
+        return jsonify(TokenCount(input_tokens=tokens).to_dict())
 
     @routes.after_request
     def name(response: Response) -> Response:

@@ -96,7 +96,7 @@ class Metadata(Strict):
 _TOOL = of_types(("custom",), "only tools of the caller's own (type custom) are")
 
 
-class Asked(Strict):
+class CountRequest(Strict):
     """What decides about the prompt: the fields that `/v1/messages` and its count of tokens share."""
 
     model: Text | None = None
@@ -134,12 +134,15 @@ class Asked(Strict):
             for each in message.chat():
                 names[f"messages[{len(messages)}]"] = f"messages[{at}]"
                 messages.append(each)
+        last = messages[-1]
+        prefill = last["role"] == "assistant" and bool(last.get("content")) and "tool_calls" not in last
         names |= {f"tools[{at}].function": f"tools[{at}]" for at in range(len(self.tools or []))}
         found = {
             "model": self.model,
             "messages": messages,
             "tools": [{"type": "function", "function": tool.function()} for tool in self.tools or []] or None,
             "chat_template_kwargs": self.chat_template_kwargs,
+            "continue_final_message": prefill or None,
             "response_format": self._format(),
             **self._choice(),
         }
@@ -184,8 +187,8 @@ Stops = Annotated[
 
 _Extended: Any = create_model(
     "_Extended",
-    __base__=Asked,
-    **extension_fields("max_tokens", "stop", "enable_thinking", *Asked.model_fields),
+    __base__=CountRequest,
+    **extension_fields("max_tokens", "stop", "enable_thinking", *CountRequest.model_fields),
 )
 
 
@@ -204,7 +207,7 @@ class MessagesRequest(_Extended):  # type: ignore[misc]
     context_management: Annotated[None, only_null("nothing is compacted")] = None
 
     def chat(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """See Asked."""
+        """See CountRequest."""
         fields, names = super().chat()
         fields |= extensions(self) | {"max_tokens": self.max_tokens}
         if self.stop_sequences:

@@ -18,15 +18,15 @@ from youtu_client import Answer
 
 from .. import body
 from ..access import log_record
-from ..asking import ask, served
+from ..asking import ask, count
 from ..description import FINDS, GENERATES, Event, Operation
 from ..errors import ApiError, shown
 from ..service import Service
 from . import replies
 from .answers import Answering
 from .events import Events
-from .replies import Deleted, InputItems, ResponseReply
-from .schema import ResponseRequest
+from .replies import Deleted, InputItems, InputTokens, ResponseReply
+from .schema import InputRequest, ResponseRequest
 from .sent import Sent, not_kept
 from .store import Gone, Store, Stored
 
@@ -59,7 +59,7 @@ def blueprint(service: Service) -> Blueprint:
     )
     def create() -> Response:
         request = body.load(ResponseRequest, settings.max_body)
-        info = served(service, request.model)
+        info = service.served.named(request.model)
         owner = log_record().client
         sent = Sent(request, store, owner)
         answering = Answering(
@@ -79,6 +79,21 @@ def blueprint(service: Service) -> Blueprint:
         if request.stream:
             return inference.streamed(Events(answering, ended))
         return inference.whole(whole)
+
+    @routes.post("/input_tokens")
+    @Operation(
+        "countInputTokens",
+        "How many tokens the input of a response would have",
+        InputTokens,
+        request=InputRequest,
+        errors=(*GENERATES, 404),
+    )
+    def input_tokens() -> Response:
+        request = body.load(InputRequest, settings.max_body)
+        info = service.served.named(request.model)
+        sent = Sent(request, store, log_record().client)
+        tokens = count(service, info, sent.chat, sent.names)
+        return jsonify(InputTokens(object="response.input_tokens", input_tokens=tokens).to_dict())
 
     @routes.get("/<response_id>")
     @Operation("getResponse", "A response that is kept", ResponseReply, errors=FINDS)

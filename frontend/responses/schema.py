@@ -128,7 +128,7 @@ Input = Annotated[
 ]
 
 
-class Asked(Strict):
+class InputRequest(Strict):
     """What decides about the prompt: the fields that `/v1/responses` and its count of tokens share."""
 
     model: Text | None = None
@@ -191,7 +191,7 @@ class Asked(Strict):
 
 
 _Extended: Any = create_model(
-    "_Extended", __base__=Asked, **extension_fields("max_tokens", *Asked.model_fields)
+    "_Extended", __base__=InputRequest, **extension_fields("max_tokens", *InputRequest.model_fields)
 )
 
 Metadata = Annotated[dict[Text, Text], Field(max_length=16)]
@@ -257,7 +257,7 @@ class ResponseRequest(_Extended):  # type: ignore[misc]
         return {name: value for name, value in found.items() if value is not None}
 
     def names(self, conversation: Conversation) -> Mapping[str, str]:
-        """See Asked."""
+        """See InputRequest."""
         names: dict[str, str] = super().names(conversation)
         return names | {
             "max_completion_tokens": "max_output_tokens",

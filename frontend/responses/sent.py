@@ -10,7 +10,7 @@ from ..openai.schema import ChatCompletion
 from ..translation import chat_request
 from .answers import new_id
 from .items import ITEM, Conversation, ItemReference
-from .schema import Asked
+from .schema import InputRequest
 from .store import Gone, Store
 
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
@@ -21,7 +21,7 @@ class Sent:
     this request alone, each with an id, as they are kept. Raises ApiError 400, 404.
     """
 
-    def __init__(self, request: Asked, store: Store, owner: str) -> None:
+    def __init__(self, request: InputRequest, store: Store, owner: str) -> None:
         self.items: list[dict[str, Any]] = []
         conversation = Conversation()
         if request.instructions is not None:
