@@ -17,7 +17,7 @@ from ..conftest import Frontend, script
 from ..test_description import application
 
 MODEL = "youtu-demo"
-TOOL: dict[str, Any] = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}
+TOOL: Any = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}
 CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
 
 
@@ -90,7 +90,7 @@ def test_the_options_reach_the_model(sdk: OpenAI, fake: FakeTriton) -> None:
     )
     inputs = dict(fake.calls[-1].inputs)
     assert json.loads(inputs.pop("guided_decoding_guide")) == {"type": "object"}
-    expected = {"temperature": 0.5, "top_p": 0.25, "top_k": 40, "seed": 7, "top_log_probs": 2}
+    expected: dict[str, Any] = {"temperature": 0.5, "top_p": 0.25, "top_k": 40, "seed": 7, "top_log_probs": 2}
     expected |= {"stop_words": ["x"], "guided_decoding_guide_type": "json_schema"}
     expected |= {"chat_template_kwargs": '{"enable_thinking":true}', "return_log_probs": True}
     assert {name: inputs[name] for name in expected} == expected
@@ -305,9 +305,9 @@ def test_conversations_go_on(sdk: OpenAI, fake: FakeTriton) -> None:
     ask(sdk, "three", previous_response_id=second.id)
     said = [message["content"] for message in messages(fake)]
     assert said == ["one", "You said: one", "two", "You said: two", "three"]
-    listed = sdk.responses.input_items.list(second.id, order="asc")
+    listed: list[Any] = list(sdk.responses.input_items.list(second.id, order="asc"))
     assert [item.content[0].text for item in listed] == ["one", "You said: one", "two"]
-    newest = sdk.responses.input_items.list(second.id, limit=1)
+    newest: Any = sdk.responses.input_items.list(second.id, limit=1)
     assert (newest.data[0].content[0].text, newest.has_more) == ("two", True)
     assert len(list(newest)) == 3  # the SDK asks for the pages that follow
     sdk.responses.delete(first.id)
