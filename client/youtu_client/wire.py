@@ -185,6 +185,8 @@ class Transcript:
         self._log_probs: list[float] | None = None
         self._tokens: list[Token] | None = None
         self._prompt_tokens: tuple[Token, ...] | None = None
+        self._token_ids: list[int] | None = None
+        self._prompt_ids: tuple[int, ...] | None = None
         self._end: dict[str, Any] = {}
 
     def feed(self, response: Any) -> Piece | None:
@@ -198,6 +200,9 @@ class Transcript:
         text: str = values.pop("text_output", "")
         self.starts_in_thinking = values.pop("starts_in_thinking", False) or self.starts_in_thinking
         log_probs: tuple[float, ...] | None = values.get("output_log_probs")
+        token_ids: tuple[int, ...] | None = values.pop("output_token_ids", None)
+        prompt_ids: tuple[int, ...] | None = values.pop("prompt_token_ids", None)
+        top_ids: tuple[int, ...] = values.pop("top_prompt_token_ids", ())
         tokens = _tokens(values, "output_tokens", "output_log_probs", "top_tokens", "top_output_log_probs")
         if "prompt_log_probs" in values:
             values["prompt_log_probs"] = (math.nan, *values["prompt_log_probs"])
@@ -208,18 +213,22 @@ class Transcript:
                 "top_prompt_tokens",
                 "top_prompt_log_probs",
                 first=1,
+                top_ids=top_ids,
             )
         self._end.update(values)
         if "triton_final_response" in infer.parameters:
             self.finished = self.finished or infer.parameters["triton_final_response"].bool_param
         if log_probs is not None:
             self._log_probs = (self._log_probs or []) + list(log_probs)
+        if token_ids is not None:
+            self._token_ids = (self._token_ids or []) + list(token_ids)
+        self._prompt_ids = prompt_ids or self._prompt_ids
         if tokens is not None:
             self._tokens = (self._tokens or []) + list(tokens)
         reasoning, content = values.get("reasoning_output", ""), values.get("content_output", "")
         tool_calls: tuple[ToolCall, ...] = values.get("tool_calls_output", ())
-        piece = Piece(text, log_probs, tokens, reasoning, content, tool_calls)
-        if not any((text, log_probs, reasoning, content, tool_calls)):
+        piece = Piece(text, log_probs, tokens, reasoning, content, tool_calls, token_ids, prompt_ids)
+        if not any((text, log_probs, reasoning, content, tool_calls, token_ids, prompt_ids)):
             return None
         self._pieces.append(piece)
         return piece
@@ -246,11 +255,21 @@ class Transcript:
             reasoning="".join(piece.reasoning for piece in self._pieces),
             content="".join(piece.content for piece in self._pieces),
             tool_calls=tuple(call for piece in self._pieces for call in piece.tool_calls),
+            token_ids=None if self._token_ids is None else tuple(self._token_ids),
+            prompt_token_ids=self._prompt_ids,
+            stop_reason=end.get("stop_word", end.get("stop_token_id")),
         )
 
 
 def _tokens(
-    values: dict[str, Any], tokens: str, log_probs: str, top: str, top_log_probs: str, *, first: int = 0
+    values: dict[str, Any],
+    tokens: str,
+    log_probs: str,
+    top: str,
+    top_log_probs: str,
+    *,
+    first: int = 0,
+    top_ids: tuple[int, ...] = (),
 ) -> tuple[Token, ...] | None:
     """Takes the outputs of these names out of `values`; the likeliest begin with the token `first`."""
     data: tuple[bytes, ...] | None = values.pop(tokens, None)
@@ -266,7 +285,12 @@ def _tokens(
         raise ServerError(f"the outputs about single tokens do not fit one another: {counts}")
     likeliest = tuple(zip(names, chances, strict=True))
     return tuple(
-        Token(token, log_prob, likeliest[at * each : (at + 1) * each] if at >= 0 else ())
+        Token(
+            token,
+            log_prob,
+            likeliest[at * each : (at + 1) * each] if at >= 0 else (),
+            top_ids[at * each : (at + 1) * each] if at >= 0 else (),
+        )
         for at, (token, log_prob) in enumerate(zip(data, found, strict=True), start=-first)
     )
 

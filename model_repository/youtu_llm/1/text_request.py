@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from youtu_contract.errors import invalid, unsupported
@@ -25,7 +25,7 @@ _TEMPLATE_OWN = frozenset(
 )
 _ALWAYS = ("temperature", "top_p", "repetition_penalty")  # the engines' own defaults are others
 # What is more than one value under another name; see engine_inputs.
-_MADE_BELOW = frozenset({"seed", "stop_token_ids", "logit_bias"})
+_MADE_BELOW = frozenset({"seed", "stop_token_ids", "ignore_eos", "logit_bias"})
 # What means nothing without return_log_probs.
 _ABOUT_LOG_PROBS = ("top_log_probs", "return_prompt_log_probs")
 
@@ -61,9 +61,22 @@ class TextRequest:
     messages: list[dict[str, Any]] | None
     input_ids: list[int] | None
     stream: bool
-    tokenize: bool
     template_kwargs: dict[str, Any]
     options: Mapping[str, Any]
+    tokenize: bool = False
+
+    @property
+    def answer(self) -> Literal["begun", "continued", "none"]:
+        """What the prompt ends with: an answer that the template begins, or the last message, or neither."""
+        if self.options["continue_final_message"]:
+            return "continued"
+        return "begun" if self.options["add_generation_prompt"] else "none"
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools that the model is told of."""
+        tools: list[dict[str, Any]] = self.template_kwargs.get("tools") or []
+        return tools
 
     @property
     def prompt_name(self) -> str:
@@ -143,6 +156,8 @@ def _check_message(where: str, message: Any) -> None:
     if role not in ROLES:
         raise invalid(f"{where}.role", f"one of {', '.join(ROLES)} is expected, {shown(role)} was sent")
     calls = role == "assistant" and message.get("tool_calls")
+    if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise invalid(f"{where}.tool_calls", f"a list of JSON objects is expected, {shown(calls)} was sent")
     if not isinstance(content, str) and not (calls and content is None):
         raise invalid(f"{where}.content", f"a text is expected, {shown(content)} was sent")
     if unknown := sorted(message.keys() - _MESSAGE_KEYS):
@@ -218,13 +233,16 @@ def engine_inputs(
         del values["temperature"], values["runtime_top_p"]
     if thinking and options["guided_decoding_guide_type"] is not None:
         values["guided_decoding_after"] = THINK_END
-    all_ends = list(dict.fromkeys([*ends, *(() if thinking else options["stop_token_ids"])]))
+    own_ends = () if options["ignore_eos"] else ends
+    all_ends = list(dict.fromkeys([*own_ends, *(() if thinking else options["stop_token_ids"])]))
     words = {}
     if all_ends and "end_ids" in deployment.engine_inputs:
         values["end_ids"] = all_ends
     elif all_ends:
         values["end_id"], *others = all_ends
         words = _other_ends(others, options["min_tokens"], limit)
+    if options["ignore_eos"] and (banned := [end for end in ends if end not in all_ends]):
+        words = {"bad_words_list": _words([*_single(words.pop("bad_words_list", None)), *banned])} | words
     inputs = {name: array_of(TOKEN_INPUTS[name], value) for name, value in values.items()} | words
     if options["logit_bias"]:
         bias = np.zeros((1, deployment.vocab_size), np.float32)
@@ -237,10 +255,20 @@ def _other_ends(others: Sequence[int], min_tokens: int, limit: int) -> dict[str,
     """The end tokens after the first, for NVIDIA's backend, whose min_tokens holds back the first alone."""
     if not others:
         return {}
-    words = np.array([[others, range(1, len(others) + 1)]], np.int32)
+    words = _words(others)
     if min_tokens == 0:
         return {"stop_words_list": words}
     if min_tokens >= limit:
         return {"bad_words_list": words}
     message = f"this engine can hold back one end token until then, and this request has {len(others) + 1}"
     raise unsupported("min_tokens", message)
+
+
+def _words(tokens: Sequence[int]) -> Array:
+    """Words of one token each, in the form of `stop_words_list`."""
+    return np.array([[tokens, range(1, len(tokens) + 1)]], np.int32)
+
+
+def _single(words: Array | None) -> list[int]:
+    """The tokens of such words."""
+    return [] if words is None else words[0, 0].tolist()
