@@ -20,10 +20,9 @@ def ask(service: Service, info: ModelInfo, request: ChatCompletion, names: Mappi
     with named(names):
         chat.check(request, info)
     conversation = request.conversation()
-    opens = _opens(
-        1,
-        lambda choice, **call: service.served.client.stream(conversation, **request.sampling(choice), **call),
-    )
+    # The ids tell how many tokens there are before the end, and how many the thinking took.
+    sampling = request.sampling(0) | {"return_token_ids": True}
+    opens = _opens(1, lambda choice, **call: service.served.client.stream(conversation, **sampling, **call))
     return Inference(service, opens, chat.names(request) | dict(names), request)
 
 

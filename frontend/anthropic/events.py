@@ -48,14 +48,14 @@ class Answering:
 
     def whole(self, answers: list[Answer]) -> MessageReply:
         (answer,) = answers
-        reply = self._message([*self._blocks(answer)], answer)
+        reply = self._message([*self._blocks(answer)], MessageUsage.of(answer))
         reply.stop_reason = self._stop_reason(answer)
         reply.stop_sequence = stop_sequence(answer)
         reply.timings = Timings.of(answers)
         return reply
 
     def piece(self, index: int, piece: Piece) -> str:
-        found = [self._begin()]
+        found = [self._begin(len(piece.prompt_token_ids or ()))]
         if piece.reasoning:
             found.append(self._opened("thinking"))
             if self._shows:
@@ -71,7 +71,7 @@ class Answering:
         return "".join(found)
 
     def answer(self, index: int, answer: Answer) -> str:
-        return self._begin() + self._closed()
+        return self._begin(answer.usage.prompt_tokens) + self._closed()
 
     def end(self, answers: list[Answer]) -> str:
         (answer,) = answers
@@ -86,11 +86,11 @@ class Answering:
     def error(self, error: ApiError) -> str:
         return event(error_reply(error, self._request_id), "error")
 
-    def _begin(self) -> str:
+    def _begin(self, prompt_tokens: int) -> str:
         if self._begun:
             return ""
         self._begun = True
-        start = {"type": "message_start", "message": self._message([], None)}
+        start = {"type": "message_start", "message": self._message([], MessageUsage.begun(prompt_tokens))}
         return event(start, "message_start") + event({"type": "ping"}, "ping")
 
     def _opened(self, kind: str) -> str:
@@ -131,7 +131,7 @@ class Answering:
         for call in answer.tool_calls:
             yield tool_use(call)
 
-    def _message(self, content: list[ReplyBlock], answer: Answer | None) -> MessageReply:
+    def _message(self, content: list[ReplyBlock], usage: MessageUsage) -> MessageReply:
         return MessageReply(
             id=self._id,
             type="message",
@@ -140,7 +140,7 @@ class Answering:
             content=content,
             stop_reason=None,
             stop_sequence=None,
-            usage=MessageUsage.of(answer),
+            usage=usage,
         )
 
     def _stop_reason(self, answer: Answer) -> StopReason:
@@ -154,7 +154,7 @@ class Answering:
 
 def stop_sequence(answer: Answer) -> str | None:
     """The stop sequence that ended it, if one did."""
-    return None
+    return answer.stop_reason if isinstance(answer.stop_reason, str) else None
 
 
 def tool_use(call: ToolCall) -> ToolUse:

@@ -43,24 +43,40 @@ class ToolUse(TypedDict):
 ReplyBlock = SaidText | Thought | ToolUse
 
 
+class ThinkingDetails(Reply):
+    """Tokens that came until the thinking ended."""
+
+    thinking_tokens: int
+
+
 class MessageUsage(Reply):
     """Tokens, as the engine counted them: of the prompt those that it read, and those that came out of the
-    prefix cache; nobody is charged for writing it."""
+    prefix cache. Before the end only the prompt is known, and counts as read."""
 
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
+    output_tokens_details: ThinkingDetails | None = None
 
     @classmethod
-    def of(cls, answer: Answer | None) -> MessageUsage:
-        """None: before the end, when nothing is counted yet."""
-        usage = answer.usage if answer is not None else None
+    def begun(cls, prompt_tokens: int) -> MessageUsage:
         return cls(
-            input_tokens=usage.prompt_tokens - usage.cached_tokens if usage else 0,
+            input_tokens=prompt_tokens,
             cache_creation_input_tokens=0,
-            cache_read_input_tokens=usage.cached_tokens if usage else 0,
-            output_tokens=usage.completion_tokens if usage else 0,
+            cache_read_input_tokens=0,
+            output_tokens=0,
+        )
+
+    @classmethod
+    def of(cls, answer: Answer) -> MessageUsage:
+        usage = answer.usage
+        return cls(
+            input_tokens=usage.prompt_tokens - usage.cached_tokens,
+            cache_creation_input_tokens=0,
+            cache_read_input_tokens=usage.cached_tokens,
+            output_tokens=usage.completion_tokens,
+            output_tokens_details=ThinkingDetails(thinking_tokens=answer.reasoning_tokens or 0),
         )
 
 

@@ -82,7 +82,7 @@ class InputDetails(Reply):
 
 
 class OutputDetails(Reply):
-    """Tokens of the thinking."""
+    """Tokens that came until the thinking ended."""
 
     reasoning_tokens: int
 
@@ -103,7 +103,7 @@ class ResponseUsage(Reply):
             input_tokens=usage.prompt_tokens,
             input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens, cache_write_tokens=0),
             output_tokens=usage.completion_tokens,
-            output_tokens_details=OutputDetails(reasoning_tokens=0),
+            output_tokens_details=OutputDetails(reasoning_tokens=answer.reasoning_tokens or 0),
             total_tokens=usage.prompt_tokens + usage.completion_tokens,
         )
 

@@ -29,7 +29,11 @@ CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
 
 
 def ask(sdk: Anthropic, content: Any = "q", **options: Any) -> Any:
-    given: dict[str, Any] = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": content}]}
+    given: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": content}],
+    }
     return sdk.messages.create(**given | options)
 
 
