@@ -182,11 +182,11 @@ def test_usage_of_each_key(fake: FakeTriton, tmp_path: Path) -> None:
     }
     read = 2 * len(script(tokens=5, cached=2).split()) + len(script(tokens=4).split())
     assert found == {
-        ("requests_total", "shop", "/v1/chat/completions", "ok"): 1,
-        ("requests_total", "shop", "/v1/messages", "ok"): 1,
-        ("requests_total", "shop", "/v1/responses", "ok"): 1,
-        ("requests_total", "office", "/chat", "ok"): 1,
-        ("requests_total", "office", "/chat", "invalid"): 1,
+        ("requests_total", "shop", "ok", "/v1/chat/completions"): 1,
+        ("requests_total", "shop", "ok", "/v1/messages"): 1,
+        ("requests_total", "shop", "ok", "/v1/responses"): 1,
+        ("requests_total", "office", "ok", "/chat"): 1,
+        ("requests_total", "office", "invalid", "/chat"): 1,
         ("prompt_tokens_total", "shop"): read,
         ("prompt_tokens_total", "office"): 2,
         ("prompt_tokens_cached_total", "shop"): 4,
