@@ -19,7 +19,8 @@ from ..replies import Reply
 from ..schema import INT32_MAX, NAMES, WHOLE, Strict, Text
 from ..service import Service
 from .chat import check_tools
-from .schema import ChatPrompt, Message
+from .messages import Message
+from .schema import MAX_MESSAGES, ChatPrompt
 
 ASKED_S = 60.0
 """Seconds that a question for tokens may take."""
@@ -39,11 +40,11 @@ class Tokenize(ChatPrompt):
                     "required": ["messages"],
                     "properties": {"messages": {"type": "array"}, "prompt": {"type": "null"}},
                 },
-            ]
+            ],
         }
     )
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = None  # type: ignore[assignment]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None  # type: ignore[assignment]
     model: Text | None = None
     prompt: Text | None = None
     return_token_strs: bool | None = None
@@ -90,7 +91,8 @@ def prompt_tokens(service: Service, request: ChatPrompt, names: dict[str, str] =
         raise from_client(error, names, typed=log_record().typed()) from error
 
 
-def _text_tokens(service: Service, prompt: str | list[int], special: bool | None, name: str) -> Tokens:
+def text_tokens(service: Service, prompt: str | list[int], special: bool | None, name: str) -> Tokens:
+    """A text, or token ids, as tokens; `name`: the caller's name of it. Raises ApiError."""
     names = NAMES | {"text_input": name, "input_ids": name}
     try:
         return service.served.client.tokenize_text(prompt, timeout=ASKED_S, add_special_tokens=special)
@@ -117,7 +119,7 @@ def blueprint(service: Service) -> Blueprint:
         if request.prompt == "":
             tokens = Tokens((), ())
         elif request.prompt is not None:
-            tokens = _text_tokens(service, request.prompt, request.add_special_tokens, "prompt")
+            tokens = text_tokens(service, request.prompt, request.add_special_tokens, "prompt")
         else:
             check_tools(request, info)
             tokens = prompt_tokens(service, request)
@@ -142,7 +144,7 @@ def blueprint(service: Service) -> Blueprint:
     def detokenize() -> Response:
         request = body.load(Detokenize, service.settings.max_body)
         service.served.named(request.model)
-        tokens = _text_tokens(service, request.tokens, None, "tokens") if request.tokens else Tokens((), ())
+        tokens = text_tokens(service, request.tokens, None, "tokens") if request.tokens else Tokens((), ())
         return jsonify(DetokenizeReply(prompt=tokens.text).to_dict())
 
     return routes

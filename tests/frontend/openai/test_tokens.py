@@ -52,13 +52,6 @@ def test_token_ids_as_text(frontend: Frontend) -> None:
         ("/tokenize", {"prompt": "a", "messages": MESSAGES}, 400, None, "sent were both"),
         ("/tokenize", {"prompt": "a", "model": "b"}, 404, "model", '"b" does not exist'),
         ("/tokenize", {"prompt": "a", "text": "b"}, 400, "text", "not known"),
-        (
-            "/tokenize",
-            {"messages": MESSAGES, "continue_final_message": True, "add_generation_prompt": True},
-            400,
-            None,
-            "exclude each other",
-        ),
         ("/detokenize", {"tokens": [2**31 - 1]}, 400, "tokens", "2147483647 was sent"),
         ("/detokenize", {"tokens": ["a"]}, 400, "tokens[0]", 'not "a"'),
         ("/detokenize", {}, 400, "tokens", "missing"),
