@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 from youtu_contract.rows import SAMPLING_OPTIONS
 
 from . import body
 from .errors import ApiError, renamed, shown
 from .openai.schema import ChatCompletion
+from .schema import INT32_MAX, WHOLE
+
+Count = Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE]
+"""A length of at least 1."""
 
 EXTENSIONS = (*SAMPLING_OPTIONS, "chat_template_kwargs", "enable_thinking")
 """Fields of a chat request that no other API has, or has under another name."""

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, create_model
 from youtu_contract.rows import SAMPLING_OPTIONS
 
-from ..openai.schema import MAX_TOOLS, Count
+from ..openai.messages import MAX_TOOLS
 from ..schema import Strict, Text
-from ..translation import extension_fields, extensions, of_types, only_null
+from ..translation import Count, extension_fields, extensions, of_types, only_null
 from .blocks import CacheControl, Message, SystemText, joined
 
 MAX_MESSAGES = 1000

@@ -88,7 +88,9 @@ class Answering:
 
     def scored(self, tokens: Any) -> list[ScoredToken]:
         """The log-probabilities of tokens, where they were asked for."""
-        return chat_log_probs(tokens or ())["content"] if self.request.scores_text else []
+        if not self.request.scores_text:
+            return []
+        return chat_log_probs(tokens or (), self.request.top_logprobs or 0)["content"]
 
     def output(self, answer: Answer) -> list[OutputItem]:
         """The items of a whole answer: thinking, text, calls."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, field_validator
+from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
 
-from ..openai.schema import MAX_TOOLS, MAX_TOP_LOGPROBS, Count
+from ..openai.messages import MAX_TOOLS
+from ..openai.schema import MAX_TOP_LOGPROBS
 from ..schema import WHOLE, Strict, Text
-from ..translation import extension_fields, extensions, of_types, only_null
+from ..translation import Count, extension_fields, extensions, of_types, only_null
 from .items import Conversation, Item, Label
 
 MAX_ITEMS = 1000
@@ -47,6 +48,10 @@ class NamedTool(Strict):
     type: Literal["function"]
     name: Text
 
+    def chat(self) -> dict[str, Any]:
+        """The same as chat completions have it."""
+        return {"type": "function", "function": {"name": self.name}}
+
 
 class AllowedTools(Strict):
     """Of the tools only these may be called, or one of them must be (`required`)."""
@@ -79,6 +84,12 @@ class TextFormat(Strict):
     description: Text | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> TextFormat:
+        if self.type == "json_schema" and (self.schema_ is None or self.name is None):
+            raise ValueError("needs name and schema, since its type is json_schema")
+        return self
 
     def response_format(self) -> dict[str, Any]:
         """The same as chat completions have it."""
@@ -148,7 +159,7 @@ class InputRequest(Strict):
 
     def fields(self, conversation: Conversation) -> dict[str, Any]:
         """Of the chat request: those that decide about the prompt."""
-        tools = [{"type": "function", "function": tool.function()} for _, tool in self._kept()]
+        tools = [{"type": "function", "function": tool.function()} for tool in self.tools or []]
         found = {
             "model": self.model,
             "messages": conversation.messages,
@@ -162,28 +173,23 @@ class InputRequest(Strict):
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def _kept(self) -> list[tuple[int, FunctionTool]]:
-        """The tools that may be called, with their places in `tools`."""
-        tools = list(enumerate(self.tools or []))
-        if not isinstance(self.tool_choice, AllowedTools):
-            return tools
-        allowed = {tool.name for tool in self.tool_choice.tools}
-        return [(at, tool) for at, tool in tools if tool.name in allowed]
-
     def _choice(self) -> Any:
         choice = self.tool_choice
         if isinstance(choice, NamedTool):
-            return {"type": "function", "function": {"name": choice.name}}
-        mode = choice.mode if isinstance(choice, AllowedTools) else choice
-        return mode if self.tools or mode == "required" else None
+            return choice.chat()
+        if isinstance(choice, AllowedTools):
+            allowed = {"mode": choice.mode, "tools": [tool.chat() for tool in choice.tools]}
+            return {"type": "allowed_tools", "allowed_tools": allowed}
+        return choice
 
     def names(self, conversation: Conversation) -> dict[str, str]:
         """What the caller calls the fields of the chat request, and through them the inputs of the model."""
         names = {f"messages[{at}]": path for at, path in enumerate(conversation.paths)}
-        names |= {f"tools[{at}].function": f"tools[{place}]" for at, (place, _) in enumerate(self._kept())}
+        names |= {f"tools[{at}].function": f"tools[{at}]" for at in range(len(self.tools or []))}
         return names | {
             "messages": "input",
             "tool_choice.function": "tool_choice",
+            "tool_choice.allowed_tools": "tool_choice",
             "response_format": "text.format",
             "response_format.json_schema": "text.format",
             "reasoning_effort": "reasoning.effort",

@@ -175,6 +175,28 @@ def test_why_it_stopped(sdk: Anthropic) -> None:
     assert ask(sdk, script(tokens=9, finish="length")).stop_reason == "model_context_window_exceeded"
 
 
+def test_the_stop_sequence_that_ended_it(sdk: Anthropic) -> None:
+    question = script(tokens=2, stopped_by="END")
+    message = ask(sdk, question, stop_sequences=["END"])
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
+    *_, end, _ = ask(sdk, question, stop_sequences=["END"], stream=True)
+    assert (end.delta.stop_reason, end.delta.stop_sequence) == ("stop_sequence", "END")
+    assert ask(sdk, script(tokens=2, stopped_by=7)).stop_reason == "end_turn"
+
+
+def test_a_tool_can_be_forced(sdk: Anthropic, fake: FakeTriton) -> None:
+    other = {**TOOL, "name": "g", "strict": True}
+    for choice, expected in (
+        ({"type": "any"}, "required"),
+        ({"type": "tool", "name": "g", "disable_parallel_tool_use": True}, "function:g"),
+    ):
+        ask(sdk, tools=[TOOL, other], tool_choice=choice)
+        assert fake.calls[-1].inputs["tool_choice"] == expected
+    assert fake.calls[-1].inputs["parallel_tool_calls"] is False
+    error = refused(sdk, tools=[TOOL], tool_choice={"type": "tool", "name": "h"})
+    assert "tool_choice names h, which is none of the tools" in error["error"]["message"]
+
+
 def test_a_last_message_of_the_assistant_is_continued(sdk: Anthropic, fake: FakeTriton) -> None:
     ask(sdk, messages=[{"role": "user", "content": "q"}, {"role": "assistant", "content": "It is"}])
     assert fake.calls[-1].inputs["continue_final_message"] is True
@@ -209,7 +231,9 @@ def test_the_order_of_events(sdk: Anthropic) -> None:
     assert deltas == ["thinking_delta"] * 2 + ["signature_delta"] + ["text_delta"] * 2 + ["input_json_delta"]
     start, end = events[0].message, events[-2]
     assert (start.content, start.stop_reason, start.usage.output_tokens) == ([], None, 0)
+    assert start.usage.input_tokens == len(question)  # the fake's tokens at the start are its characters
     assert (end.delta.stop_reason, end.usage.output_tokens) == ("tool_use", 5)
+    assert end.usage.output_tokens_details.thinking_tokens == 2
     assert end.usage.input_tokens == len(question.split())
 
 

@@ -184,6 +184,23 @@ def test_calls_of_tools(sdk: OpenAI, fake: FakeTriton) -> None:
     assert messages(fake)[2] == {"role": "tool", "content": "42", "tool_call_id": call.call_id}
 
 
+def test_a_tool_can_be_forced(sdk: OpenAI, fake: FakeTriton) -> None:
+    named: Any = {"type": "function", "name": "f"}
+    for choice, expected in (("required", "required"), (named, "function:f")):
+        ask(sdk, tools=[{**TOOL, "strict": True}], tool_choice=choice, parallel_tool_calls=False)
+        assert fake.calls[-1].inputs["tool_choice"] == expected
+        assert fake.calls[-1].inputs["parallel_tool_calls"] is False
+
+
+def test_the_effort_decides_whether_the_model_thinks(sdk: OpenAI, fake: FakeTriton) -> None:
+    efforts: list[Any] = ["none", "high"]
+    for effort, thinks in zip(efforts, (False, True), strict=True):
+        ask(sdk, reasoning={"effort": effort})
+        assert json.loads(fake.calls[-1].inputs["chat_template_kwargs"]) == {"enable_thinking": thinks}
+    error = refused(sdk, reasoning={"effort": "utmost"})
+    assert error["param"] == "reasoning.effort"
+
+
 def test_only_allowed_tools_are_offered(sdk: OpenAI, fake: FakeTriton) -> None:
     other = {**TOOL, "name": "g"}
     choice: Any = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}
@@ -236,6 +253,7 @@ def test_the_order_of_events(sdk: OpenAI) -> None:
     assert events[0].response.id == whole.id
     assert (events[0].response.status, events[0].response.usage) == ("in_progress", None)
     assert whole.usage.output_tokens == 6
+    assert whole.usage.output_tokens_details.reasoning_tokens == 2
     assert sdk.responses.retrieve(whole.id).output == whole.output
 
 
@@ -398,7 +416,7 @@ def test_a_count_of_tokens(sdk: OpenAI, fake: FakeTriton) -> None:
         ({"extra_body": {"what": 1}}, "what", "known are model, input, "),
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),
         ({"tools": [TOOL, {**TOOL, "name": ""}]}, "tools[1].name", "at least 1"),
-        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema", "is missing"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format", "needs name and schema"),
         ({"input": [{"type": "message", "role": "user"}]}, "input[0].content", "is missing"),
     ],
 )
