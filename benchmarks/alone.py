@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks import drawing, machine, runs, shared_load
 from benchmarks.samples import Sample
+from build.model_modules import make_importable
 
-ENGINE = Path(__file__).resolve().parent.parent / "model_repository" / "youtu_engine" / "1"
 ONE_THREAD_BYTES = 64 << 20  # as the served engine has it: more threads slow a tiny model down
 BYTES = 256  # ids that every vocabulary has
 
@@ -71,8 +71,9 @@ class Callers:
 
 def main() -> int:
     options = _parse()
-    sys.path.insert(0, str(ENGINE))
-    from engine import Engine, EngineRequest
+    make_importable("youtu_engine")
+    from engine import Engine
+    from engine_request import EngineRequest
     from llama import Llama
     from sampling import SamplingParams
 

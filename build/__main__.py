@@ -12,6 +12,7 @@ from build.catalogue import HUBS
 from build.engine import WEIGHTS, make_engine
 from build.errors import BuildError
 from build.progress import TerminalProgress
+from build.runtimes import RUNTIMES, CpuEngine, make_chosen_engine
 
 
 def main() -> None:
@@ -25,7 +26,15 @@ def main() -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"
     )
-    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights (default: q8_0, int8)")
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=os.environ.get("YOUTU_RUNTIME", "auto"),
+        help="what runs the engine (default: what suits this processor)",
+    )
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, help="of an engine for llama.cpp (default: q8_0, which is int8)"
+    )
     parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -33,13 +42,14 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     progress = TerminalProgress()
     try:
-        engine = make_engine(
-            arguments.model,
-            arguments.data_dir,
-            weights=arguments.weights,
-            hub=arguments.hub,
-            progress=progress,
-        )
+        hub, root = arguments.hub, arguments.data_dir
+        engine: CpuEngine
+        if arguments.weights:
+            engine = make_engine(arguments.model, root, weights=arguments.weights, hub=hub, progress=progress)
+        else:
+            engine = make_chosen_engine(
+                arguments.model, root, runtime=arguments.runtime, hub=hub, progress=progress, say=_say
+            )
     except BuildError as error:
         progress.close()
         sys.exit(f"error: {error}")
@@ -48,6 +58,10 @@ def main() -> None:
         sys.stderr.write("\ninterrupted; what was fetched is kept, and the next start goes on from there\n")
         sys.exit(130)
     sys.stdout.write(f"{engine.path}\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

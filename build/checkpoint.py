@@ -1,4 +1,4 @@
-"""Read the safetensors of a Youtu checkpoint folder, one file or many shards, a few rows at a time.
+"""Read the safetensors of a checkpoint folder, one file or many shards, a few rows at a time.
 
 Name, shape and type of each tensor and the length of each file are checked before the first weight is read.
 Nothing here knows GGUF or llama.cpp, and neither torch nor transformers is needed.
@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from build.config import ARCHITECTURE, Shape, read_json
+from build.config import read_json
 from build.errors import BuildError
 from build.pointer import refuse_pointer
 
@@ -26,6 +27,16 @@ F32 = npt.NDArray[np.float32]
 CHUNK_BYTES = 8 << 20  # of f32 in flight
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors format itself
+
+
+class Tensors(Protocol):
+    """What config.json says of the tensors beside it."""
+
+    @property
+    def architecture(self) -> str: ...
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each tensor that must be there."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Weights:
     Read with pread, not mapped: mapped pages count as resident memory, and a 4 GB checkpoint would show.
     """
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
+    def __init__(self, folder: Path, shape: Tensors) -> None:
         self._files: dict[Path, int] = {}
         self.tensors = _locate(folder)
         _compare(folder, self.tensors, shape)
@@ -162,7 +173,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _compare(folder: Path, stored: dict[str, StoredTensor], shape: Shape) -> None:
+def _compare(folder: Path, stored: dict[str, StoredTensor], shape: Tensors) -> None:
     expected = shape.tensors()
     for name, dims in expected.items():
         if name not in stored:
@@ -180,5 +191,6 @@ def _compare(folder: Path, stored: dict[str, StoredTensor], shape: Shape) -> Non
         # transformers ignores both: a tied checkpoint may repeat its head, an old one may carry rope tables
         if name not in expected and name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq"):
             raise BuildError(
-                f"{folder}: tensor {name} of shape {list(stored[name].shape)} belongs to no {ARCHITECTURE}"
+                f"{folder}: tensor {name} of shape {list(stored[name].shape)} belongs to no "
+                f"{shape.architecture}"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ class Shape(Decoder):
     v_head_dim: int
     rope_interleave: bool
     tie_word_embeddings: bool
+
+    @property
+    def architecture(self) -> str:
+        return ARCHITECTURE
 
     @property
     def qk_head_dim(self) -> int:
@@ -90,64 +95,90 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+class ConfigFile:
+    """config.json of a checkpoint folder, read key by key; a BuildError names the key, what it must be and
+    what was found.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "config.json"
+        self.values = read_json(self.path)
+
+    def architecture(self, known: Sequence[str]) -> str:
+        """The one of `known` that the file names."""
+        found = self.values.get("architectures")
+        if found not in [[name] for name in known]:
+            wanted = str([known[0]]) if len(known) == 1 else f"one of {', '.join(known)}, in a list"
+            raise BuildError(f"{self.path}: architectures must be {wanted}, found {found!r}")
+        return str(self.values["architectures"][0])
+
+    def count(self, key: str) -> int:
+        """A whole number above 0."""
+        if key not in self.values:
+            raise BuildError(f"{self.path}: key {key} is missing")
+        value = self.values[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BuildError(f"{self.path}: {key} must be a whole number above 0, found {value!r}")
+        return value
+
+    def fixed(self, key: str, default: object, needed: object, why: str) -> None:
+        """Refuse any value but `needed`; `default` is what a file without the key means."""
+        found = self.values.get(key, default)
+        if found != needed:
+            raise BuildError(
+                f"{self.path}: {key} must be {json.dumps(needed)}, found {json.dumps(found)}: {why}"
+            )
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise BuildError(f"{self.path}: {key} must be true or false, found {value!r}")
+        return value
+
+    def decoder(self) -> dict[str, Any]:
+        """The fields of Decoder. Quantised weights, and what scales the rotary embedding, are refused."""
+        self.fixed("hidden_act", "silu", "silu", "the feed-forward of the engine is SiLU-gated")
+        self.fixed("quantization_config", None, None, "convert the unquantised checkpoint")
+        eps = self.values.get("rms_norm_eps", 1e-6)
+        if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
+            raise BuildError(f"{self.path}: rms_norm_eps must be a number between 0 and 1, found {eps!r}")
+        counts = (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        )
+        return {
+            **{key: self.count(key) for key in counts},
+            "rms_norm_eps": float(eps),
+            "rope_theta": _rope_theta(self.path, self.values),
+        }
+
+
 def read_shape(folder: Path) -> Shape:
     """Read and check config.json; BuildError names the key, what is supported and what was found."""
-    path = folder / "config.json"
-    config = read_json(path)
-
-    architectures = config.get("architectures")
-    if architectures != [ARCHITECTURE]:
-        raise BuildError(f"{path}: architectures must be ['{ARCHITECTURE}'], found {architectures!r}")
-
-    def count(key: str) -> int:
-        if key not in config:
-            raise BuildError(f"{path}: key {key} is missing")
-        value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BuildError(f"{path}: {key} must be a whole number above 0, found {value!r}")
-        return value
-
-    def fixed(key: str, default: object, needed: object, why: str) -> None:
-        found = config.get(key, default)
-        if found != needed:
-            raise BuildError(f"{path}: {key} must be {json.dumps(needed)}, found {json.dumps(found)}: {why}")
-
-    def flag(key: str) -> bool:
-        value = config.get(key, True)  # as transformers.YoutuConfig
-        if not isinstance(value, bool):
-            raise BuildError(f"{path}: {key} must be true or false, found {value!r}")
-        return value
-
-    heads = count("num_attention_heads")
-    fixed("num_key_value_heads", heads, heads, "the latent attention has as many key as query heads")
-    fixed("attention_bias", False, False, "llama.cpp has no place for biases in this attention")
-    fixed("hidden_act", "silu", "silu", "the feed-forward of the engine is SiLU-gated")
-    fixed("quantization_config", None, None, "convert the unquantised checkpoint")
-
-    if "q_lora_rank" not in config:
-        raise BuildError(f"{path}: key q_lora_rank is missing (null stands for a full-rank query)")
-    eps = config.get("rms_norm_eps", 1e-6)
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
-        raise BuildError(f"{path}: rms_norm_eps must be a number between 0 and 1, found {eps!r}")
+    file = ConfigFile(folder)
+    file.architecture([ARCHITECTURE])
+    heads = file.count("num_attention_heads")
+    file.fixed("num_key_value_heads", heads, heads, "the latent attention has as many key as query heads")
+    file.fixed("attention_bias", False, False, "llama.cpp has no place for biases in this attention")
+    decoder = file.decoder()
+    if "q_lora_rank" not in file.values:
+        raise BuildError(f"{file.path}: key q_lora_rank is missing (null stands for a full-rank query)")
     shape = Shape(
-        vocab_size=count("vocab_size"),
-        hidden_size=count("hidden_size"),
-        intermediate_size=count("intermediate_size"),
-        num_hidden_layers=count("num_hidden_layers"),
-        num_attention_heads=heads,
-        q_lora_rank=None if config["q_lora_rank"] is None else count("q_lora_rank"),
-        kv_lora_rank=count("kv_lora_rank"),
-        qk_nope_head_dim=count("qk_nope_head_dim"),
-        qk_rope_head_dim=count("qk_rope_head_dim"),
-        v_head_dim=count("v_head_dim"),
-        max_position_embeddings=count("max_position_embeddings"),
-        rms_norm_eps=float(eps),
-        rope_theta=_rope_theta(path, config),
-        rope_interleave=flag("rope_interleave"),
-        tie_word_embeddings=flag("tie_word_embeddings"),
+        **decoder,
+        q_lora_rank=None if file.values["q_lora_rank"] is None else file.count("q_lora_rank"),
+        kv_lora_rank=file.count("kv_lora_rank"),
+        qk_nope_head_dim=file.count("qk_nope_head_dim"),
+        qk_rope_head_dim=file.count("qk_rope_head_dim"),
+        v_head_dim=file.count("v_head_dim"),
+        rope_interleave=file.flag("rope_interleave", True),  # as transformers.YoutuConfig
+        tie_word_embeddings=file.flag("tie_word_embeddings", True),
     )
     if shape.qk_rope_head_dim % 2:
-        raise BuildError(f"{path}: qk_rope_head_dim must be even, found {shape.qk_rope_head_dim}")
+        raise BuildError(f"{file.path}: qk_rope_head_dim must be even, found {shape.qk_rope_head_dim}")
     return shape
 
 

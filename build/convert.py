@@ -34,6 +34,7 @@ from build.mapping import (
     plan,
     refuse_misread,
 )
+from build.plain_config import GroupedShape
 from build.tokenizer import TokenizerFacts, has_tokenizer, load_tokenizer_facts
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class ConvertedModel:
     """What was written. `notes` are sentences a person should read: fallbacks, guesses, folded factors."""
 
     path: Path
+    shape: Shape | GroupedShape
     weights: str
     parameters: int
     file_bytes: int
@@ -74,7 +76,7 @@ def convert(
         describe(writer, shape, checkpoint.resolve().name, FILE_TYPES[weights][1], tokenizer)
         write_gguf(writer, [(tensor, partial(_encoded, tensor)) for tensor in tensors], output, progress)
     parameters = sum(math.prod(dims) for dims in shape.tensors().values())
-    return ConvertedModel(output, weights.upper(), parameters, output.stat().st_size, tokenizer, notes)
+    return ConvertedModel(output, shape, weights.upper(), parameters, output.stat().st_size, tokenizer, notes)
 
 
 def _notes(

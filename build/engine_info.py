@@ -1,7 +1,8 @@
 """engine.json: what an engine folder holds, written by the build and read by the launcher.
 
-`ServedModel` is what every kind of engine has, `EngineInfo` the CPU engine's; build/tensorrt_llm has the
-GPU engine's. Nothing but the standard library is needed to read one.
+`ServedModel` is what every kind of engine has, `EngineInfo` the CPU engine's for llama.cpp;
+build/openvino_model has the one for OpenVINO, build/tensorrt_llm the GPU engine's. Nothing but the standard
+library is needed to read one.
 """
 
 from __future__ import annotations
@@ -123,8 +124,18 @@ class EngineInfo(ServedModel):
     gguf_sha256: str
 
     @property
+    def runtime(self) -> str:
+        """What computes it: build.openvino_model has the engines of the other one."""
+        return "llama_cpp"
+
+    @property
     def gguf(self) -> Path:
         return self.path / GGUF
+
+    @property
+    def model(self) -> Path:
+        """The file that the runtime loads."""
+        return self.gguf
 
     def _check_files(self) -> None:
         super()._check_files()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as GGML
 
-from build.errors import BuildError
+from build.whole_file import whole_file
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
 Encoded = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
@@ -49,36 +46,8 @@ def write_gguf(
     BuildError when the disk is too full, or when another process is writing the same file.
     """
     total = sum(plan.nbytes for plan, _ in tensors)
-    part = output.with_name(f".{output.name}.part")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BuildError(f"another process is writing {output}: wait for it, or stop it") from None
-        if not part.exists() or not part.samefile(f"/proc/self/fd/{lock.fileno()}"):
-            raise BuildError(f"another process has just written {output}: try again")
-        try:
-            lock.truncate(0)
-            free, needed = shutil.disk_usage(output.parent).free, total + HEADER_RESERVE
-            if free < needed:
-                raise BuildError(
-                    f"{output.parent} has {free / 1e9:.2f} GB free, {output.name} needs {needed / 1e9:.2f} GB"
-                )
-            _write_part(writer, tensors, part, total, progress)
-            os.fsync(lock.fileno())
-            part.replace(output)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise BuildError(f"writing {part} failed: {error}") from error
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    folder = os.open(output.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with whole_file(output, total + HEADER_RESERVE) as part:
+        _write_part(writer, tensors, part, total, progress)
 
 
 def _write_part(

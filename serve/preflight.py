@@ -15,13 +15,16 @@ import resource
 import shutil
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from build import memory
 from build.catalogue import resolve
-from build.engine_info import ENGINE_JSON, EngineInfo
+from build.engine_info import ENGINE_JSON
 from build.errors import BuildError
+from build.openvino_model.info import OpenVinoEngineInfo
+from build.runtimes import CpuEngine
 from build.tensorrt_llm import machine as gpu_machine
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.info import TensorRTEngineInfo
@@ -44,6 +47,7 @@ KV_KEYS = (
     "attention.key_length", "attention.value_length", "attention.kv_lora_rank", "rope.dimension_count",
 )  # fmt: skip
 GB = 1e9
+REPACKED = 1.06  # OpenVINO's copy of the weights, in its own order, to their size in the file
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,15 @@ def before_build(settings: Settings, machine: Machine | None = None) -> list[str
     return faults
 
 
-def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None = None) -> list[str]:
+def before_start(settings: Settings, engine: CpuEngine, machine: Machine | None = None) -> list[str]:
     """Context against the model's own, and memory for weights, KV cache and programs."""
     faults = context_faults(settings, engine)
     try:
-        weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
+        if isinstance(engine, OpenVinoEngineInfo):
+            weights = int(REPACKED * engine.model_bytes)
+            cache = openvino_cache_bytes(settings, engine.cache_sizes())
+        else:
+            weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
     except (OSError, ValueError, KeyError, struct.error) as error:
         return [*faults, f"the engine is damaged ({error}): remove {engine.path}, to have it built again"]
     needed, free = weights + cache + PROGRAMS, (machine or Machine()).free_memory()
@@ -97,7 +105,7 @@ def before_start(settings: Settings, engine: EngineInfo, machine: Machine | None
     return faults
 
 
-def context_faults(settings: Settings, engine: EngineInfo) -> list[str]:
+def context_faults(settings: Settings, engine: CpuEngine) -> list[str]:
     """Context against the model's own."""
     if settings.context <= engine.context_length:
         return []
@@ -157,6 +165,17 @@ def kv_cache_bytes(settings: Settings, gguf: Path) -> int:
         size = number("embedding_length") // widest
         per_token = heads * sum(number(f"attention.{name}_length", size) for name in ("key", "value"))
     return int(settings.slots * settings.context * per_token * KV_BYTES[settings.kv_type])
+
+
+def openvino_cache_bytes(settings: Settings, sizes: Iterable[tuple[int, int]]) -> int:
+    """Size of the KV cache when all slots are full; it grows with what is in it.
+
+    sizes: heads, and numbers per token and head, of each tensor. With 8 bits each has a scale and a zero.
+    """
+    scales = 8 if settings.kv_type == "q8_0" else 0
+    width = {"f16": 2, "f32": 4, "q8_0": 1}[settings.kv_type]
+    per_token = sum(heads * (size * width + scales) for heads, size in sizes)
+    return settings.slots * settings.context * per_token
 
 
 def ports_in_use(settings: Settings) -> list[str]:

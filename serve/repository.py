@@ -16,6 +16,7 @@ from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build import cuda
 from build.engine_info import TOKENIZER, EngineInfo
+from build.openvino_model.info import OpenVinoEngineInfo
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from build.tensorrt_llm.machine import interpreter
 from build.tensorrt_llm.xgrammar_info import XGRAMMAR_INFO
@@ -41,7 +42,7 @@ FIXED = {
         "tokenizer_dir",
     },
 }
-Engine = EngineInfo | TensorRTEngineInfo
+Engine = EngineInfo | OpenVinoEngineInfo | TensorRTEngineInfo
 
 
 class RepositoryError(Exception):
@@ -120,13 +121,14 @@ def _facts(
     }
 
 
-def _of_youtu_engine(settings: Settings, engine: EngineInfo) -> dict[str, str]:
+def _of_youtu_engine(settings: Settings, engine: EngineInfo | OpenVinoEngineInfo) -> dict[str, str]:
     return {
         "library": str(cuda.current(settings.data_dir)) if settings.device == "cuda" else "",
         "context": str(settings.context),
         "slots": str(settings.slots),
         "queue": str(settings.queue),
-        "gguf": str(engine.gguf.absolute()),
+        "runtime": engine.runtime,
+        "model": str(engine.model.absolute()),
         "tokenizer": str(engine.path.absolute() / TOKENIZER),
         "threads": str(settings.threads),
         "prefill_chunk": str(settings.prefill_chunk),

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensors
-from engine import Engine, EngineRequest
+from engine import Engine
+from engine_request import EngineRequest
 from grammar import KINDS, InvalidGuide
 from guide import Guide, Guides
 from numpy.typing import NDArray

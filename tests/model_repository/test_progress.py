@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from engine import Engine
-from llama import Llama
+from runtime import Runtime
 from youtu_contract.errors import Error
 
 from .conftest import CONTEXT, SLOTS
@@ -19,10 +19,10 @@ WITHIN = 60.0
 
 
 class Slow:
-    """The real llama.cpp, whose steps first do what `before` does."""
+    """A real runtime whose steps first do what `before` does."""
 
-    def __init__(self, llama: Llama) -> None:
-        self._llama = llama
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self.before: Callable[[], None] = lambda: None
 
     def close_gate(self) -> threading.Event:
@@ -35,22 +35,22 @@ class Slow:
         self.before = wait
         return gate
 
-    def decode(self, *arguments: Any) -> Any:
+    def step(self, *arguments: Any) -> Any:
         self.before()
-        return self._llama.decode(*arguments)
+        return self._runtime.step(*arguments)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._llama, name)
+        return getattr(self._runtime, name)
 
 
 @pytest.fixture
-def slow(llama: Llama) -> Slow:
-    return Slow(llama)
+def slow(runtime: Runtime) -> Slow:
+    return Slow(runtime)
 
 
 @pytest.fixture
 def engine(slow: Slow) -> Iterator[Engine]:
-    engine = Engine(slow, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)  # type: ignore[arg-type]
+    engine = Engine(slow, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
     yield engine
     engine.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from engine import EngineRequest
+from engine_request import EngineRequest
 from tensors import engine_request
 
 

@@ -30,7 +30,8 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     assert llama == {
         "library": "",
         "tokenizer": str(tmp_path / "engine" / "tokenizer.json"),
-        "gguf": str(tmp_path / "engine" / "model.gguf"),
+        "runtime": "llama_cpp",
+        "model": str(tmp_path / "engine" / "model.gguf"),
         "context": "1024",
         "slots": "3",
         "queue": "5",

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from runtime import ComputeError, Piece
 
 PINNED = "2026.10.11549"
 # enum ggml_type, ggml.h
@@ -40,7 +41,7 @@ _MOST_SPLITS = 2
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
 
 
-class LlamaError(Exception):
+class LlamaError(ComputeError):
     """llama.cpp could not load, or could not compute."""
 
 
@@ -136,6 +137,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "llama_free": (None, [c_void_p]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
+    "llama_memory_seq_cp": (None, [c_void_p, c_int32, c_int32, c_int32, c_int32]),
     "llama_batch_init": (_Batch, [c_int32, c_int32, c_int32]),
     "llama_batch_free": (None, [_Batch]),
     "llama_decode": (c_int32, [c_void_p, _Batch]),
@@ -303,6 +305,11 @@ class Llama:
     a card is there and does not compute all of it.
     """
 
+    block = 1
+    rows = 1  # on a CPU every further row costs nearly as much as the first
+    shortest_piece = 1
+    neighbours = True
+
     def __init__(
         self,
         path: Path,
@@ -326,6 +333,8 @@ class Llama:
             raise LlamaError(f"{path}: {self.library.last_error or 'not a model that llama.cpp can load'}")
         self.vocab_size: int = self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(self._model))
         self.batch_size = batch
+        self.sequences = sequences
+        self._size = sequences * context
         params = self._c.llama_context_default_params()
         params.n_ctx, params.n_seq_max = context * sequences, sequences
         # Attention is computed per part of the KV cache: no sequence sees or pays for another.
@@ -350,6 +359,9 @@ class Llama:
         self._pos = np.ctypeslib.as_array(self._batch.pos, (batch,))
         self._logits = np.ctypeslib.as_array(self._batch.logits, (batch,))
         np.ctypeslib.as_array(self._batch.n_seq_id, (batch,))[:] = 1
+
+    def __str__(self) -> str:
+        return str(self.placement)
 
     def _check_placement(self, path: Path) -> None:
         """A part left on the CPU makes every step many times as slow: that is an error, and no surprise."""
@@ -391,6 +403,34 @@ class Llama:
             pointer = self._c.llama_get_logits_ith(self._context, row)
             rows[row] = np.ctypeslib.as_array(pointer, (self.vocab_size,))
         return rows
+
+    def step(self, pieces: list[Piece]) -> list[list[NDArray[np.float32]]]:
+        """See `Runtime.step`."""
+        tokens = [token for piece in pieces for token in piece.tokens]
+        positions = [piece.start + i for piece in pieces for i in range(len(piece.tokens))]
+        sequences = [piece.sequence for piece in pieces for _ in piece.tokens]
+        wanted, first = [], 0
+        for piece in pieces:
+            wanted.append([first + place for place in piece.wanted])
+            first += len(piece.tokens)
+        rows = [row for places in wanted for row in places]
+        logits = self.decode(np.array(tokens, np.int32), np.array(positions, np.int32), sequences, rows)
+        return [[logits[row] for row in places] for places in wanted]
+
+    def room(self) -> int:
+        """Each sequence has its own part of the KV cache: there is always enough."""
+        return self._size
+
+    def device_memory(self) -> tuple[int, int] | None:
+        """Of the first card; None with a library for the CPU."""
+        cards = self.library.devices()
+        return (cards[0].total - cards[0].free, cards[0].total) if cards else None
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Copy the KV cache of `source` (llama.cpp copies all of it) and drop what is behind `length`."""
+        self.forget(target, 0)
+        self._c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.forget(target, length)
 
     def forget(self, sequence: int, start: int) -> None:
         """Drop the KV cache of `sequence` from position `start` on."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import threading
 import time
@@ -21,18 +20,18 @@ from typing import Any
 import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
-from engine import Engine, EngineRequest, LogProbs, QueueFull
+from engine import Engine, QueueFull
+from engine_request import EngineRequest, LogProbs
 from grammar import InvalidGuide
 from guide import Guides
-from llama import Llama, LlamaError, LlamaLibrary
+from loading import load
 from numpy.typing import NDArray
+from runtime import ComputeError
 from youtu_contract.errors import Error, Refused, invalid
 from youtu_contract.responder import Responder, check_parameters, reader
 from youtu_contract.rows import TOKEN_INPUTS, TOKEN_OUTPUTS
 from youtu_contract.values import Array, Read, array_of
 
-# A step of a model this small is over before a second thread is awake.
-ONE_THREAD_BYTES = 64 << 20
 WAITING_GUIDES = 16  # requests whose guide waits to be made
 WATCH_PERIOD = 0.02  # s between two looks for callers that left
 
@@ -53,29 +52,18 @@ class _Delivery(Responder):
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = {k: v["string_value"] for k, v in json.loads(args["model_config"])["parameters"].items()}
-        gguf = Path(parameters["gguf"])
-        if not gguf.is_file():
-            raise pb_utils.TritonModelException(f"parameter gguf: no such file: {str(gguf)!r}")
-        slots, chunk = int(parameters["slots"]), int(parameters["prefill_chunk"])
-        self._context = int(parameters["context"])
+        slots, self._context = int(parameters["slots"]), int(parameters["context"])
         started = time.monotonic()
         try:
-            self._library = LlamaLibrary(Path(parameters["library"]) if parameters["library"] else None)
-            if parameters["library"]:
-                self._library.require_card()
-            llama = Llama(
-                gguf,
-                library=self._library,
-                context=self._context,
-                sequences=slots,
-                batch=chunk + slots,
-                threads=int(parameters["threads"]) or _threads(gguf),
-                kv_type=parameters["kv_type"],
-            )
-        except LlamaError as error:
+            self._runtime = load(parameters)
+        except ComputeError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._engine = Engine(
-            llama, slots=slots, context=self._context, queue=int(parameters["queue"]), prefill_chunk=chunk
+            self._runtime,
+            slots=slots,
+            context=self._context,
+            queue=int(parameters["queue"]),
+            prefill_chunk=int(parameters["prefill_chunk"]),
         )
         self._guides = Guides(Path(parameters["tokenizer"]), self._engine.vocab_size)
         # One at a time: a schema that takes long to compile holds up other schemas and nobody else.
@@ -94,8 +82,8 @@ class TritonPythonModel:
         for thread in self._threads:
             thread.start()
         pb_utils.Logger.log_info(
-            f"{gguf.name}: {slots} slots of {self._context} tokens, "
-            f"loaded in {time.monotonic() - started:.1f} s; {llama.placement}"
+            f"{parameters['model']}, {parameters['runtime']}: {slots} slots of {self._context} tokens, "
+            f"loaded in {time.monotonic() - started:.1f} s; {self._runtime}"
         )
 
     def execute(self, requests: list[Any]) -> None:
@@ -161,11 +149,8 @@ class TritonPythonModel:
 
     def _device_memory(self) -> dict[str, Array]:
         """The rest of the answer, where there is a card."""
-        cards = self._library.devices()
-        if not cards:
-            return {}
-        used = cards[0].total - cards[0].free
-        return {"device_memory": array_of(TOKEN_OUTPUTS["device_memory"], [used, cards[0].total])}
+        memory = self._runtime.device_memory()
+        return {} if memory is None else {"device_memory": array_of(TOKEN_OUTPUTS["device_memory"], memory)}
 
     def _stalled_ms(self) -> Array:
         """The answer to a probe: how long there has been no progress although there is work."""
@@ -336,8 +321,3 @@ def _top(
     part, shape = slice(start * best, end * best), (1, end - start, best)
     ids, values = log_probs.top_ids[part], log_probs.top_values[part]
     return np.array(ids, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
-
-
-def _threads(gguf: Path) -> int:
-    """All processors that this process may use, or one for a tiny model."""
-    return 1 if gguf.stat().st_size < ONE_THREAD_BYTES else len(os.sched_getaffinity(0))

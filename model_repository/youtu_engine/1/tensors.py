@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from engine import EngineRequest
+from engine_request import EngineRequest
 from grammar import KINDS
 from guide import MAX_BYTES
 from sampling import SamplingParams
