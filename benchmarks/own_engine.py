@@ -5,19 +5,17 @@ The one place that imports the engine. It runs on threads, without gevent.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.shared_load import SAMPLING
-from serve.runtimes import KV_TYPE, PREFILL_CHUNK
+from build.model_modules import make_importable
+from serve.__main__ import SUITS_OPENVINO
 from serve.settings import Settings
 
 BYTES = 256  # ids that every vocabulary has
-ENGINE = Path(__file__).resolve().parent.parent / "model_repository" / "youtu_engine" / "1"
-if str(ENGINE) not in sys.path:  # Triton does the same for the model's own modules
-    sys.path.insert(0, str(ENGINE))
+make_importable("youtu_engine")
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,9 @@ def load(
 
     path = model / "model.xml" if model.is_dir() else model
     name = "openvino" if path.suffix == ".xml" else "llama_cpp"
-    usual = Settings.model_fields
-    suits: dict[str, Any] = (
-        {"prefill_chunk": PREFILL_CHUNK, "kv_type": KV_TYPE}
-        if name == "openvino"
-        else {key: usual[key].default for key in ("prefill_chunk", "kv_type")}
-    )
+    suits = {key: Settings.model_fields[key].default for key in ("prefill_chunk", "kv_type")}
+    if name == "openvino":
+        suits |= SUITS_OPENVINO
     chunk = prefill_chunk or int(suits["prefill_chunk"])
     parameters = {
         "model": path,

@@ -11,10 +11,8 @@ from pathlib import Path
 from build.catalogue import HUBS
 from build.engine import WEIGHTS, make_engine
 from build.errors import BuildError
-from build.openvino_model.engine import make_openvino_engine
 from build.progress import TerminalProgress
-
-RUNTIMES = ("llama_cpp", "openvino")
+from build.runtimes import RUNTIMES, CpuEngine, make_chosen_engine
 
 
 def main() -> None:
@@ -28,11 +26,14 @@ def main() -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"
     )
-    parser.add_argument("--runtime", choices=RUNTIMES, default="llama_cpp", help="what runs the engine")
     parser.add_argument(
-        "--weights",
-        choices=[*WEIGHTS, "int8"],
-        help="format of the weights (default: int8, which llama.cpp has as q8_0)",
+        "--runtime",
+        choices=RUNTIMES,
+        default=os.environ.get("YOUTU_RUNTIME", "auto"),
+        help="what runs the engine (default: what suits this processor)",
+    )
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, help="of an engine for llama.cpp (default: q8_0, which is int8)"
     )
     parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
@@ -41,14 +42,14 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     progress = TerminalProgress()
     try:
-        make = make_engine if arguments.runtime == "llama_cpp" else make_openvino_engine
-        engine = make(
-            arguments.model,
-            arguments.data_dir,
-            weights=arguments.weights,
-            hub=arguments.hub,
-            progress=progress,
-        )
+        hub, root = arguments.hub, arguments.data_dir
+        engine: CpuEngine
+        if arguments.weights:
+            engine = make_engine(arguments.model, root, weights=arguments.weights, hub=hub, progress=progress)
+        else:
+            engine = make_chosen_engine(
+                arguments.model, root, runtime=arguments.runtime, hub=hub, progress=progress, say=_say
+            )
     except BuildError as error:
         progress.close()
         sys.exit(f"error: {error}")
@@ -57,6 +58,10 @@ def main() -> None:
         sys.stderr.write("\ninterrupted; what was fetched is kept, and the next start goes on from there\n")
         sys.exit(130)
     sys.stdout.write(f"{engine.path}\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Parsed by the module that renders them when the model is served, so that both ag
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 
 from build.engine_info import CHAT_TEMPLATE, TOOL_TEMPLATE
 from build.errors import BuildError
+from build.model_modules import make_importable
 
-RENDERING = Path(__file__).resolve().parents[1] / "model_repository" / "youtu_llm" / "1"
 MORE = Path("additional_chat_templates") / "tool_use.jinja"
 
 
@@ -77,9 +76,7 @@ def _text(path: Path) -> str:
 
 @cache
 def _parser() -> Any:
-    sys.path.insert(0, str(RENDERING))
-    try:
-        from template import ChatTemplate
-    finally:
-        sys.path.remove(str(RENDERING))
+    make_importable("youtu_llm")
+    from template import ChatTemplate
+
     return ChatTemplate

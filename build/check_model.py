@@ -1,6 +1,6 @@
 """`make check-model MODEL=…`: does the engine compute the model? For whoever serves published weights first.
 
-Runs llama.cpp in this process, as the engine does, without Triton: the numbers of config.json, the tokenizer
+Runs the engine's runtime in this process, without Triton: the numbers of config.json, the tokenizer
 against those of transformers and llama.cpp, how well the model predicts texts it has not seen, whether it
 finds again what it has just read, simple questions, the chat template. Prints a table and, last, one line of
 JSON to report back. Exit status 1 when a check fails.
@@ -21,25 +21,29 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from build.catalogue import HUBS, REPOSITORY, Source, resolve
+from build.catalogue import HUBS, Source, resolve
 from build.check_texts import PARAGRAPHS, QUESTIONS
 from build.config import read_json
 from build.downloads import folder_of
-from build.engine import make_engine
 from build.engine_info import TOKENIZER, EngineInfo
 from build.errors import BuildError
 from build.gguf_intake import SAMPLES
-from build.gguf_trial import binding
+from build.model_modules import make_importable
 from build.progress import TerminalProgress
+from build.runtimes import RUNTIMES, CpuEngine, make_chosen_engine
+
+if TYPE_CHECKING:
+    from runtime import Runtime
 
 CONTEXT = 1024
+PIECE = 256
 LANGUAGES = ("zh", "en", "code")
 # Bits per byte of text, which any vocabulary can be compared by; guessing bytes takes 8. SmolLM2-135M,
 # which is as small as models come, needs 1.07 for the English and 0.55 for the code, larger ones less;
@@ -74,19 +78,45 @@ class Check:
 class Model:
     """An engine folder, loaded: texts to ids, and what the model says of ids."""
 
-    def __init__(self, engine: EngineInfo) -> None:
+    def __init__(self, engine: CpuEngine) -> None:
         self.engine = engine
         self.tokenizer = Tokenizer.from_file(str(engine.path / TOKENIZER))
-        llama = binding()
+        make_importable("youtu_engine", "youtu_llm")
+        from loading import load
+        from runtime import ComputeError
+
+        self._runtime: Runtime
         try:
-            self.llama = llama.Llama(
-                engine.gguf, context=CONTEXT, sequences=1, batch=256, threads=os.cpu_count() or 1
+            self._runtime = load(
+                {
+                    "runtime": engine.runtime,
+                    "model": str(engine.model),
+                    "library": "",
+                    "slots": "1",
+                    "context": str(CONTEXT),
+                    "threads": "0",
+                    "prefill_chunk": str(PIECE),
+                    "kv_type": "f16",
+                }
             )
-        except llama.LlamaError as error:
+        except ComputeError as error:
             raise BuildError(str(error)) from None
 
     def close(self) -> None:
-        self.llama.close()
+        self._runtime.close()
+
+    def llama_ids(self, text: str) -> list[int] | None:
+        """By the vocabulary in the .gguf file; None where there is no such file."""
+        from llama import Llama
+
+        return self._runtime.tokenize(text) if isinstance(self._runtime, Llama) else None
+
+    def _logits(self, ids: Sequence[int], start: int, *, all_rows: bool) -> list[npt.NDArray[np.float32]]:
+        """Read the next tokens, the first at `start`: what follows each of them, or the last one."""
+        from runtime import Piece
+
+        wanted = list(range(len(ids))) if all_rows else [len(ids) - 1]
+        return self._runtime.step([Piece(0, start, list(ids), 0, wanted)])[0]
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """Of a raw text, with what the tokenizer puts before one."""
@@ -104,34 +134,27 @@ class Model:
         """What each token after the first costs, given those before it [len(ids) - 1]."""
         if len(ids) > CONTEXT:
             raise BuildError(f"a text of {len(ids)} tokens is longer than {CONTEXT}")
-        self.llama.forget(0, 0)
+        self._runtime.forget(0, 0)
         costs: list[float] = []
-        for begin in range(0, len(ids) - 1, self.llama.batch_size):
-            part = np.array(ids[begin : begin + self.llama.batch_size], np.int32)
-            count = len(part)
-            rows = self.llama.decode(
-                part, np.arange(begin, begin + count, dtype=np.int32), [0] * count, list(range(count))
-            )
-            for row in range(min(count, len(ids) - 1 - begin)):
-                logits = rows[row].astype(np.float64)
+        for begin in range(0, len(ids) - 1, PIECE):
+            rows = self._logits(ids[begin : begin + PIECE], begin, all_rows=True)
+            for token, row in zip(ids[begin + 1 :], rows, strict=False):
+                logits = row.astype(np.float64)
                 top = logits.max()
-                costs.append(float(top + np.log(np.exp(logits - top).sum()) - logits[ids[begin + row + 1]]))
+                costs.append(float(top + np.log(np.exp(logits - top).sum()) - logits[token]))
         return np.array(costs)
 
     def answer(self, ids: list[int], most: int) -> tuple[list[int], bool]:
         """The greedy answer to a prompt, and whether it ended by itself."""
-        self.llama.forget(0, 0)
+        self._runtime.forget(0, 0)
         made: list[int] = []
         step, place = list(ids), 0
         while len(made) < most:
-            for begin in range(0, len(step), self.llama.batch_size):
-                part = np.array(step[begin : begin + self.llama.batch_size], np.int32)
-                last = len(part) - 1
-                rows = self.llama.decode(
-                    part, np.arange(place, place + len(part), dtype=np.int32), [0] * len(part), [last]
-                )
+            for begin in range(0, len(step), PIECE):
+                part = step[begin : begin + PIECE]
+                (row,) = self._logits(part, place, all_rows=False)
                 place += len(part)
-            token = int(rows[last].argmax())
+            token = int(row.argmax())
             if token in self.engine.eos_token_ids:
                 return made, True
             made.append(token)
@@ -143,11 +166,14 @@ def tokenizer_checks(model: Model, source: Path | None) -> Iterator[Check]:
     texts = [*SAMPLES, *PARAGRAPHS.values()]
     own = [model.ids(text, special=False) for text in texts]
     name = "tokenizer, llama.cpp"
-    if model.engine.architecture in ("YoutuForCausalLM", "deepseek2"):
+    theirs = [model.llama_ids(text) for text in texts]
+    if None in theirs:
+        yield Check(name, None, "the runtime is OpenVINO", "the ids of llama.cpp")
+    elif model.engine.architecture in ("YoutuForCausalLM", "deepseek2"):
         # it takes upper and lower case for one there; the engine reads tokenizer.json
         yield Check(name, None, "llama.cpp splits Youtu's text in a way of its own", "the ids of llama.cpp")
     else:
-        yield _same(name, texts, own, [model.llama.tokenize(text) for text in texts])
+        yield _same(name, texts, own, theirs)
     name = "tokenizer, transformers"
     if source is None or not (source / TOKENIZER).is_file():
         yield Check(name, None, "the source is a .gguf file", "the ids of transformers")
@@ -160,7 +186,7 @@ def tokenizer_checks(model: Model, source: Path | None) -> Iterator[Check]:
         yield _same(name, texts, own, [reference.encode(text, add_special_tokens=False) for text in texts])
 
 
-def _same(name: str, texts: list[str], own: list[list[int]], theirs: list[list[int]]) -> Check:
+def _same(name: str, texts: list[str], own: list[list[int]], theirs: Sequence[list[int] | None]) -> Check:
     other = [text for text, one, two in zip(texts, own, theirs, strict=True) if one != two]
     found = f"{len(texts) - len(other)} of {len(texts)} texts" + (f", not {other[0][:20]!r}" if other else "")
     return Check(name, not other, found, "the same ids")
@@ -197,9 +223,6 @@ def template_checks(model: Model) -> Iterator[Check]:
 
 def _prompt_builder(folder: Path) -> Any:
     """youtu_llm's own, whose folder is no package."""
-    where = str(REPOSITORY / "model_repository" / "youtu_llm" / "1")
-    if where not in sys.path:
-        sys.path.append(where)
     from prompt import PromptBuilder
 
     return PromptBuilder(folder)
@@ -213,6 +236,9 @@ def number_checks(model: Model, source: Path | None) -> Iterator[Check]:
         return
     config = read_json(path)
     config |= config.get("rope_parameters") or {}
+    if not isinstance(model.engine, EngineInfo):
+        yield Check("numbers", None, "the runtime is OpenVINO", "those of config.json")
+        return
     reader = gguf.GGUFReader(model.engine.gguf)
     other, compared = [], 0
     for key, name in NUMBERS.items():
@@ -262,7 +288,7 @@ def question_checks(model: Model, languages: Sequence[str]) -> Iterator[Check]:
         yield Check(f"questions, {language}", share >= RIGHT, found, f"at least {RIGHT:.0%}")
 
 
-def checks(engine: EngineInfo, source: Path | None, languages: Sequence[str]) -> Iterator[Check]:
+def checks(engine: CpuEngine, source: Path | None, languages: Sequence[str]) -> Iterator[Check]:
     """All of them, one after the other. BuildError when the engine cannot be loaded."""
     model = Model(engine)
     try:
@@ -301,6 +327,7 @@ def main() -> int:
     parser.add_argument("model", help="as MODEL= of make serve")
     parser.add_argument("--data-dir", type=Path, default=Path("var"))
     parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"))
+    parser.add_argument("--runtime", choices=RUNTIMES, default=os.environ.get("YOUTU_RUNTIME", "auto"))
     parser.add_argument("--languages", help=f"what the model speaks: some of {','.join(LANGUAGES)}")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -312,7 +339,13 @@ def main() -> int:
         if unknown := set(languages) - set(LANGUAGES):
             raise BuildError(f"--languages must be some of {', '.join(LANGUAGES)}, found {min(unknown)!r}")
         with _bar() as progress:
-            engine = make_engine(arguments.model, arguments.data_dir, hub=arguments.hub, progress=progress)
+            engine = make_chosen_engine(
+                arguments.model,
+                arguments.data_dir,
+                runtime=arguments.runtime,
+                hub=arguments.hub,
+                progress=progress,
+            )
         done = []
         for check in checks(engine, _folder(source, arguments.data_dir), languages):
             verdict = {True: "ok", False: "FAILED", None: "-"}[check.passed]
@@ -329,7 +362,8 @@ def main() -> int:
         "source": engine.source,
         "fingerprint": engine.fingerprint,
         "weights": engine.weights,
-        "gguf_sha256": engine.gguf_sha256,
+        "runtime": engine.runtime,
+        "sha256": engine.gguf_sha256 if isinstance(engine, EngineInfo) else engine.model_sha256,
         "sound": not failed,
         "failed": failed,
         "checks": [asdict(check) for check in done],

@@ -5,30 +5,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from build.errors import BuildError
+from build.model_modules import make_importable
 
-BINDING = Path(__file__).parents[1] / "model_repository" / "youtu_engine" / "1" / "llama.py"
 CONTEXT = 32
-
-
-def binding() -> ModuleType:
-    """The engine's binding of llama.cpp, whose folder is no package."""
-    spec = importlib.util.spec_from_file_location("llama_binding", BINDING)
-    if spec is None or spec.loader is None:
-        raise BuildError(f"{BINDING} is missing: this copy of the repository is not whole")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def trial(path: Path, texts: Sequence[str]) -> list[list[int]]:
@@ -54,14 +41,16 @@ def trial(path: Path, texts: Sequence[str]) -> list[list[int]]:
 def _try(path: Path, texts: list[str]) -> str | list[list[int]]:
     import numpy as np
 
-    llama = binding()
+    make_importable("youtu_engine")
+    from llama import Llama, LlamaError
+
     try:
-        model = llama.Llama(path, context=CONTEXT, sequences=1, batch=CONTEXT, threads=1)
+        model = Llama(path, context=CONTEXT, sequences=1, batch=CONTEXT, threads=1)
         ids = [model.tokenize(text) for text in texts]
         first, place = np.array([0], np.int32), np.array([0], np.int32)
         if not np.isfinite(model.decode(first, place, [0], [0])[0]).all():
             return "it computes values that are not numbers: weights are damaged"
-    except llama.LlamaError as error:
+    except LlamaError as error:
         return str(error).removeprefix(f"{path}: ")
     return ids
 

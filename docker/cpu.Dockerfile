@@ -1,4 +1,4 @@
-# The CPU image: Triton out of its wheel, the llama.cpp engine and the frontend. No compiler, no pip, not root.
+# The CPU image: Triton out of its wheel, the engine with both its runtimes, and the frontend. No compiler, no pip, not root.
 #     docker build -f docker/cpu.Dockerfile -t youtu:cpu .          (in the repository's folder)
 # BASE may be any Debian 12.
 ARG BASE=docker.io/library/debian:bookworm-slim
@@ -16,10 +16,11 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3.11-venv \
     && python3.11 -m venv /pip
 WORKDIR /opt/youtu
-COPY requirements/serve.lock requirements/
+COPY requirements/serve.lock requirements/openvino.lock requirements/
 RUN python3.11 -m venv --without-pip .venv \
     && /pip/bin/pip --python .venv/bin/python install --no-cache-dir --disable-pip-version-check \
-        --no-deps --require-hashes --only-binary :all: -r requirements/serve.lock \
+        --no-deps --require-hashes --only-binary :all: \
+        -r requirements/serve.lock -r requirements/openvino.lock \
     && echo /opt/youtu/client > .venv/lib/python3.11/site-packages/youtu-client.pth
 COPY . .
 RUN .venv/bin/python -m compileall -q build client docker frontend serve \

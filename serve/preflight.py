@@ -21,9 +21,10 @@ from pathlib import Path
 
 from build import memory
 from build.catalogue import resolve
-from build.engine_info import ENGINE_JSON, EngineInfo
+from build.engine_info import ENGINE_JSON
 from build.errors import BuildError
 from build.openvino_model.info import OpenVinoEngineInfo
+from build.runtimes import CpuEngine
 from build.tensorrt_llm import machine as gpu_machine
 from build.tensorrt_llm import sizes
 from build.tensorrt_llm.info import TensorRTEngineInfo
@@ -47,7 +48,6 @@ KV_KEYS = (
 )  # fmt: skip
 GB = 1e9
 REPACKED = 1.06  # OpenVINO's copy of the weights, in its own order, to their size in the file
-CpuEngine = EngineInfo | OpenVinoEngineInfo
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from serve.verify_cuda import engine_modules, steps
+from build.model_modules import make_importable
+from serve.verify_cuda import steps
 
-engine_modules.make_importable()
+make_importable("youtu_engine")
 from llama import LIBRARY_JSON, PINNED, LlamaError, LlamaLibrary  # noqa: E402
 
 _QUERY = "name,compute_cap,memory.total,memory.used,driver_version,clocks.sm,power.limit"

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from build.model_modules import make_importable
 from build.random_gguf import SHAPES, write_random_gguf
-from serve.verify_cuda import engine_modules
 
-engine_modules.make_importable()
+make_importable("youtu_engine")
 from llama import Llama, LlamaLibrary  # noqa: E402
 
 QUESTIONS = "questions.json"

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from build.model_modules import make_importable
 from build.random_gguf import SHAPES, write_random_gguf
-from serve.verify_cuda import bundle, engine_modules
+from serve.verify_cuda import bundle
 
-engine_modules.make_importable()
+make_importable("youtu_engine")
 from engine import Engine  # noqa: E402
 from engine_request import EngineRequest  # noqa: E402
 from llama import Llama, LlamaError, LlamaLibrary  # noqa: E402

@@ -6,27 +6,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llama
 import numpy as np
 import numpy.typing as npt
 
-from build.gguf_trial import binding as load_binding
 from tests.build.exact import Exact, log_softmax
 
 
 @cache
-def binding() -> tuple[Any, Any]:
-    """The module of the engine and its one loaded library."""
-    module = load_binding()
-    return module, module.LlamaLibrary()
+def library() -> Any:
+    """The one loaded library."""
+    return llama.LlamaLibrary()
 
 
 class Llama(Exact):
     """One model, one sequence of at most 512 tokens, one thread."""
 
     def __init__(self, path: Path) -> None:
-        module, library = binding()
-        self._llama = module.Llama(
-            path, context=512, sequences=1, batch=512, threads=1, kv_type="f32", library=library
+        self._llama = llama.Llama(
+            path, context=512, sequences=1, batch=512, threads=1, kv_type="f32", library=library()
         )
         self.vocab_size: int = self._llama.vocab_size
         self._position = 0

@@ -309,7 +309,7 @@ def test_a_file_that_names_no_pre_tokenizer_is_split_as_by_default(
 def test_each_architecture_is_taken_in(tmp_path: Path, shape: str) -> None:
     write_random_gguf(tmp_path / "model.gguf", SHAPES[shape], shape)
     engine = make_engine(str(tmp_path / "model.gguf"), tmp_path)
-    assert engine.architecture == SHAPES[shape].architecture  # type: ignore[union-attr]
+    assert engine.architecture == SHAPES[shape].architecture
     assert engine.description == "model, int8 (Q8_0)"
 
 

@@ -32,10 +32,11 @@ PACKAGES = {  # of Debian and Ubuntu, signed and kept up to date by them: an int
     "cpu.Dockerfile": {"ca-certificates", "libgomp1", "libpython3.11", "python3.11", "python3.11-venv"},
     "gpu.Dockerfile": {"make"},
 }
-INSTALL = (
-    "--no-cache-dir --disable-pip-version-check --no-deps --require-hashes --only-binary :all: "
-    "-r requirements/serve.lock"
-)
+LOCKS = {  # the CPU image has what the launcher would install when it first chooses OpenVINO
+    "cpu.Dockerfile": ["serve", "openvino"],
+    "gpu.Dockerfile": ["serve"],
+}
+INSTALL = "--no-cache-dir --disable-pip-version-check --no-deps --require-hashes --only-binary :all:"
 # Every way into an image beside the base, its own signed packages, the lock and the repository.
 UNLOCKED = re.compile(
     r"\b(curl|wget|git|conda|npm|uv|easy_install|pipx|apt-key|add-apt-repository)\b|https?://"
@@ -77,10 +78,12 @@ def test_the_base_has_a_fixed_release(file: Path, recipe: Recipe) -> None:
     assert {base for base, _, _ in named} <= {"${BASE}", *(stage for _, _, stage in named if stage)}
 
 
-def test_what_is_installed_is_locked_with_hashes(recipe: Recipe) -> None:
+def test_what_is_installed_is_locked_with_hashes(file: Path, recipe: Recipe) -> None:
     installs = [run for run in recipe.of("RUN") if re.search(r"\bpip\b.*\binstall\b", run)]
     assert len(installs) == 1
-    assert re.findall(r"\binstall (.*?) (?:&&|$)", " ".join(installs[0].split())) == [INSTALL]
+    assert re.findall(r"\binstall (.*?) (?:&&|$)", " ".join(installs[0].split())) == [
+        " ".join([INSTALL, *(f"-r requirements/{lock}.lock" for lock in LOCKS[file.name])])
+    ]
     for name, value in recipe.steps:
         assert name != "ADD", value
         assert name != "RUN" or not UNLOCKED.search(value), value
@@ -94,10 +97,11 @@ def test_the_systems_packages_are_few_and_known(file: Path, recipe: Recipe) -> N
     assert set(" ".join(installs).split()) == PACKAGES[file.name]
 
 
-def test_the_lock_has_a_hash_for_each_package() -> None:
-    lock = ROOT / "requirements" / "serve.lock"
+@pytest.mark.parametrize(("name", "least"), [("serve", 20), ("openvino", 1)])
+def test_the_lock_has_a_hash_for_each_package(name: str, least: int) -> None:
+    lock = ROOT / "requirements" / f"{name}.lock"
     entries = [entry for entry in re.split(r"(?m)^(?=\S)", lock.read_text(encoding="utf-8")) if entry]
-    assert len(entries) > 20
+    assert len(entries) >= least
     assert [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
 
 
@@ -143,7 +147,9 @@ def test_only_what_serves_goes_into_an_image() -> None:
     assert next(line for line in lines if not line.startswith("#")) == "*"
     allowed = {line[1:] for line in lines if line.startswith("!")}
     rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
-    further = {"client", "model_repository", "docker/health.py", "requirements/serve.lock", "Makefile"}
+    further = {"client", "model_repository", "docker/health.py", "requirements/serve.lock", "Makefile"} | {
+        "requirements/openvino.lock"
+    }
     assert allowed == rooms | further | {"LICENSE", "NOTICE"}
     assert [path for path in allowed if not (ROOT / path).exists()] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from build import runtimes
 from build.engine_info import EngineInfo
 from build.errors import BuildError
 from build.openvino_model.info import OpenVinoEngineInfo
-from build.progress import silent
-from serve import runtimes
+from build.runtimes import choose, make_chosen_engine
+from serve.__main__ import fitted
 from serve.preflight import openvino_cache_bytes
-from serve.runtimes import choose
 from serve.settings import Settings
 from tests.serve.engines import an_engine
 
@@ -48,7 +49,7 @@ def test_the_processor_decides_for_a_checkpoint(
     processor: Callable[[str], None], flags: str, name: str, reason: str
 ) -> None:
     processor(flags)
-    choice = choose(Settings(model="tencent/Youtu-LLM-2B"))
+    choice = choose("tencent/Youtu-LLM-2B")
     assert (choice.name, choice.reason) == (name, reason)
 
 
@@ -56,10 +57,10 @@ def test_a_machine_that_says_nothing_of_its_processor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runtimes, "CPU_INFO", tmp_path / "missing")
-    assert choose(Settings(model="a/b")).name == "llama_cpp"
+    assert choose("a/b").name == "llama_cpp"
     monkeypatch.setattr(runtimes, "CPU_INFO", arm := tmp_path / "arm")
     arm.write_text("processor\t: 0\nFeatures\t: asimddp i8mm\n")
-    assert choose(Settings(model="a/b")).name == "llama_cpp"
+    assert choose("a/b").name == "llama_cpp"
 
 
 @pytest.mark.parametrize("model", ["demo", "smollm2", "FILE"])
@@ -70,19 +71,14 @@ def test_tiny_models_and_gguf_files_take_llama_cpp(
     if model == "FILE":
         model = str(tmp_path / "model.gguf")
         Path(model).write_bytes(b"GGUF")
-    assert choose(Settings(model=model)).name == "llama_cpp"
-
-
-def test_a_card_takes_llama_cpp(processor: Callable[[str], None]) -> None:
-    processor("avx512_vnni")
-    assert choose(Settings(model="a/b", device="cuda")).name == "llama_cpp"
+    assert choose(model).name == "llama_cpp"
 
 
 def test_what_is_asked_for_is_taken(processor: Callable[[str], None]) -> None:
     processor("avx_vnni")
-    assert choose(Settings(runtime="llama_cpp", model="a/b")).name == "llama_cpp"
+    assert choose("a/b", "llama_cpp").name == "llama_cpp"
     processor("")
-    assert choose(Settings(runtime="openvino")).name == "openvino"
+    assert choose("demo", "openvino").name == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -102,50 +98,41 @@ def checkpoint(processor: Callable[[str], None], tmp_path: Path, monkeypatch: py
     return Path(shutil.copytree(DEMO, tmp_path / "checkpoint"))
 
 
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def test_the_engine_says_what_computes_and_why(checkpoint: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(runtimes, "say", lines.append)
-    return lines
-
-
-def test_the_engine_says_what_computes_and_why(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = said(monkeypatch)
-    settings = Settings(model=str(checkpoint), data_dir=tmp_path / "var")
-    engine = runtimes.engine_to_serve(settings, silent)
+    engine = make_chosen_engine(str(checkpoint), tmp_path / "var", say=lines.append)
     assert isinstance(engine, OpenVinoEngineInfo)
     assert lines == ["OpenVINO computes: this processor has AVX-VNNI"]
-    fitted = runtimes.fitted(settings, engine)
-    assert (fitted.prefill_chunk, fitted.kv_type) == (128, "q8_0")
-    given = Settings(model=str(checkpoint), prefill_chunk=32, kv_type="f16")
-    assert runtimes.fitted(given, engine) == given
+    settings = fitted(Settings(), engine)
+    assert (settings.prefill_chunk, settings.kv_type) == (128, "q8_0")
+    given = Settings(prefill_chunk=32, kv_type="f16")
+    assert fitted(given, engine) == given
 
 
 def test_llama_cpp_computes_where_openvino_cannot_be_had(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> None:
+    def missing(_say: object) -> None:
         raise BuildError("openvino cannot be installed: no network")
 
-    lines = said(monkeypatch)
+    lines: list[str] = []
     monkeypatch.setattr(runtimes, "install_openvino", missing)
-    settings = Settings(model=str(checkpoint), data_dir=tmp_path / "var")
-    engine = runtimes.engine_to_serve(settings, silent)
+    engine = make_chosen_engine(str(checkpoint), tmp_path / "var", say=lines.append)
     assert isinstance(engine, EngineInfo)
     assert lines == ["llama.cpp computes: OpenVINO cannot: openvino cannot be installed: no network"]
-    assert runtimes.fitted(settings, engine) == settings
+    assert fitted(Settings(), engine) == Settings()
     with pytest.raises(BuildError, match="no network"):
-        runtimes.engine_to_serve(settings.model_copy(update={"runtime": "openvino"}), silent)
+        make_chosen_engine(str(checkpoint), tmp_path / "var", runtime="openvino")
 
 
 def test_a_failed_install_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    said(monkeypatch)
-    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda _name: None)
+    lines: list[str] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: x\nERROR: a\nERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: failed)
     with pytest.raises(BuildError, match=r"^openvino cannot be installed: No matching distribution$"):
-        runtimes.install_openvino()
+        runtimes.install_openvino(lines.append)
+    assert lines == ["installing OpenVINO (once, 60 MB)"]
 
 
 def test_the_cache_is_counted_as_openvino_keeps_it() -> None:

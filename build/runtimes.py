@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +20,15 @@ from build.engine_info import EngineInfo
 from build.errors import BuildError
 from build.openvino_model.engine import make_openvino_engine
 from build.openvino_model.info import OpenVinoEngineInfo
-from build.progress import Report
-from serve.messages import say
-from serve.settings import Settings
+from build.progress import Report, silent
 
 LOCK = REPOSITORY / "requirements" / "openvino.lock"
 CPU_INFO = Path("/proc/cpuinfo")
 # As Linux names them: dot products of 8-bit numbers, in 512 and in 256 bits, and in tiles.
 VNNI = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
-# What suits OpenVINO where the settings say nothing.
-PREFILL_CHUNK, KV_TYPE = 128, "q8_0"
+RUNTIMES = ("auto", "llama_cpp", "openvino")
 TINY_BYTES = 64 << 20
+CpuEngine = EngineInfo | OpenVinoEngineInfo
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,11 @@ class Choice:
     reason: str
 
 
-def choose(settings: Settings) -> Choice:
-    """The runtime that the settings ask for, or that suits the model and this processor."""
-    if settings.runtime != "auto":
-        return Choice(settings.runtime, "YOUTU_RUNTIME says so")
-    if settings.device == "cuda":
-        return Choice("llama_cpp", "it is the one for an NVIDIA card")
-    source = resolve(settings.model)
+def choose(model: str, wanted: str = "auto") -> Choice:
+    """The runtime that is `wanted` (one of RUNTIMES), or that suits the model and this processor."""
+    if wanted != "auto":
+        return Choice(wanted, "it was asked for")
+    source = resolve(model)
     if source.kind in ("gguf", "package"):
         return Choice("llama_cpp", "the model is a .gguf file")
     if source.path is not None and _weights_bytes(source.path) < TINY_BYTES:
@@ -57,41 +54,38 @@ def choose(settings: Settings) -> Choice:
     return Choice("openvino", f"this processor has {', '.join(VNNI[flag] for flag in VNNI if flag in found)}")
 
 
-def engine_to_serve(settings: Settings, progress: Report) -> EngineInfo | OpenVinoEngineInfo:
-    """The engine of the chosen runtime, made if need be; says which it is, and why. Raises BuildError.
+def make_chosen_engine(
+    model: str,
+    root: Path,
+    *,
+    runtime: str = "auto",
+    hub: str = "auto",
+    progress: Report = silent,
+    say: Callable[[str], None] = lambda _line: None,
+) -> CpuEngine:
+    """The engine of `model` for the chosen runtime, made if need be; says which that is, and why.
 
-    Where nobody asked for OpenVINO and it cannot be had, or cannot run the model, llama.cpp computes.
+    Where nobody asked for OpenVINO and it cannot be had, or cannot run the model, llama.cpp computes. Raises
+    BuildError.
     """
-    choice = choose(settings)
+    choice = choose(model, runtime)
     if choice.name == "openvino":
         try:
-            install_openvino()
-            engine = make_openvino_engine(
-                settings.model, settings.data_dir, hub=settings.hub, progress=progress
-            )
+            install_openvino(say)
+            engine = make_openvino_engine(model, root, hub=hub, progress=progress)
         except BuildError as error:
-            if settings.runtime == "openvino":
+            if runtime == "openvino":
                 raise
             choice = Choice("llama_cpp", f"OpenVINO cannot: {error}")
         else:
             say(f"OpenVINO computes: {choice.reason}")
             return engine
-    llama = make_engine(settings.model, settings.data_dir, hub=settings.hub, progress=progress)
+    llama = make_engine(model, root, hub=hub, progress=progress)
     say(f"llama.cpp computes: {choice.reason}")
     return llama
 
 
-def fitted(settings: Settings, engine: EngineInfo | OpenVinoEngineInfo) -> Settings:
-    """`settings` with what suits the engine's runtime where nothing was given."""
-    if not isinstance(engine, OpenVinoEngineInfo):
-        return settings
-    suits = {"prefill_chunk": PREFILL_CHUNK, "kv_type": KV_TYPE}
-    return settings.model_copy(
-        update={name: value for name, value in suits.items() if name not in settings.model_fields_set}
-    )
-
-
-def install_openvino() -> None:
+def install_openvino(say: Callable[[str], None]) -> None:
     """Install the pinned OpenVINO beside what serves, if it is not there. BuildError says why it failed."""
     if importlib.util.find_spec("openvino") is not None:
         return
