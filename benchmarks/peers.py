@@ -101,7 +101,7 @@ class Contenders:
         precision = "f32" if name.endswith("f32") else ""
         model = self._weights.openvino(self._data_dir / "openvino")
         size = ["--slots", str(self._size["slots"]), "--context", str(self._size["context"])]
-        options = ["--model", model, "--precision", precision, *size]
+        options: list[str | Path] = ["--model", model, "--precision", precision, *size]
         peer = Peer(["benchmarks.stepped_peer", "genai", *options, *self._same])
         hint = "with the precision of ours" if precision else "its own defaults"
         what = f"int8, our OpenVINO model; its ContinuousBatchingPipeline in a process of its own, {hint}"

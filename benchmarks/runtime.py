@@ -1,10 +1,10 @@
 """`make runtime`: what the engine's two runtimes promise beside speed under load, as callers of gRPC see it.
 
 Round by round, a server of each runtime in turn: from its start to its first answer; the first token of a
-conversation whose system prompt another one has brought already; the gaps between the tokens of a running answer
-while somebody's long prompt is read. Then, once for each: memory with every slot in use, and with every slot
-full; on request a mixed load for minutes (--minutes), with memory over time. The runtimes alone, step by step,
-are measured by benchmarks/engine_steps.py.
+conversation whose system prompt another one has brought already; the gaps between the tokens of a running
+answer while somebody's long prompt is read. Then, once for each: memory with every slot in use, and with every
+slot full; on request a mixed load for minutes (--minutes), with memory over time. Last the runtimes alone, step
+by step (benchmarks/engine_steps.py).
 
 Leaves runtime.json and runtime.md in its folder; the last line on standard output is the result as JSON.
 """
@@ -12,6 +12,7 @@ Leaves runtime.json and runtime.md in its folder; the last line on standard outp
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import statistics
@@ -252,7 +253,7 @@ def gaps(asked: Asking, long: int) -> dict[str, Any]:
 
 
 def _between(times: list[float]) -> list[float]:
-    return [late - early for early, late in zip(times, times[1:], strict=False)] or [float("nan")]
+    return [late - early for early, late in itertools.pairwise(times)] or [float("nan")]
 
 
 def memory(server: Served, slots: int, context: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""What `make runtime` has measured, as a page of Markdown. `python -m benchmarks.runtime_page FOLDER` writes it
-anew; nothing is measured here.
+"""What `make runtime` has measured, as a page of Markdown; nothing is measured here.
+
+`python -m benchmarks.runtime_page FOLDER` writes it anew.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"{drawing.machine_line(result['machine'])}."
     yield ""
     yield (
-        f"Medians of {rounds} rounds, in which the runtimes were measured in turn; least and most in brackets. "
+        f"Medians of {rounds} rounds, in which both were measured in turn; least and most in brackets. "
         f"{result['slots']} slots of {result['context']} tokens; a long prompt has {result['long']} tokens."
     )
     yield ""
