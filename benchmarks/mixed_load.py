@@ -29,7 +29,7 @@ SCHEMA = (
 
 
 def run(server: Served, seconds: float, callers: int, context: int) -> dict[str, Any]:
-    """Bytes of the engine's process: medians of the second fifth of the time and of the last, their difference.
+    """Bytes of the engine's process: medians of the second fifth of the time and of the last, and the growth.
 
     RuntimeError when an answer fails.
     """

@@ -2,9 +2,9 @@
 
 Round by round, a server of each runtime in turn: from its start to its first answer; the first token of a
 conversation whose system prompt another one has brought already; the gaps between the tokens of a running
-answer while somebody's long prompt is read. Then, once for each: memory with every slot in use, and with every
-slot full; on request a mixed load for minutes (--minutes), with memory over time. Last the runtimes alone, step
-by step (benchmarks/engine_steps.py).
+answer while somebody's long prompt is read. Then, once for each: memory with every slot in use, and with
+every slot full; on request a mixed load for minutes (--minutes), with memory over time. Last the runtimes
+alone, step by step (benchmarks/engine_steps.py).
 
 Leaves runtime.json and runtime.md in its folder; the last line on standard output is the result as JSON.
 """

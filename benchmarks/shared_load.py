@@ -23,7 +23,7 @@ from benchmarks import metrics, runs
 SERVED = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
 GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 SAMPLING: dict[str, dict[str, float]] = {"served": SERVED, "greedy": GREEDY}
-PROMPT_REQUESTS = 2  # of the step that measures how fast a prompt is read
+PROMPT_REQUESTS = 1  # of the step that measures how fast a prompt is read
 PROMPT_ANSWER = 2  # tokens
 
 
