@@ -23,20 +23,22 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from youtu_client import Client, Stream
+from youtu_client import Cancelled, Client, Stream, YoutuError
 
 from benchmarks import machine, mixed_load, random_weights, runs, runtime_page
-from benchmarks.measuring import say
+from benchmarks.measuring import NotMeasured, say
 from benchmarks.served import CannotStart, Served
 from benchmarks.shared_load import SERVED
 from build.config import Shape
 from build.random_gguf import CHECKPOINT_SHAPES, SHAPES, parameters
 
 RUNTIMES = ("openvino", "llama_cpp")
-QUESTION = 24  # words of a question
+QUESTION = 12  # words of a question
+TEMPLATE = 32  # tokens, more than a chat template adds
 ALONE = 24  # pieces of a running answer that are timed before somebody else's prompt comes
 ANSWER = 4  # tokens where only the first one counts
 
@@ -82,7 +84,8 @@ def main() -> int:
             # whoever comes first in one round comes last in the next
             for name in options.runtimes if number % 2 == 0 else reversed(options.runtimes):
                 say(f"== round {number + 1} of {options.rounds}: {name}")
-                found[name]["rounds"].append(_round(lambda name=name: served(name), options.long, number))  # type: ignore[misc]
+                one = _round(partial(served, name), options.context, options.long, number)
+                found[name]["rounds"].append(one)
                 save()
         for name in options.runtimes:
             say(f"== memory: {name}")
@@ -99,7 +102,7 @@ def main() -> int:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name]["steps"] = json.loads(done.stdout.splitlines()[-1])
             save()
-    except CannotStart as error:
+    except (CannotStart, NotMeasured, YoutuError) as error:
         say(f"error: {error}")
         return 1
     page = runtime_page.draw(folder)
@@ -116,12 +119,12 @@ def read_per_token(shape: str, weights: Path) -> float:
     return weights.stat().st_size * (1 if tied else 1 - vocabulary / parameters(known))
 
 
-def _round(start: Callable[[], Served], long: int, number: int) -> dict[str, Any]:
+def _round(start: Callable[[], Served], context: int, long: int, number: int) -> dict[str, Any]:
     """One start and what is measured of it; seconds."""
     begun = time.monotonic()
     with start() as server, Client(server.grpc, timeout=600) as client:
         up = time.monotonic() - begun
-        asked = Asking(client, seed=number)
+        asked = Asking(client, context, seed=number)
         asked.first_token(asked.question())
         found: dict[str, Any] = {"up_s": up, "first_answer_s": time.monotonic() - begun}
         asked.calibrate()
@@ -134,10 +137,10 @@ def _round(start: Callable[[], Served], long: int, number: int) -> dict[str, Any
 
 
 class Asking:
-    """Questions to one server, no two of them alike."""
+    """Questions to one server with slots of `context` tokens, no two of them alike."""
 
-    def __init__(self, client: Client, seed: int) -> None:
-        self._client, self._number = client, 1000 * (seed + 1)
+    def __init__(self, client: Client, context: int, seed: int) -> None:
+        self._client, self._context, self._number = client, context, 1000 * (seed + 1)
         self._tokens_per_word = 1.0
 
     def words(self, count: int) -> str:
@@ -160,6 +163,11 @@ class Asking:
 
     def question(self) -> str:
         return self.words(QUESTION)
+
+    def longest_answer(self, system: str = "") -> int:
+        """Tokens that an answer to a question may have."""
+        words = len(f"{system} {self.question()}".split())
+        return int(self._context - self._tokens_per_word * words) - TEMPLATE
 
     def stream(self, text: str, tokens: int, system: str | None = None) -> Stream:
         messages = [{"role": "system", "content": system}] if system else []
@@ -189,14 +197,13 @@ def system_prompt(asked: Asking, long: int, tries: int = 3) -> dict[str, Any]:
         without.append(asked.first_token(asked.question()))
         shared.append(asked.first_token(asked.question(), system))
     beside: dict[str, list[float]] = {"shared": [], "without": []}
-    with asked.stream(asked.question(), 400, system) as running:
-        next(running)
-        reader = threading.Thread(target=_read, args=(running,), daemon=True)
-        reader.start()
+    with asked.stream(asked.question(), asked.longest_answer(system), system) as running:
+        reading = Reading(running)
+        reading.wait(1)
         for _ in range(tries):
             beside["without"].append(asked.first_token(asked.question()))
             beside["shared"].append(asked.first_token(asked.question(), system))
-    reader.join()
+    reading.end()
     return {
         "cold": cold,
         "shared": statistics.median(shared),
@@ -206,43 +213,58 @@ def system_prompt(asked: Asking, long: int, tries: int = 3) -> dict[str, Any]:
     }
 
 
-def _read(pieces: Stream) -> None:
-    try:
-        for _ in pieces:
+class Reading:
+    """A thread that reads an answer, and when its pieces came."""
+
+    def __init__(self, pieces: Stream) -> None:
+        self.arrivals: list[float] = []
+        self._error: YoutuError | None = None
+        self._came = threading.Condition()
+        self._thread = threading.Thread(target=self._read, args=(pieces,), daemon=True)
+        self._thread.start()
+
+    def _read(self, pieces: Stream) -> None:
+        try:
+            for piece in pieces:
+                if piece.text:
+                    with self._came:
+                        self.arrivals.append(time.monotonic())
+                        self._came.notify()
+        except Cancelled:  # nobody waits for the rest
             pass
-    except Exception as error:  # closed by the one who waits for nothing more
-        say(f"{type(error).__name__}")
+        except YoutuError as error:
+            with self._came:
+                self._error = error
+                self._came.notify()
+
+    def wait(self, count: int) -> None:
+        """Until so many pieces have come. Raises what the answer failed with."""
+        with self._came:
+            self._came.wait_for(lambda: len(self.arrivals) >= count or self._error)
+        if self._error:
+            raise self._error
+
+    def end(self) -> None:
+        """Until the answer has ended. Raises what it failed with."""
+        self._thread.join()
+        if self._error:
+            raise self._error
 
 
 def gaps(asked: Asking, long: int) -> dict[str, Any]:
     """Seconds between the pieces of a running answer: alone, and while somebody's prompt of `long` tokens is
     read, which takes `read`.
     """
-    arrivals: list[float] = []
-    came = threading.Condition()
-
-    def read(pieces: Stream) -> None:
-        try:
-            for piece in pieces:
-                if piece.text:
-                    with came:
-                        arrivals.append(time.monotonic())
-                        came.notify()
-        except Exception:  # closed below
-            return
-
-    with asked.stream(asked.question(), 1200) as running:
-        reader = threading.Thread(target=read, args=(running,), daemon=True)
-        reader.start()
-        with came:
-            came.wait_for(lambda: len(arrivals) >= ALONE, timeout=120)
+    with asked.stream(asked.question(), asked.longest_answer()) as running:
+        reading = Reading(running)
+        reading.wait(ALONE)
         begun = time.monotonic()
         taken = asked.first_token(asked.long(long))
-        ended = begun + taken
-        running.close()
-    reader.join(10)
-    alone = _between([at for at in arrivals[2:] if at <= begun])
-    beside = _between([at for at in arrivals if begun <= at <= ended])
+    reading.end()
+    alone = _between([at for at in reading.arrivals[2:] if at <= begun])
+    beside = _between([at for at in reading.arrivals if begun <= at <= begun + taken])
+    if not beside:
+        raise NotMeasured("the running answer ended before the long prompt was read: give more --context")
     return {
         "alone": statistics.median(alone),
         "beside": statistics.median(beside),
@@ -253,26 +275,24 @@ def gaps(asked: Asking, long: int) -> dict[str, Any]:
 
 
 def _between(times: list[float]) -> list[float]:
-    return [late - early for early, late in itertools.pairwise(times)] or [float("nan")]
+    return [late - early for early, late in itertools.pairwise(times)]
 
 
 def memory(server: Served, slots: int, context: int) -> dict[str, Any]:
     """Bytes of the engine's process: at rest, with 300 tokens in each slot, with every slot full."""
     found = {"rest": asdict(server.memory())}
     with Client(server.grpc, timeout=3600) as client:
-        asked = Asking(client, seed=99)
+        asked = Asking(client, context, seed=99)
         asked.calibrate()
         for name, tokens in (("tokens_300", 300), ("full", context)):
             answer = tokens // 16
             with ExitStack() as stack:
+                readings = []
                 for _ in range(slots):
-                    # the template and the question's number take some
-                    prompt = asked.long(max(8, tokens - answer - 24))
-                    stream = stack.enter_context(asked.stream(prompt, answer - 8))
-                    reader = threading.Thread(target=_read, args=(stream,), daemon=True)
-                    reader.start()
-                    stack.callback(reader.join)
-                # left in reverse: each answer is read to its end before its stream is closed
+                    prompt = asked.long(max(8, tokens - answer - TEMPLATE))
+                    readings.append(Reading(stack.enter_context(asked.stream(prompt, answer - 8))))
+                for reading in readings:
+                    reading.end()
             found[name] = asdict(server.memory())
             say(f"{name}: {found[name]['engine'] / 1e9:.2f} GB")
     return found

@@ -20,8 +20,9 @@ from tests.limits import START_S
 def test_a_runtime_is_measured_and_its_page_can_be_drawn_again(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = ran(
-        "benchmarks.runtime", "--shape", "tiny-youtu", "--runtimes", "openvino", "--rounds", "1", "--long", "100",
-        "--context", "512", "--minutes", "0.1", "--data-dir", str(tmp_path / "data"), "--out", str(out),
+        "benchmarks.runtime", "--shape", "tiny-youtu", "--runtimes", "openvino", "--rounds", "1",
+        "--long", "100", "--context", "1024", "--minutes", "0.1",
+        "--data-dir", str(tmp_path / "data"), "--out", str(out),
         timeout=2 * START_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
