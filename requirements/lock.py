@@ -4,6 +4,7 @@ A lock pins every package with the hashes of all its files, for Python 3.10 to 3
 
     serve.lock       what `make serve` runs on
     bench.lock       serve.lock and what the benchmarks need
+    openvino.lock    OpenVINO, on top of serve.lock
     peers.lock       bench.lock and the libraries it is compared with, without torch
     cuda.lock        NVIDIA's compiler and its libraries, and what builds llama.cpp with them
     quality.lock     lm-eval, for published data sets, without the packages that have no wheel
@@ -43,7 +44,7 @@ def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
 
 
 def main() -> None:
-    for group in ("serve", "bench", "cuda", "peers", "quality", "test"):
+    for group in ("serve", "bench", "cuda", "openvino", "peers", "quality", "test"):
         left_out = [option for name in ("torch", *NO_WHEEL) for option in ("--no-emit-package", name)]
         arguments = ["pyproject.toml", "--group", group, *left_out, *EVERYWHERE]
         uv_compile([*arguments, *sys.argv[1:]], HERE / f"{group}.lock", ROOT)

@@ -8,9 +8,8 @@ from typing import Any
 
 import llama
 import numpy as np
-import numpy.typing as npt
 
-from tests.build.exact import Exact, log_softmax
+from tests.build.exact import Exact, Rows, log_softmax
 
 
 @cache
@@ -37,7 +36,7 @@ class Llama(Exact):
         ids: list[int] = self._llama.tokenize(text)
         return ids
 
-    def log_probs(self, tokens: list[int]) -> npt.NDArray[np.float64]:
+    def log_probs(self, tokens: list[int]) -> Rows:
         """Decode `tokens` after what came before; the natural log of what follows each of them [n, vocab]."""
         count = len(tokens)
         positions = np.arange(self._position, self._position + count, dtype=np.int32)
