@@ -23,6 +23,8 @@ else:
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 HUBS = ("auto", "huggingface", "modelscope")
+# A model in a cache of the Hugging Face hub, whose folder is called after a commit.
+_SNAPSHOT = re.compile(r"/models--(?:[^/]*--)?([^/]+)/snapshots/[0-9a-f]+$")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -195,17 +197,18 @@ def _from_entry(entry: Entry) -> Source:
 
 
 def _on_disk(model: str, path: Path) -> Source:
-    path = path.resolve()
+    named, path = path.absolute(), path.resolve()  # The hub's caches keep files under other names.
     if path.is_file():
-        if path.suffix != ".gguf":
-            hint = ": give the folder it is in" if path.suffix == ".safetensors" else ""
+        if named.suffix != ".gguf":
+            hint = ": give the folder it is in" if named.suffix == ".safetensors" else ""
             raise BuildError(f"MODEL={model} is neither a folder nor a .gguf file{hint}")
-        return Source("gguf", path.stem, path=path)
+        return Source("gguf", named.stem, path=path)
     if (path / "config.json").is_file():
         for entry in catalogue():
             if entry.checkpoint is not None and path == REPOSITORY / entry.checkpoint:
                 return _from_entry(entry)
-        return Source("folder", path.name or "model", path=path)
+        snapshot = _SNAPSHOT.search(str(path))
+        return Source("folder", snapshot[1] if snapshot else path.name or "model", path=path)
     inside = sorted(path.glob("*.gguf")) if path.is_dir() else []
     hint = f"; for its .gguf file write MODEL={Path(model) / inside[0].name}" if inside else ""
     raise BuildError(f"MODEL={model} is a folder without config.json, so it is no checkpoint{hint}")

@@ -28,6 +28,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from .admission import Admission
     from .keys import Keys
     from .metrics import Metrics
+    from .openai import not_offered, tokens
     from .renderer import Renderer
     from .service import Drain, ServedModel, Service
 
@@ -35,7 +36,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         client = Client(settings.triton_grpc_address, timeout=settings.request_timeout)
     keys = Keys.of(settings)
     admission = Admission(settings.slots, settings.queue)
-    served = ServedModel(client, lambda info: admission.resize(info.slots))
+    names = [name.strip() for name in settings.served_model_name.split(",") if name.strip()]
+    served = ServedModel(client, lambda info: admission.resize(info.slots), names)
     metrics = Metrics(
         lambda: admission.slots,
         lambda: admission.taken,
@@ -45,6 +47,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     service = Service(settings, served, admission, Drain(settings.drain_timeout), metrics)
 
     app = Flask(__name__)
+    app.url_map.strict_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
@@ -55,6 +58,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         if settings.rate_limit:  # One budget over all routes that make the model work.
             limiter.shared_limit(settings.rate_limit, scope="model", methods=["POST"])(routes)
         app.register_blueprint(routes)
+    app.register_blueprint(tokens.blueprint(service))
+    app.register_blueprint(not_offered.blueprint())
     app.register_blueprint(health.blueprint(service))
     renderer = Renderer()
     rendering = render.blueprint(renderer, metrics)

@@ -46,7 +46,7 @@ UNTRACED = ("health.", "metrics.", "page.", "static")
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-PROBES = ("/health", "/metrics", "/page/facts", "/render")
+PROBES = ("/health", "/ping", "/metrics", "/page/facts", "/render")
 """Routes (or their beginnings) that are asked every few seconds, or more often."""
 
 SECURITY_HEADERS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from flask import request
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,9 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 """`curl -d '{…}'` says it sends a form; what parses as a JSON object is taken for one."""
 
-_TAGS = ("[key]", "<message>", "<pair>", "<text>", "<parts>", "<ids>")
+CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
+
+_TAGS = re.compile(r"<\w+>|\[key\]")
 """What pydantic puts into its paths and callers never wrote: names of union branches in the schemas."""
 
 
@@ -33,6 +35,14 @@ def read(limit: int) -> bytes:
 
     The server has checked that it is whole.
     """
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        message = f"Content-Encoding {shown(coding)} is not taken here; send the body as it is"
+        raise ApiError("unsupported_media_type", message)
+    charset = request.mimetype_params.get("charset", "utf-8")
+    if charset.lower() not in CHARSETS:
+        message = f"the charset of the body must be utf-8, not {shown(charset)}"
+        raise ApiError("unsupported_media_type", message)
     kind = request.mimetype
     # A page of another site can send what claims to be a form (or nothing) without asking; JSON it cannot.
     allowed = JSON_TYPES[:1] if "Origin" in request.headers else JSON_TYPES
@@ -102,7 +112,7 @@ def validate(model: type[Model], value: dict[str, Any]) -> Model:
 def _fault(model: type[BaseModel], fault: Any) -> ApiError:
     path, kind, sent = _path(fault["loc"]), fault["type"], fault["input"]
     if kind == "extra_forbidden":
-        known = ", ".join(model.model_fields) if len(fault["loc"]) == 1 else "role, content"
+        known = ", ".join(_known(model, fault["loc"][:-1]))
         return ApiError("unknown_field", f"{path} is not known here; known are {known}", param=path)
     if kind == "missing":
         return ApiError("missing_field", f"{path} is missing", param=path)
@@ -121,12 +131,41 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
     return ApiError("invalid_value", f"{path} {message}, not {shown(sent)}", param=path)
 
 
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the object at this place, without those that say nothing (`repr` False)."""
+    found: list[Any] = [model]
+    for part in place:
+        if isinstance(part, str) and _TAGS.fullmatch(part):
+            continue
+        inner: list[Any] = []
+        for type_ in found:
+            if isinstance(part, str):
+                inner += [
+                    one.annotation for name, one in type_.model_fields.items() if part in (name, one.alias)
+                ]
+            else:
+                inner.append(type_)
+        found = [one for annotation in inner for one in _models(annotation)]
+    return list(
+        dict.fromkeys(
+            one.alias or name for type_ in found for name, one in type_.model_fields.items() if one.repr
+        )
+    )
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
 def _path(parts: tuple[int | str, ...]) -> str:
     path = ""
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in _TAGS:
+        elif not _TAGS.fullmatch(part):
             path += f".{_printable(part)}" if path else _printable(part)
     return path
 

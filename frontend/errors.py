@@ -68,6 +68,7 @@ STATUSES = {name: code.http for name, code in CODES.items()} | {
     "draining": 503,
     "keys_unusable": 503,
     "render_failed": 503,
+    "not_offered": 501,
     "too_busy": 503,
 }
 """Code to status: those of the contract, and those of what never reaches the model."""

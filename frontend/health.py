@@ -5,6 +5,8 @@ GET /health         200 {"status": "healthy", "model": "youtu-demo", "demo": tru
                     503 {"status": "loading" | "unhealthy" | "draining", "model": null, …} + Retry-After
 GET /health/live    200 {"status": "live"} as long as this process answers, whatever Triton does
 GET /health/ready   200 {"status": "ready"}, or 503 with a status as above
+GET, POST /ping     the same, as SageMaker asks and vLLM answers
+GET /version        200 {"version": "1.0.0"}: of this API
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from typing import Literal
 
 from flask import Blueprint, Response, jsonify
 
-from .description import Operation
+from .description import VERSION, Operation
 from .errors import RETRY_AFTER_S
-from .replies import DeviceMemory, Health, Probe, Reply
+from .replies import DeviceMemory, Health, Probe, Reply, Version
 from .service import Service, State
 
 UNREADY = "The model does not take requests; `status` says why."
@@ -30,9 +32,9 @@ DESCRIPTIONS: dict[State, str] = {
 
 def blueprint(service: Service) -> Blueprint:
     """The routes."""
-    routes = Blueprint("health", __name__, url_prefix="/health")
+    routes = Blueprint("health", __name__)
 
-    @routes.get("")
+    @routes.get("/health")
     @Operation(
         "health",
         "Whether the model takes requests, for people",
@@ -51,7 +53,7 @@ def blueprint(service: Service) -> Blueprint:
             facts.device_memory = DeviceMemory(used=memory[0], total=memory[1])
         return jsonify(facts.to_dict())
 
-    @routes.get("/live")
+    @routes.get("/health/live")
     @Operation(
         "live",
         "Whether this process answers",
@@ -62,7 +64,7 @@ def blueprint(service: Service) -> Blueprint:
     def live() -> Response:
         return jsonify(Probe(status="live").to_dict())  # On a connection, `bridge` answers instead.
 
-    @routes.get("/ready")
+    @routes.get("/health/ready")
     @Operation(
         "ready",
         "Whether the model takes requests, for probes",
@@ -75,6 +77,33 @@ def blueprint(service: Service) -> Blueprint:
         if state == "ready":
             return jsonify(Probe(status="ready").to_dict())
         return unready(Probe(status=unready_status(state)))
+
+    @routes.get("/ping")
+    @Operation(
+        "ping",
+        "Whether the model takes requests, under SageMaker's name",
+        Probe,
+        further={503: (Probe, UNREADY)},
+        open=True,
+    )
+    def ping() -> Response:
+        return ready()
+
+    @routes.post("/ping")
+    @Operation(
+        "postPing",
+        "Whether the model takes requests, under SageMaker's name",
+        Probe,
+        further={503: (Probe, UNREADY)},
+        open=True,
+    )
+    def post_ping() -> Response:
+        return ready()
+
+    @routes.get("/version")
+    @Operation("version", "The version of this API", Version, open=True)
+    def version() -> Response:
+        return jsonify(Version(version=VERSION).to_dict())
 
     return routes
 

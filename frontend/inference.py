@@ -181,12 +181,11 @@ class Inference:
     def _events(self) -> Iterator[Event | None]:
         """Pieces as they come and each answer at its end; None when nothing came for a while."""
         yield from self._turn()
-        for start in self._opens:  # One by one: when the last cannot be opened, the others must be closed.
-            self._streams.append(start(max(0.001, self._left())))
-        running = dict(enumerate(self._streams))
-        wait_s = LOOK_EVERY_S if len(running) == 1 else POLL_S
+        starts = enumerate(self._opens)
+        running: dict[int, Stream] = {}
+        wait_s = LOOK_EVERY_S if len(self._opens) == 1 else POLL_S
         came: dict[int, float] = {}
-        while running:
+        while self._open_more(starts, running):
             silent = True
             for index, stream in list(running.items()):
                 self._check()
@@ -203,11 +202,19 @@ class Inference:
                     silent = False
                     del running[index]
                     answer = stream.answer
-                    if not running:
+                    if not self._open_more(starts, running):
                         self._ticket.release()  # The engine is done; how fast the caller reads is no matter.
                     yield index, answer
             if silent:
                 yield None
+
+    def _open_more(self, starts: Iterator[tuple[int, Open]], running: dict[int, Stream]) -> bool:
+        """Open as many calls as there are slots; whether any run. One fails: all that are open get closed."""
+        while len(running) < self._ticket.weight and (start := next(starts, None)) is not None:
+            index, begin = start
+            running[index] = begin(max(0.001, self._left()))
+            self._streams.append(running[index])
+        return bool(running)
 
     def _turn(self) -> Iterator[None]:
         ticket = self._ticket

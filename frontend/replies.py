@@ -143,6 +143,12 @@ class Probe(Reply):
     status: Literal["live", "ready", "stuck", "loading", "unhealthy", "draining"]
 
 
+class Version(Reply):
+    """The version of this API; raised when a caller must change something."""
+
+    version: str
+
+
 class DeviceMemory(Reply):
     """Bytes of the card that the engine computes on."""
 

@@ -17,6 +17,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     create_model,
     model_validator,
 )
@@ -24,6 +25,7 @@ from youtu_client import Sampling
 from youtu_contract.rows import OPTIONS, SAMPLING_OPTIONS, Tensor
 from youtu_contract.values import RANGES
 
+_TOKEN = re.compile("[0-9]{1,9}")
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -88,7 +90,7 @@ def _bias(value: object) -> object:
     """JSON's keys are strings; pydantic's strict integers are not."""
     if not isinstance(value, dict):
         return value
-    return {int(key) if key.isascii() and key.isdigit() else key: bias for key, bias in value.items()}
+    return {int(key) if _TOKEN.fullmatch(key) else key: bias for key, bias in value.items()}
 
 
 def field_type(row: Tensor) -> Any:
@@ -99,9 +101,14 @@ def field_type(row: Tensor) -> Any:
         if low is None:
             return dict[str, Any]
         number = Annotated[float, Field(ge=low, le=high)]
-        keys = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
-        ids = BeforeValidator(_bias, json_schema_input_type=dict[keys, number])
-        return Annotated[dict[int, number], ids, Field(max_length=row.max_values)]
+        schema: dict[str, Any] = {
+            "type": "object",
+            "additionalProperties": {"type": "number", "minimum": low, "maximum": high},
+            "propertyNames": {"pattern": f"^{_TOKEN.pattern}$"},
+            "maxProperties": row.max_values,
+        }
+        biases = Annotated[dict[int, number], BeforeValidator(_bias), Field(max_length=row.max_values)]
+        return Annotated[biases, WithJsonSchema(schema)]
     one: Any = {"BYTES": Text, "BOOL": bool, "FP32": Annotated[float, Field(ge=low, le=high)]}.get(
         row.datatype
     )
@@ -113,8 +120,12 @@ def field_type(row: Tensor) -> Any:
         return one
     if row.datatype != "BYTES":
         return Annotated[list[one], Field(max_length=row.max_values)]
-    several = BeforeValidator(_list, json_schema_input_type=str | list[str])
-    return Annotated[list[one], several, Field(max_length=row.max_values), AfterValidator(_filled)]
+    text = {"type": "string", "minLength": 1}
+    choices: dict[str, Any] = {"anyOf": [text, {"type": "array", "items": text, "maxItems": row.max_values}]}
+    texts = Annotated[
+        list[one], BeforeValidator(_list), Field(max_length=row.max_values), AfterValidator(_filled)
+    ]
+    return Annotated[texts, WithJsonSchema(choices)]
 
 
 def sampling_fields(**others: Any) -> dict[str, Any]:
@@ -134,7 +145,9 @@ def sampling_options(request: BaseModel) -> dict[str, Any]:
 NAMES = {row.name: option for option, row in OPTIONS.items()}
 """Input of the model -> the field of a request that it comes from."""
 
-_ChatSampling: Any = create_model("_ChatSampling", __base__=Strict, **sampling_fields())
+Count = Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE]
+
+_ChatSampling: Any = create_model("_ChatSampling", __base__=Strict, **sampling_fields(max_tokens=Count))
 
 
 class ChatRequest(_ChatSampling):  # type: ignore[misc]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from youtu_client import (
@@ -25,6 +25,7 @@ from youtu_client import (
 from serve.settings import Settings
 
 from .admission import Admission
+from .errors import ApiError, shown
 from .metrics import Metrics
 
 PROBE_S = 2.0
@@ -40,11 +41,15 @@ State = ModelState | Literal["draining"]
 class ServedModel:
     """The model that `client` reaches. One per process; threads share it.
 
-    `learnt` is called with the facts about the model whenever they were asked for.
+    `learnt` is called with the facts about the model whenever they were asked for. `names`: what it is called
+    in the API, the first in replies; its own name unless there are any.
     """
 
-    def __init__(self, client: Client, learnt: Callable[[ModelInfo], None]) -> None:
+    def __init__(
+        self, client: Client, learnt: Callable[[ModelInfo], None], names: Sequence[str] = ()
+    ) -> None:
         self.client = client
+        self._names = names
         self._learnt = learnt
         self._info: ModelInfo | None = None
         self._asking = threading.Lock()
@@ -61,8 +66,23 @@ class ServedModel:
                 self._info = self.client.model_info(timeout=PROBE_S)
             except DeadlineExceeded as error:  # of this question; the request's own deadline is not over
                 raise NotReady(f"the server does not answer: {error}", server=error.server) from error
+            if self._names:
+                self._info = replace(self._info, id=self._names[0])
             self._learnt(self._info)
         return self._info
+
+    def names(self) -> Sequence[str]:
+        """All its names. Raises YoutuError."""
+        return self._names or (self.info().id,)
+
+    def named(self, model: str | None) -> ModelInfo:
+        """`info`, for a caller who asks for `model`. Raises ApiError 404 where that is another one."""
+        info = self.info()
+        if model is not None and model not in self.names():
+            there = " and ".join(map(shown, self.names()))
+            message = f"the model {shown(model)} does not exist here; there is {there}"
+            raise ApiError("model_not_found", message, param="model")
+        return info
 
     def forget(self) -> None:
         """What was known may be out of date: the server failed, and another may come back in its place."""

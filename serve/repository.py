@@ -77,6 +77,7 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
             top_log_probs=20,
             prompt_log_probs=True,
         )
+    described = settings.describe_tools == "on" and not engine.takes_tools()
     return {
         settings.engine: own,
         "youtu_llm": facts
@@ -91,7 +92,8 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
             "top_p": str(settings.top_p),
             "repetition_penalty": str(settings.repetition_penalty),
             "enable_thinking": {"auto": "", "on": "true", "off": "false"}[settings.thinking],
-            "tools": str(engine.takes_tools()).lower(),
+            "tools": str(engine.takes_tools() or described).lower(),
+            "describe_tools": str(described).lower(),
             "engine_dir": str(engine.path.absolute()),
             "engine_url": settings.triton_grpc_address,
             "engine_model": settings.engine,

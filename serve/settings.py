@@ -196,6 +196,17 @@ class Settings(BaseModel):
         "`auto` leaves it to its chat template.",
     )
 
+    describe_tools: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether a model whose chat template has no place for tools is told of them in the "
+        "system message (docs/api.md). `off`: a request with tools is refused for such a model.",
+    )
+    served_model_name: str = Field(
+        default="",
+        description="Name of the model in the API, instead of its own; several with commas, of which replies "
+        "carry the first.",
+    )
+
     request_timeout: float = Field(
         default=300.0,
         gt=0,

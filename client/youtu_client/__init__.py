@@ -1,7 +1,7 @@
 """Client of a Youtu language model behind NVIDIA Triton. See `Client`, `AsyncClient` and `errors`."""
 
 from .aio import AsyncClient, AsyncStream
-from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Usage
+from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Tokens, Usage
 from .client import Client
 from .errors import (
     Busy,
@@ -39,6 +39,7 @@ __all__ = [
     "Stream",
     "Timings",
     "Token",
+    "Tokens",
     "Usage",
     "YoutuError",
 ]

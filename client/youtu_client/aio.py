@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
 
-from .answers import Answer, ModelInfo, Piece, Probed
+from .answers import Answer, ModelInfo, Piece, Probed, Tokens
 from .core import END, PENDING, BaseClient, BaseStream
 from .errors import Cancelled, from_rpc
 from .servers import Server
@@ -95,6 +95,18 @@ class AsyncClient(BaseClient[AsyncStream]):
     async def complete(self, text: RawPrompt, **options: Unpack[Sampling]) -> Answer:
         """The continuation of a raw prompt (text or token ids), without a chat template, whole."""
         return await _read_out(self._open(text, raw=True, stream=False, options=options))
+
+    async def tokenize(self, messages: Prompt, **options: Unpack[Sampling]) -> Tokens:
+        """The prompt that `chat` makes of a conversation, as tokens: how many there are, `len(tokens.ids)`.
+
+        The options that count are those of the chat template. No slot is needed, and a prompt that does not
+        fit the context is no error.
+        """
+        return await self._tokenized(messages, raw=False, options=options)
+
+    async def tokenize_text(self, text: RawPrompt, **options: Unpack[Sampling]) -> Tokens:
+        """A raw prompt as tokens, as `complete` would read it; of token ids, the text of each."""
+        return await self._tokenized(text, raw=True, options=options)
 
     async def live(self, timeout: float = 5.0) -> bool:
         """Whether any server answers at all."""

@@ -14,12 +14,26 @@ class Token:
     `data` is what it gave to the text, maybe half a character: the tokens in a row are the text. It is empty
     for the end of the text, other special tokens and what a stop word swallowed. `top` are the likeliest
     tokens at its place and their log-probabilities, likeliest first, `top_log_probs` of them; special tokens
-    stand there by their names.
+    stand there by their names. `top_ids`: their ids, of a prompt's tokens with `return_token_ids`.
     """
 
     data: bytes
     log_prob: float
     top: tuple[tuple[bytes, float], ...] = ()
+    top_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the model reads it: the ids of its tokens, and the bytes of each, special ones by name."""
+
+    ids: tuple[int, ...]
+    data: tuple[bytes, ...]
+
+    @property
+    def text(self) -> str:
+        """Their text; bytes that are no characters stand as U+FFFD."""
+        return b"".join(self.data).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,10 @@ class Piece:
     """With `return_parts`: new text that is neither thinking nor a call of a tool."""
     tool_calls: tuple[ToolCall, ...] = ()
     """With `return_parts`: calls of tools that are complete now."""
+    token_ids: tuple[int, ...] | None = None
+    """With `return_token_ids`: the tokens that were made since the piece before."""
+    prompt_token_ids: tuple[int, ...] | None = None
+    """With `return_token_ids`, in the first piece: those of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,12 @@ class Answer:
     """With `return_parts`: the text without thinking and calls of tools."""
     tool_calls: tuple[ToolCall, ...] = ()
     """With `return_parts`: the tools that the model calls."""
+    token_ids: tuple[int, ...] | None = None
+    """With `return_token_ids`: of all tokens that were made, the one that ended the answer included."""
+    prompt_token_ids: tuple[int, ...] | None = None
+    """With `return_token_ids`: of the prompt."""
+    stop_reason: str | int | None = None
+    """Which of `stop` (a text) or of `stop_token_ids` (an id) ended the answer, if any did."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 
-from .answers import Answer, ModelInfo, Probed
+from .answers import Answer, ModelInfo, Probed, Tokens
 from .core import BaseClient
 from .servers import SYNC_OPTIONS, Server
 from .stream import Stream
@@ -39,6 +39,18 @@ class Client(BaseClient[Stream]):
     def complete(self, text: RawPrompt, **options: Unpack[Sampling]) -> Answer:
         """The continuation of a raw prompt (text or token ids), without a chat template, whole."""
         return _read_out(self._open(text, raw=True, stream=False, options=options))
+
+    def tokenize(self, messages: Prompt, **options: Unpack[Sampling]) -> Tokens:
+        """The prompt that `chat` makes of a conversation, as tokens: how many there are, `len(tokens.ids)`.
+
+        The options that count are those of the chat template. No slot is needed, and a prompt that does not
+        fit the context is no error.
+        """
+        return _result(self._tokenized(messages, raw=False, options=options))
+
+    def tokenize_text(self, text: RawPrompt, **options: Unpack[Sampling]) -> Tokens:
+        """A raw prompt as tokens, as `complete` would read it; of token ids, the text of each."""
+        return _result(self._tokenized(text, raw=True, options=options))
 
     def live(self, timeout: float = 5.0) -> bool:
         """Whether any server answers at all."""

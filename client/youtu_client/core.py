@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import grpc  # type: ignore[import-untyped]
 
 from . import wire
-from .answers import Answer, ModelInfo, Piece, Probed
+from .answers import Answer, ModelInfo, Piece, Probed, Tokens
 from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
 from .servers import RoundRobin, Server, addresses
 from .wire import Prompt, RawPrompt, Sampling, Transcript, model_info
@@ -212,6 +212,22 @@ class BaseClient(Generic[S]):
                 server.answered()
                 return wire.probed(responses)
             except YoutuError as error:
+                failures.append(error)
+        raise failures[0]
+
+    async def _tokenized(self, prompt: Prompt | RawPrompt, *, raw: bool, options: Sampling) -> Tokens:
+        request = wire.infer_request(
+            self.model, prompt, raw=raw, stream=False, options=options, tokenize=True
+        )
+        timeout = wire.seconds(options.get("timeout"), self.timeout)
+        failures: list[YoutuError] = []
+        for server in self._servers.order():
+            try:
+                responses = await _reply(server, self._responses(server, request, timeout))
+                if refusal := "".join(response.error_message for response in responses):
+                    raise from_message(refusal, server.address)
+                return wire.tokenized(responses)
+            except ELSEWHERE as error:
                 failures.append(error)
         raise failures[0]
 

@@ -20,7 +20,7 @@ from youtu_contract.parts import ToolCall
 from youtu_contract.rows import DEPLOYMENT_DEFAULTS, OPTIONS, TEXT_INPUTS, TEXT_OUTPUTS, Options
 from youtu_contract.values import add_input, encoded, encoded_json, encoded_text, outputs_of
 
-from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Usage
+from .answers import Answer, ModelInfo, Piece, Probed, Timings, Token, Tokens, Usage
 from .errors import InvalidRequest, ServerError, from_error
 
 Message: TypeAlias = "Mapping[str, Any]"
@@ -83,10 +83,27 @@ def config_request(model: str) -> Any:
     return service_pb2.ModelConfigRequest(name=model)
 
 
+def tokenized(responses: Sequence[Any]) -> Tokens:
+    """What the responses to a request with `tokenize` say. Raises ServerError when they do not."""
+    values: dict[str, Any] = {}
+    for response in responses:
+        values |= _outputs(response.infer_response)
+    try:
+        return Tokens(values["prompt_token_ids"], values["prompt_tokens"])
+    except KeyError as missing:
+        raise ServerError(f"the answer has no {missing}: the server is older than this client") from None
+
+
 def infer_request(
-    model: str, prompt: Prompt | RawPrompt, *, raw: bool, stream: bool, options: Mapping[str, Any]
+    model: str,
+    prompt: Prompt | RawPrompt,
+    *,
+    raw: bool,
+    stream: bool,
+    options: Mapping[str, Any],
+    tokenize: bool = False,
 ) -> Any:
-    """One request of the text contract.
+    """One request of the text contract; `tokenize` asks for the prompt's tokens alone.
 
     `raw` sends `prompt` as it stands (a text or token ids), else it is a conversation (a string: one user
     message). `options` are those of `Sampling`; `timeout` and `metadata` are the call's. Raises
@@ -102,6 +119,8 @@ def infer_request(
         name, elements = _prompt(prompt, raw=raw)
         add_input(request, TEXT_INPUTS[name], elements)
         add_input(request, TEXT_INPUTS["stream"], [stream])
+        if tokenize:
+            add_input(request, TEXT_INPUTS["tokenize"], [True])
         for option, row in OPTIONS.items():
             value = options.get(option)
             if value is not None and (elements := encoded(option, row, value)):
@@ -166,6 +185,8 @@ class Transcript:
         self._log_probs: list[float] | None = None
         self._tokens: list[Token] | None = None
         self._prompt_tokens: tuple[Token, ...] | None = None
+        self._token_ids: list[int] | None = None
+        self._prompt_ids: tuple[int, ...] | None = None
         self._end: dict[str, Any] = {}
 
     def feed(self, response: Any) -> Piece | None:
@@ -179,6 +200,9 @@ class Transcript:
         text: str = values.pop("text_output", "")
         self.starts_in_thinking = values.pop("starts_in_thinking", False) or self.starts_in_thinking
         log_probs: tuple[float, ...] | None = values.get("output_log_probs")
+        token_ids: tuple[int, ...] | None = values.pop("output_token_ids", None)
+        prompt_ids: tuple[int, ...] | None = values.pop("prompt_token_ids", None)
+        top_ids: tuple[int, ...] = values.pop("top_prompt_token_ids", ())
         tokens = _tokens(values, "output_tokens", "output_log_probs", "top_tokens", "top_output_log_probs")
         if "prompt_log_probs" in values:
             values["prompt_log_probs"] = (math.nan, *values["prompt_log_probs"])
@@ -189,18 +213,22 @@ class Transcript:
                 "top_prompt_tokens",
                 "top_prompt_log_probs",
                 first=1,
+                top_ids=top_ids,
             )
         self._end.update(values)
         if "triton_final_response" in infer.parameters:
             self.finished = self.finished or infer.parameters["triton_final_response"].bool_param
         if log_probs is not None:
             self._log_probs = (self._log_probs or []) + list(log_probs)
+        if token_ids is not None:
+            self._token_ids = (self._token_ids or []) + list(token_ids)
+        self._prompt_ids = prompt_ids or self._prompt_ids
         if tokens is not None:
             self._tokens = (self._tokens or []) + list(tokens)
         reasoning, content = values.get("reasoning_output", ""), values.get("content_output", "")
         tool_calls: tuple[ToolCall, ...] = values.get("tool_calls_output", ())
-        piece = Piece(text, log_probs, tokens, reasoning, content, tool_calls)
-        if not any((text, log_probs, reasoning, content, tool_calls)):
+        piece = Piece(text, log_probs, tokens, reasoning, content, tool_calls, token_ids, prompt_ids)
+        if not any((text, log_probs, reasoning, content, tool_calls, token_ids, prompt_ids)):
             return None
         self._pieces.append(piece)
         return piece
@@ -227,11 +255,21 @@ class Transcript:
             reasoning="".join(piece.reasoning for piece in self._pieces),
             content="".join(piece.content for piece in self._pieces),
             tool_calls=tuple(call for piece in self._pieces for call in piece.tool_calls),
+            token_ids=None if self._token_ids is None else tuple(self._token_ids),
+            prompt_token_ids=self._prompt_ids,
+            stop_reason=end.get("stop_word", end.get("stop_token_id")),
         )
 
 
 def _tokens(
-    values: dict[str, Any], tokens: str, log_probs: str, top: str, top_log_probs: str, *, first: int = 0
+    values: dict[str, Any],
+    tokens: str,
+    log_probs: str,
+    top: str,
+    top_log_probs: str,
+    *,
+    first: int = 0,
+    top_ids: tuple[int, ...] = (),
 ) -> tuple[Token, ...] | None:
     """Takes the outputs of these names out of `values`; the likeliest begin with the token `first`."""
     data: tuple[bytes, ...] | None = values.pop(tokens, None)
@@ -247,7 +285,12 @@ def _tokens(
         raise ServerError(f"the outputs about single tokens do not fit one another: {counts}")
     likeliest = tuple(zip(names, chances, strict=True))
     return tuple(
-        Token(token, log_prob, likeliest[at * each : (at + 1) * each] if at >= 0 else ())
+        Token(
+            token,
+            log_prob,
+            likeliest[at * each : (at + 1) * each] if at >= 0 else (),
+            top_ids[at * each : (at + 1) * each] if at >= 0 else (),
+        )
         for at, (token, log_prob) in enumerate(zip(data, found, strict=True), start=-first)
     )
 

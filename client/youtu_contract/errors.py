@@ -117,9 +117,10 @@ def unsupported(param: str, message: str) -> Refused:
 
 
 def context_length_exceeded(
-    param: str | None, tokens: int, context: int, *, at_least: bool = False
+    param: str | None, tokens: int, context: int, *, at_least: bool = False, of_tools: int = 0
 ) -> Refused:
     """A prompt of `tokens` tokens leaves no room for an answer. `at_least`: they were not counted to the end.
+    `of_tools`: how many of them only tell the model of tools.
 
     The sentence begins as OpenAI's does and calls the prompt too long, since clients know it by these words
     (litellm 1.110, LangChain with openai 3).
@@ -130,4 +131,10 @@ def context_length_exceeded(
         f"{sent} tokens; at most {context - 1} leave room for an answer."
     )
     details = {"prompt_tokens": tokens, "context_tokens": context}
+    if of_tools:
+        details["tools_tokens"] = of_tools
+        alone = f"The tools alone take {of_tools} tokens"
+        if of_tools >= context:
+            alone += f", {of_tools - context + 1} more than fit: send fewer, or serve with a larger context"
+        message += f" {alone}."
     return Refused(Error("context_length_exceeded", message, param, details=details))

@@ -16,6 +16,9 @@ Datatype = Literal["BYTES", "BOOL", "INT32", "INT64", "UINT64", "FP32"]
 
 MAX_TOP_LOG_PROBS = 20
 
+FUNCTION = "function:"
+"""Before the name of a tool in `tool_choice`."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -53,7 +56,9 @@ class SamplingOptions(TypedDict, total=False):
 
     max_tokens: Annotated[
         int | None,
-        Tensor("INT32", "Tokens to make at most; all that the context has room for.", low=1, high="context"),
+        Tensor(
+            "INT32", "Tokens to make at most; cut to what the context has room for, as without it.", low=0
+        ),
     ]
     min_tokens: Annotated[
         int | None,
@@ -172,6 +177,15 @@ class SamplingOptions(TypedDict, total=False):
             engine="stop_words_list",
         ),
     ]
+    ignore_eos: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "true: the model's own end tokens do not come, so that the answer goes on to max_tokens.",
+            default=False,
+            engine="bad_words_list",
+        ),
+    ]
     logit_bias: Annotated[
         Mapping[int, float] | None,
         Tensor(
@@ -189,21 +203,56 @@ class SamplingOptions(TypedDict, total=False):
 class Options(SamplingOptions, total=False):
     """All options of a request. What is absent or None is left to the server's defaults."""
 
+    tool_choice: Annotated[
+        str | None,
+        Tensor(
+            "BYTES",
+            "auto, required (at least one call), or `function:` and the name of the tool to call once.",
+            default="auto",
+        ),
+    ]
+    parallel_tool_calls: Annotated[
+        bool | None,
+        Tensor("BOOL", "false: the answer ends after its first call of a tool.", default=True),
+    ]
     chat_template_kwargs: Annotated[
         Mapping[str, Any] | None,
         Tensor("BYTES", "JSON object for the chat template: enable_thinking, tools, ...", json=True),
+    ]
+    add_generation_prompt: Annotated[
+        bool | None,
+        Tensor("BOOL", "Let the chat template begin the answer after the last message.", default=True),
+    ]
+    continue_final_message: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "Continue the last message, which is the assistant's, instead of answering it.",
+            default=False,
+        ),
+    ]
+    add_special_tokens: Annotated[
+        bool | None,
+        Tensor(
+            "BOOL",
+            "Put the tokenizer's own special tokens around the prompt; unless sent, around text_input only.",
+        ),
     ]
     guided_decoding_guide_type: Annotated[
         str | None,
         Tensor(
             "BYTES",
-            "What the text after the thinking is held to: json (any object), json_schema or regex.",
+            "What follows the thinking is held to: json (any object), json_schema, regex, choice or grammar.",
             engine="guided_decoding_guide_type",
         ),
     ]
     guided_decoding_guide: Annotated[
         str | None,
-        Tensor("BYTES", "The schema or the expression of that type.", engine="guided_decoding_guide"),
+        Tensor(
+            "BYTES",
+            "The schema, expression, JSON list of texts, or grammar (Lark or GBNF) of that type.",
+            engine="guided_decoding_guide",
+        ),
     ]
     return_log_probs: Annotated[
         bool | None,
@@ -228,6 +277,10 @@ class Options(SamplingOptions, total=False):
             default=0,
             engine="num_top_log_probs",
         ),
+    ]
+    return_token_ids: Annotated[
+        bool | None,
+        Tensor("BOOL", "Tell the ids of the prompt's tokens, and of those that are made.", default=False),
     ]
     return_parts: Annotated[
         bool | None,
@@ -274,6 +327,11 @@ TEXT_INPUTS: dict[str, Tensor] = (
     | {row.name: row for row in OPTIONS.values()}
     | _by_name(
         stream=Tensor("BOOL", "One response per piece of text, or one for all.", default=False),
+        tokenize=Tensor(
+            "BOOL",
+            "true: nothing is generated; the answer is the prompt's tokens, however many they are.",
+            default=False,
+        ),
         probe=Tensor(
             "BOOL",
             "true, and nothing else: whether text would come out. Answered with stalled_ms or an error.",
@@ -292,6 +350,8 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
         json=True,
     ),
     finish_reason=Tensor("BYTES", "On the last response: stop or length."),
+    stop_word=Tensor("BYTES", "On the last response: which of stop_words ended the answer; else absent."),
+    stop_token_id=Tensor("INT32", "The same of stop_token_ids."),
     num_input_tokens=Tensor("INT32", "On the last response: tokens of the prompt."),
     num_output_tokens=Tensor("INT32", "On the last response: tokens that were made."),
     num_cached_tokens=Tensor("INT32", "On the last response: tokens of the prompt that were in the cache."),
@@ -319,12 +379,28 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
     top_output_log_probs=Tensor("FP32", "The log-probabilities of top_tokens.", shape=(-1,)),
     prompt_tokens=Tensor(
         "BYTES",
-        "With return_prompt_log_probs, in the first response: the prompt's tokens; special ones by name.",
+        "With return_prompt_log_probs, in the first response, or tokenize: the prompt's tokens; "
+        "special ones by name.",
         shape=(-1,),
     ),
     prompt_log_probs=Tensor("FP32", "Of each of these tokens after the first.", shape=(-1,)),
     top_prompt_tokens=Tensor("BYTES", "The likeliest at each of these places.", shape=(-1,)),
     top_prompt_log_probs=Tensor("FP32", "The log-probabilities of top_prompt_tokens.", shape=(-1,)),
+    prompt_token_ids=Tensor(
+        "INT32",
+        "With return_token_ids, in the first response, or tokenize: the ids of the prompt's tokens.",
+        shape=(-1,),
+    ),
+    output_token_ids=Tensor(
+        "INT32",
+        "With return_token_ids: of each token that was made, the one that ended the answer included.",
+        shape=(-1,),
+    ),
+    top_prompt_token_ids=Tensor(
+        "INT32",
+        "With return_token_ids and return_prompt_log_probs: the ids of top_prompt_tokens.",
+        shape=(-1,),
+    ),
     stalled_ms=Tensor("INT64", "To a probe: milliseconds without progress while there is work, else 0."),
     device_memory=Tensor(
         "INT64",
@@ -375,7 +451,7 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
         default=0,
         nvidia=False,
     ),
-    guided_decoding_guide_type=Tensor("BYTES", "As in the text contract."),
+    guided_decoding_guide_type=Tensor("BYTES", "As in the text contract, without choice."),
     guided_decoding_guide=Tensor("BYTES", "As in the text contract."),
     guided_decoding_after=Tensor(
         "BYTES",

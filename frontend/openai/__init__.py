@@ -16,7 +16,6 @@ from youtu_client import ModelInfo, Stream
 from .. import body
 from ..access import log_record
 from ..description import ASKS_MODEL, GENERATES, Event, Operation
-from ..errors import ApiError, shown
 from ..inference import Inference, Open
 from ..replies import Error
 from ..service import Service
@@ -45,11 +44,7 @@ def blueprint(service: Service) -> Blueprint:
     client = service.served.client
     started = int(time.time())
 
-    def served(model: str | None) -> ModelInfo:
-        info = service.served.info()
-        if model is not None and model != info.id:
-            raise unknown_model(model, info.id)
-        return info
+    served = service.served.named
 
     def head(kind: str, model: str) -> Head:
         return {"id": f"{kind}-{log_record().request_id}", "created": int(time.time()), "model": model}
@@ -70,7 +65,7 @@ def blueprint(service: Service) -> Blueprint:
         chat.check(request, info)
         conversation = request.conversation()
         opens = _opens(
-            request.n or 1,
+            request.choices,
             lambda choice, **call: client.stream(conversation, **request.sampling(choice), **call),
         )
         inference = Inference(service, opens, chat.names(request), request)
@@ -93,22 +88,23 @@ def blueprint(service: Service) -> Blueprint:
         request = body.load(Completion, service.settings.max_body)
         info = served(request.model)
         completions.check(request, info)
-        each = request.n or 1
+        each = request.choices
         opens = _opens(
             each * len(request.prompt),
             lambda choice, **call: client.stream_complete(
                 request.prompt[choice // each], **request.sampling(choice), **call
             ),
         )
-        inference = Inference(service, opens, completions.NAMES, request)
+        echoes = completions.echoes(service, request)
+        inference = Inference(service, opens, completions.names(request), request)
         first = head("cmpl", info.id)
         if request.stream:
-            return inference.streamed(completions.Chunks(request, first))
-        return inference.whole(lambda answers: completions.whole(request, first, answers))
+            return inference.streamed(completions.Chunks(request, first, echoes))
+        return inference.whole(lambda answers: completions.whole(request, first, answers, echoes))
 
-    def described(info: ModelInfo) -> Model:
+    def described(name: str, info: ModelInfo) -> Model:
         return Model(
-            id=info.id,
+            id=name,
             object="model",
             created=started,
             owned_by="youtu-triton",
@@ -118,20 +114,16 @@ def blueprint(service: Service) -> Blueprint:
     @routes.get("/models")
     @Operation("listModels", "What is served", Models, errors=(*ASKS_MODEL, 404))
     def models() -> Response:
-        return jsonify(Models(object="list", data=[described(service.served.info())]).to_dict())
+        info = service.served.info()
+        data = [described(name, info) for name in service.served.names()]
+        return jsonify(Models(object="list", data=data).to_dict())
 
     @routes.get("/models/<path:model>")
     @Operation("retrieveModel", "One model", Model, errors=(*ASKS_MODEL, 404))
     def model(model: str) -> Response:
-        return jsonify(described(served(model)).to_dict())
+        return jsonify(described(model, served(model)).to_dict())
 
     return routes
-
-
-def unknown_model(asked: str, served: str) -> ApiError:
-    """Another model than the one there is was asked for."""
-    message = f"the model {shown(asked)} does not exist here; there is {shown(served)}"
-    return ApiError("model_not_found", message, param="model")
 
 
 def _opens(count: int, start: Callable[..., Stream]) -> list[Open]:

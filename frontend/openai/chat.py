@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, cast
 
 from youtu_client import Answer, ModelInfo, Piece
@@ -12,7 +12,7 @@ from ..errors import unsupported
 from ..replies import Timings
 from ..schema import NAMES
 from . import forms
-from .forms import chat_log_probs
+from .forms import chat_log_probs, check_generation, prompt_facts, prompt_log_probs
 from .replies import (
     AssistantMessage,
     CalledTool,
@@ -21,7 +21,6 @@ from .replies import (
     ChatCompletionChunk,
     ChatCompletionReply,
     ChatFinishReason,
-    ChatLogProbs,
     CompletionUsage,
     Delta,
     FinishReason,
@@ -29,33 +28,41 @@ from .replies import (
     ToolCallDelta,
     ToolCallFunction,
 )
-from .schema import ChatCompletion
+from .schema import ChatCompletion, ChatPrompt
 
 
 def names(request: ChatCompletion) -> dict[str, str]:
     """What the caller calls the inputs of the model."""
+    field, _ = request.guide()
+    guide = "tools" if field is None or request.must_call != "auto" else field
     return NAMES | {
         "return_log_probs": "logprobs",
+        "return_prompt_log_probs": "prompt_logprobs",
         "max_tokens": request.length_field,
-        "top_log_probs": "top_logprobs",
-        "guided_decoding_guide_type": "response_format",
-        "guided_decoding_guide": "response_format",
+        "top_log_probs": "prompt_logprobs" if request.prompt_logprobs else "top_logprobs",
+        "guided_decoding_guide_type": guide,
+        "guided_decoding_guide": guide,
     }
 
 
 def check(request: ChatCompletion, info: ModelInfo) -> None:
     """Refuse what this model or its engine cannot do, with ApiError 400 that names the field."""
-    if request.uses_tools and not info.tools:
-        raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
-    guided = request.response_format is not None and request.response_format.type != "text"
-    if guided and not info.guided_decoding:
+    check_tools(request, info)
+    check_generation(request, info)
+    if request.must_call != "auto" and not info.guided_decoding:
         raise unsupported(
-            "response_format", "this engine cannot hold its output to a schema; only text is possible"
+            "tool_choice", "this engine cannot be made to call a tool; auto and none are possible"
         )
     if request.logprobs and (request.top_logprobs or 0) > info.top_log_probs:
         raise unsupported(
             "top_logprobs", f"this engine tells of {info.top_log_probs} tokens, not {request.top_logprobs}"
         )
+
+
+def check_tools(request: ChatPrompt, info: ModelInfo) -> None:
+    """Refuse tools for a model that cannot be told of them, with ApiError 400."""
+    if request.uses_tools and not info.tools:
+        raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
 
 
 def whole(request: ChatCompletion, head: Head, answers: list[Answer]) -> ChatCompletionReply:
@@ -66,12 +73,13 @@ def whole(request: ChatCompletion, head: Head, answers: list[Answer]) -> ChatCom
         choices=[_choice(request, index, answer) for index, answer in enumerate(answers)],
         usage=CompletionUsage.of([answers]),
         timings=Timings.of(answers),
+        **prompt_facts(request, answers[0]),
     )
 
 
 def _choice(request: ChatCompletion, index: int, answer: Answer) -> ChatChoice:
     message = AssistantMessage(role="assistant", content=answer.content, refusal=None)
-    if answer.reasoning:
+    if answer.reasoning and request.include_reasoning is not False:
         message.reasoning_content = answer.reasoning
     if answer.tool_calls:
         message.content = message.content or None
@@ -81,8 +89,10 @@ def _choice(request: ChatCompletion, index: int, answer: Answer) -> ChatChoice:
     return ChatChoice(
         index=index,
         message=message,
-        logprobs=chat_log_probs(answer.tokens or ()) if request.logprobs else None,
+        logprobs=chat_log_probs(answer.tokens or (), request.top_logprobs or 0) if request.logprobs else None,
         finish_reason=_finish_reason(answer),
+        stop_reason=answer.stop_reason,
+        **({"token_ids": list(answer.token_ids or ())} if request.tells_ids else {}),
     )
 
 
@@ -107,31 +117,45 @@ class Chunks(forms.Chunks):
         self._calls: dict[int, int] = {}  # of each answer that has begun: its calls of tools so far
 
     def piece(self, index: int, piece: Piece) -> str:
-        opening = self._open(index)
-        log_probs = chat_log_probs(piece.tokens or ()) if self._request.logprobs and piece.tokens else None
+        self.count(index, piece)
+        opening = self._open(index, piece.prompt_token_ids)
+        log_probs = None
+        if self._request.logprobs and piece.tokens:
+            log_probs = chat_log_probs(piece.tokens, self._request.top_logprobs or 0)
+        ids = list(piece.token_ids or ()) if self._tells_ids else []
         deltas = list(self._deltas(index, piece))
-        if log_probs is not None and not deltas:
+        if (log_probs is not None or ids) and not deltas:
             deltas.append({"content": ""})  # Text that is held back has tokens all the same.
-        events = [self.event(self._chunk(index, delta)) for delta in deltas[:-1]]
-        events += [self.event(self._chunk(index, delta, log_probs)) for delta in deltas[-1:]]
-        return opening + "".join(events)
+        chunks = [self._chunk(index, delta) for delta in deltas]
+        if chunks:
+            chunks[-1]["choices"][0]["logprobs"] = log_probs
+            if ids:
+                chunks[-1]["choices"][0]["token_ids"] = ids
+        return opening + "".join(map(self.event, chunks))
 
     def answer(self, index: int, answer: Answer) -> str:
+        opening = self._open(index, answer.prompt_token_ids)
         end = self._chunk(index, {}, finish_reason=_finish_reason(answer))
+        end["choices"][0]["stop_reason"] = answer.stop_reason
+        if self._request.prompt_logprobs is not None:
+            end["prompt_logprobs"] = prompt_log_probs(answer, self._request.prompt_logprobs)
         end["timings"] = Timings.of([answer])
-        return self._open(index) + self.event(end)
+        return opening + self.event(end)
 
     def end(self, answers: list[Answer]) -> str:
         return self.last([answers])
 
-    def _open(self, index: int) -> str:
+    def _open(self, index: int, prompt_ids: Sequence[int] | None) -> str:
         if index in self._calls:
             return ""
         self._calls[index] = 0
-        return self.event(self._chunk(index, {"role": "assistant", "content": ""}))
+        chunk = self._chunk(index, {"role": "assistant", "content": ""})
+        if self._tells_ids and prompt_ids is not None:
+            chunk["prompt_token_ids"] = list(prompt_ids)
+        return self.event(chunk)
 
     def _deltas(self, index: int, piece: Piece) -> Iterator[Delta]:
-        if piece.reasoning:
+        if piece.reasoning and self._request.include_reasoning is not False:
             yield {"reasoning_content": piece.reasoning}
         if piece.content:
             yield {"content": piece.content}
@@ -145,13 +169,12 @@ class Chunks(forms.Chunks):
         self,
         index: int,
         delta: Delta,
-        log_probs: ChatLogProbs | None = None,
         finish_reason: ChatFinishReason | None = None,
     ) -> ChatCompletionChunk:
         choice: ChatChunkChoice = {
             "index": index,
             "delta": delta,
-            "logprobs": log_probs,
+            "logprobs": None,
             "finish_reason": finish_reason,
         }
         chunk: ChatCompletionChunk = self.frame(choice)

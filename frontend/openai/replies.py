@@ -16,6 +16,8 @@ from ..replies import Reply, Timings, Usage
 
 FinishReason = Literal["stop", "length"]
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
+StopReason = str | int | None
+"""The text of `stop`, or the id of `stop_token_ids`, that ended an answer; vLLM's key."""
 
 
 class Head(TypedDict):
@@ -98,17 +100,31 @@ class ChatLogProbs(TypedDict):
     refusal: None
 
 
+class PromptLogProb(TypedDict):
+    """A token at a place of the prompt: `rank` 1 is the likeliest, null one that is not among those told."""
+
+    logprob: float
+    rank: int | None
+    decoded_token: str
+
+
+PromptLogProbs = list[dict[str, PromptLogProb] | None]
+"""vLLM's: at each place of the prompt, by token id, its token and the likeliest; null at the first."""
+
+
 class ChatChoice(Reply):
-    """One of `n` answers."""
+    """One of `n` answers. `token_ids` with `return_token_ids`: of all tokens that were made."""
 
     index: int
     message: AssistantMessage
     logprobs: ChatLogProbs | None
     finish_reason: ChatFinishReason
+    stop_reason: StopReason
+    token_ids: list[int] = Field(default=[])
 
 
 class ChatCompletionReply(Reply):
-    """The whole answers, `n` of them."""
+    """The whole answers, `n` of them. Of the prompt, where it was asked for: ids and log-probabilities."""
 
     id: str
     object: Literal["chat.completion"]
@@ -117,6 +133,8 @@ class ChatCompletionReply(Reply):
     choices: list[ChatChoice]
     usage: CompletionUsage
     timings: Timings
+    prompt_token_ids: list[int] = Field(default=[])
+    prompt_logprobs: PromptLogProbs = Field(default=[])
 
 
 class ToolCallDelta(Reply):
@@ -144,10 +162,12 @@ class ChatChunkChoice(TypedDict):
     delta: Delta
     logprobs: ChatLogProbs | None
     finish_reason: ChatFinishReason | None
+    stop_reason: NotRequired[StopReason]
+    token_ids: NotRequired[list[int]]
 
 
 class ChatCompletionChunk(TypedDict):
-    """News of one answer. `timings` in its last chunk; `usage` (null) where it was asked for."""
+    """News of one answer. `timings` in its last chunk; `usage` where it was asked for."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -155,7 +175,9 @@ class ChatCompletionChunk(TypedDict):
     model: str
     choices: list[ChatChunkChoice]
     timings: NotRequired[Timings]
-    usage: NotRequired[None]
+    usage: NotRequired[Usage | None]
+    prompt_token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[PromptLogProbs]
 
 
 class TextLogProbs(TypedDict):
@@ -175,6 +197,10 @@ class TextChoice(Reply):
     text: str
     logprobs: TextLogProbs | None
     finish_reason: FinishReason
+    stop_reason: StopReason
+    token_ids: list[int] = Field(default=[])
+    prompt_token_ids: list[int] = Field(default=[])
+    prompt_logprobs: PromptLogProbs = Field(default=[])
 
 
 class CompletionReply(Reply):
@@ -196,10 +222,14 @@ class TextChunkChoice(TypedDict):
     text: str
     logprobs: TextLogProbs | None
     finish_reason: FinishReason | None
+    stop_reason: NotRequired[StopReason]
+    token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[PromptLogProbs]
 
 
 class CompletionChunk(TypedDict):
-    """News of one answer. `timings` in its last chunk; `usage` (null) where it was asked for."""
+    """News of one answer. `timings` in its last chunk; `usage` where it was asked for."""
 
     id: str
     object: Literal["text_completion"]
@@ -207,7 +237,7 @@ class CompletionChunk(TypedDict):
     model: str
     choices: list[TextChunkChoice]
     timings: NotRequired[Timings]
-    usage: NotRequired[None]
+    usage: NotRequired[Usage | None]
 
 
 class UsageChunk(Reply):

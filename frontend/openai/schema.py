@@ -1,303 +1,338 @@
-"""The fields of OpenAI's requests that are honoured here; every other is refused by its name.
+"""The requests of OpenAI's routes: every field that OpenAI, vLLM and llama-server take is decided here.
 
-What OpenAI documents and this server has no use for is taken in only with the value that asks for nothing
-(`store: false`), or where it is a mere label (`user`, `metadata`). Fields that OpenAI does not have are the
-usual extensions of vLLM and llama.cpp: rows of `youtu_contract`, `chat_template_kwargs`, `enable_thinking`.
-Knows no HTTP; what a value may be has the model behind Triton the last word on.
+What is honoured are fields of these models; what changes nothing, and what this server lacks, stands in
+`labels`; any other field is refused by its name. Knows no HTTP; what a value may be has the model behind
+Triton the last word on.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     create_model,
-    field_validator,
     model_validator,
 )
+from typing_extensions import Self
+from youtu_contract.rows import FUNCTION
 
 from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, sampling_fields, sampling_options
+from .guides import GuidedRequest
+from .labels import (
+    LABELS,
+    LABELS_OF_CHAT,
+    LACKING_ANYWHERE,
+    LACKING_IN_CHAT,
+    LACKING_IN_COMPLETIONS,
+    silent_fields,
+)
+from .messages import MAX_TOOLS, AllowedChoice, Message, NamedTool, Tool, ToolChoice
+from .rules import NOT_TRUE, NULL, TRUE, either, has, unless
 
 MAX_CHOICES = 16
-"""Answers to one request: `n`, or the number of prompts times `n`."""
+"""Answers to one prompt: `n`."""
+
+MAX_ANSWERS = 1024
+"""Answers to one request: prompts times `n`."""
 
 MAX_TOP_LOGPROBS = 20
-MAX_TOOLS = 128
+MAX_MESSAGES = 1000
 
-
-class TextPart(Strict):
-    """A part of a message; of OpenAI's kinds only text."""
-
-    type: Literal["text"]
-    text: Text
-
-
-class Function(Strict):
-    """The function that a tool call names; `arguments` is a JSON object written as a string."""
-
-    name: Annotated[Text, Field(min_length=1)]
-    arguments: Text
-
-
-class ToolCall(Strict):
-    """A call that the assistant made earlier in the conversation."""
-
-    id: Text
-    type: Literal["function"]
-    function: Function
-    index: int | None = None
-
-
-def _kind_of_content(value: object) -> str:
-    return "<parts>" if isinstance(value, list) else "<text>"
-
-
-Content = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[list[TextPart], Field(min_length=1), Tag("<parts>")],
-    Discriminator(_kind_of_content),
-]
-
-
-class Message(Strict):
-    """One turn. `content` may be null only where the assistant called tools instead."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [
-                {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
-                {
-                    "required": ["tool_calls"],
-                    "properties": {
-                        "role": {"const": "assistant"},
-                        "tool_calls": {"type": "array", "minItems": 1},
-                    },
-                },
-            ]
-        }
-    )
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = None
-    name: Text | None = None
-    reasoning_content: Text | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
-    tool_call_id: Text | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Message:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
-            raise ValueError("needs content")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError(f"has tool_calls, which only the assistant makes, not {self.role}")
-        return self
-
-    def for_model(self) -> dict[str, Any]:
-        """The message as chat templates expect it: content a string, a call's arguments an object."""
-        content = self.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content)
-        message: dict[str, Any] = {
-            "role": "system" if self.role == "developer" else self.role,
-            "content": content,
-        }
-        for name in ("name", "reasoning_content", "tool_call_id"):
-            if (value := getattr(self, name)) is not None:
-                message[name] = value
-        if self.tool_calls:
-            message["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {
-                        "name": call.function.name,
-                        "arguments": _arguments(call.function.arguments),
-                    },
-                }
-                for call in self.tool_calls
-            ]
-        return message
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-class FunctionDefinition(Strict):
-    """What a tool is called, does and takes (a JSON schema)."""
-
-    name: Annotated[Text, Field(min_length=1, max_length=64)]
-    description: Text | None = None
-    parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
-
-
-class Tool(Strict):
-    """A function that the model may ask the caller to run."""
-
-    type: Literal["function"]
-    function: FunctionDefinition
-
-
-class JsonSchema(Strict):
-    """A named schema. The answer is always held to it, so `strict` makes no difference."""
-
-    name: Text
-    description: Text | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    strict: bool | None = None
-
-
-class ResponseFormat(Strict):
-    """`{"type": "text"}`, `{"type": "json_object"}` or `{"type": "json_schema", "json_schema": {…}}`."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _schema_where_named(self) -> ResponseFormat:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema goes with type json_schema, and the other way round")
-        return self
-
-    def guide(self) -> tuple[str | None, str | None]:
-        """Type and text of the guide for the engine."""
-        if self.json_schema is not None:
-            return "json_schema", json.dumps(self.json_schema.schema_, ensure_ascii=False)
-        return ("json", None) if self.type == "json_object" else (None, None)
+EFFORTS: dict[str, bool] = {
+    "none": False,
+    "minimal": False,
+    "low": True,
+    "medium": True,
+    "high": True,
+    "xhigh": True,
+    "max": True,
+}
+"""`reasoning_effort` -> whether the model thinks."""
 
 
 class StreamOptions(Strict):
-    """`include_usage`: a last chunk with the usage of the whole request."""
+    """`include_usage`: a last chunk with the usage; `continuous_usage_stats`: that so far in each chunk."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: Annotated[Literal[False] | None, Field(repr=False)] = None
 
 
-Count = Annotated[int, Field(ge=1, le=INT32_MAX), WHOLE]
+def _no_end(value: int) -> int | None:
+    return None if value == -1 else value
 
-# Where OpenAI's own range is another than ours.
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be at least 1, or -1 for no limit, not 0")
+    return value
+
+
+_LIMIT = {"type": "integer", "maximum": INT32_MAX}
+Upto = Annotated[
+    Annotated[int, Field(ge=-1, le=INT32_MAX), WHOLE],
+    AfterValidator(_no_end),
+    WithJsonSchema(_LIMIT | {"minimum": -1}),
+]
+"""A length; -1 is no limit."""
+
+Length = Annotated[
+    Annotated[int, Field(ge=-1, le=INT32_MAX), WHOLE],
+    AfterValidator(_not_zero),
+    AfterValidator(_no_end),
+    WithJsonSchema({"anyOf": [_LIMIT | {"minimum": 1}, {"const": -1}]}),
+]
+"""The same of an answer that is not empty."""
+
+Top = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE]
+Choices = Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE]
+
+# Where the range of OpenAI's field, or of vLLM's and llama-server's of that name, is wider than the row's.
 _Sampling: Any = create_model(
     "_Sampling",
     __base__=Strict,
     **sampling_fields(
-        temperature=Annotated[float, Field(ge=0, le=2)],
+        max_tokens=Length,
         seed=Annotated[int, Field(ge=-(2**63), le=UINT64_MAX), WHOLE],
         top_k=Annotated[int, Field(ge=-1, le=INT32_MAX), WHOLE],
     ),
+    **silent_fields(LABELS, LACKING_ANYWHERE),
 )
+_REPETITION = _Sampling.model_fields["repetition_penalty"].annotation
+
+STREAM_RULE: Any = either(unless(stream_options=NULL), has(stream=TRUE))
+"""Of `GenerationRequest`, as JSON schema."""
 
 
-class GenerationRequest(_Sampling):  # type: ignore[misc]
-    """What both routes share. null means absent; absent values are the deployment's defaults."""
+class GenerationRequest(_Sampling, GuidedRequest):  # type: ignore[misc]
+    """What both routes share. null means absent; absent values are the deployment's defaults.
+
+    `n_predict`, `repeat_penalty`, `n_cmpl` and `return_tokens` are llama-server's names of `max_tokens`,
+    `repetition_penalty`, `n` and `return_token_ids`; as there, they win over the others.
+    """
 
     model: Text | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
+    n: Choices | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Text | None = None
+    prompt_logprobs: Top | None = None
+    return_token_ids: bool | None = None
+    n_predict: Length | None = None
+    n_cmpl: Choices | None = None
+    repeat_penalty: _REPETITION = None  # type: ignore[valid-type]
+    return_tokens: bool | None = None
 
     @model_validator(mode="after")
-    def _options_of_a_stream(self) -> GenerationRequest:
+    def _goes_together(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream true")
         return self
 
-    def sampling(self, choice: int) -> dict[str, Any]:
-        """Options for the client of the answer with this number; each gets a seed of its own."""
-        return sampling_options(self) | {
-            "top_k": None if self.top_k is None else max(0, self.top_k),
-            "logit_bias": self.logit_bias or None,
-            "seed": None if self.seed is None else (self.seed + choice) % (UINT64_MAX + 1),
-        }
-
-
-class ChatCompletion(GenerationRequest):
-    """`POST /v1/chat/completions`."""
-
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
-    chat_template_kwargs: dict[str, Any] | None = None
-    enable_thinking: bool | None = None
-    logprobs: bool | None = None
-    max_completion_tokens: Count | None = None
-    metadata: Annotated[dict[Text, Text], Field(max_length=16)] | None = None
-    modalities: list[Literal["text"]] | None = None
-    parallel_tool_calls: Literal[True] | None = None
-    prompt_cache_key: Text | None = None
-    response_format: ResponseFormat | None = None
-    safety_identifier: Text | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
-
-    @field_validator("tool_choice", mode="before")
-    @classmethod
-    def _free_choice(cls, choice: object) -> object:
-        if choice == "required" or isinstance(choice, dict):
-            raise ValueError("can be auto or none: the model cannot be made to call a tool")
-        return choice
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> ChatCompletion:
-        limits = (self.max_tokens, self.max_completion_tokens)
-        if None not in limits and limits[0] != limits[1]:
-            raise ValueError(
-                f"max_tokens is {limits[0]} and max_completion_tokens {limits[1]}; give one of them"
-            )
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs true")
-        named = "enable_thinking" in (self.chat_template_kwargs or {})
-        if self.enable_thinking is not None and named:
-            raise ValueError("enable_thinking is given twice: as a field and in chat_template_kwargs")
-        if self.tool_choice == "auto" and not self.tools:
-            raise ValueError("tool_choice needs tools")
-        return self
+    @property
+    def choices(self) -> int:
+        """Answers to one prompt."""
+        return self.n_cmpl or self.n or 1
 
     @property
-    def uses_tools(self) -> bool:
-        """Whether the prompt lists tools."""
-        return bool(self.tools) and self.tool_choice != "none"
+    def tells_ids(self) -> bool:
+        """Whether the caller wants the ids of tokens."""
+        return bool(self.return_token_ids or self.return_tokens)
+
+    @property
+    def counts_along(self) -> bool:
+        """Whether each chunk is to have the usage so far."""
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     @property
     def length_field(self) -> str:
         """By which name the caller limits the length."""
-        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return "max_tokens" if self.n_predict is None else "n_predict"
+
+    def sampling(self, choice: int) -> dict[str, Any]:
+        """Options for the client of the answer with this number; each gets a seed of its own."""
+        _, (kind, guide) = self.guide()
+        seed = None if self.seed in (None, -1) else (self.seed + choice) % (UINT64_MAX + 1)
+        penalty = self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
+        scores = self.prompt_logprobs is not None
+        return sampling_options(self) | {
+            "max_tokens": getattr(self, self.length_field),
+            "top_k": None if self.top_k is None else max(0, self.top_k),
+            "logit_bias": self.logit_bias or None,
+            "repetition_penalty": penalty,
+            "seed": seed,
+            "ignore_eos": self.ignore_eos or None,
+            "guided_decoding_guide_type": kind,
+            "guided_decoding_guide": guide,
+            "return_log_probs": scores or None,
+            "return_prompt_log_probs": scores or None,
+            "top_log_probs": self.prompt_logprobs or None,
+            "return_token_ids": self.tells_ids or self.counts_along or scores or None,
+        }
+
+
+class Thinking(Strict):
+    """Whether the model thinks: `enabled`, `disabled`, or by its template (`auto`, `adaptive`)."""
+
+    type: Literal["enabled", "disabled", "auto", "adaptive"]
+    budget_tokens: Annotated[int | None, WHOLE, Field(repr=False)] = None
+    display: Annotated[Text | None, Field(repr=False)] = None
+
+
+class ChatPrompt(Strict):
+    """What a conversation becomes a prompt by."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    add_generation_prompt: bool | None = None
+    add_special_tokens: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    thinking: Thinking | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.enable_thinking is not None and "enable_thinking" in (self.chat_template_kwargs or {}):
+            raise ValueError("enable_thinking is given twice: as a field and in chat_template_kwargs")
+        return self
+
+    @property
+    def thinks(self) -> bool | None:
+        """What the request says of it, the plainest field first; None leaves it to the deployment."""
+        if self.enable_thinking is not None:
+            return self.enable_thinking
+        if self.thinking is not None and self.thinking.type in ("enabled", "disabled"):
+            return self.thinking.type == "enabled"
+        return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
+
+    def offered(self) -> list[Tool]:
+        """The tools that the model is told of."""
+        return self.tools or []
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether the prompt lists tools."""
+        return bool(self.offered())
+
+    @property
+    def continues(self) -> bool:
+        """Whether the last message is continued, not answered, whatever `add_generation_prompt` says."""
+        prefix = bool(self.messages and self.messages[-1].prefix)
+        return prefix if self.continue_final_message is None else self.continue_final_message
 
     def conversation(self) -> list[dict[str, Any]]:
         """The messages for the model."""
         return [message.for_model() for message in self.messages]
 
+    def prompt_options(self) -> dict[str, Any]:
+        """The options of the client that say how the conversation becomes a prompt."""
+        kwargs = dict(self.chat_template_kwargs or {})
+        if self.thinks is not None:
+            kwargs.setdefault("enable_thinking", self.thinks)
+        if self.documents:
+            kwargs["documents"] = self.documents
+        if offered := self.offered():
+            kwargs["tools"] = [tool.for_model() for tool in offered]
+        return {
+            "chat_template_kwargs": kwargs or None,
+            "add_generation_prompt": self.add_generation_prompt,
+            "add_special_tokens": self.add_special_tokens,
+            "continue_final_message": self.continues or None,
+        }
+
+
+_ChatSilent: Any = create_model(
+    "_ChatSilent", __base__=Strict, **silent_fields(LABELS_OF_CHAT, LACKING_IN_CHAT)
+)
+
+
+class ChatCompletion(ChatPrompt, GenerationRequest, _ChatSilent):  # type: ignore[misc]
+    """`POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                STREAM_RULE,
+                either(unless(top_logprobs={"enum": [0, None]}), has(logprobs=TRUE)),
+                either(
+                    unless(tool_choice={"enum": ["auto", "none", None]}),
+                    has(tools={"type": "array", "minItems": 1}),
+                ),
+            ]
+        }
+    )
+
+    include_reasoning: bool | None = None
+    logprobs: bool | None = None
+    max_completion_tokens: Length | None = None
+    modalities: list[Literal["text"]] | None = None
+    parallel_tool_calls: bool | None = None
+    parse_tool_calls: Literal[True] | None = None
+    reasoning_format: Literal["auto", "deepseek"] | None = None
+    tool_choice: ToolChoice | None = None
+    top_logprobs: Top | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ChatCompletion:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs true")
+        if self.must_call != "auto" and not self.tools:
+            raise ValueError("tool_choice needs tools")
+        known = {tool.function.name for tool in self.tools or []}
+        for name in sorted(self._named() - known):
+            raise ValueError(f"tool_choice names {name}, which is none of the tools")
+        return self
+
+    def _named(self) -> set[str]:
+        """The functions that `tool_choice` names."""
+        if isinstance(self.tool_choice, NamedTool):
+            return {self.tool_choice.function.name}
+        if isinstance(self.tool_choice, AllowedChoice):
+            return {tool.function.name for tool in self.tool_choice.allowed_tools.tools}
+        return set()
+
+    @property
+    def must_call(self) -> str:
+        """Whether a tool has to be called, as the model behind takes it."""
+        choice = self.tool_choice
+        if isinstance(choice, NamedTool):
+            return FUNCTION + choice.function.name
+        mode = choice.allowed_tools.mode if isinstance(choice, AllowedChoice) else choice
+        return "required" if mode in ("required", "any") else "auto"
+
+    def offered(self) -> list[Tool]:
+        """See ChatPrompt."""
+        if self.tool_choice == "none":
+            return []
+        only = self._named() if isinstance(self.tool_choice, AllowedChoice) else None
+        return [tool for tool in self.tools or [] if only is None or tool.function.name in only]
+
+    @property
+    def length_field(self) -> str:
+        """See GenerationRequest; the newer name wins, as at OpenAI's."""
+        return super().length_field if self.max_completion_tokens is None else "max_completion_tokens"
+
     def sampling(self, choice: int) -> dict[str, Any]:
         """See GenerationRequest."""
-        kwargs = dict(self.chat_template_kwargs or {})
-        if self.enable_thinking is not None:
-            kwargs["enable_thinking"] = self.enable_thinking
-        guide_type, guide = self.response_format.guide() if self.response_format else (None, None)
+        options = super().sampling(choice) | self.prompt_options() | {"return_parts": True}
+        if self.logprobs:
+            options["return_log_probs"] = True
+            options["top_log_probs"] = max(self.top_logprobs or 0, self.prompt_logprobs or 0) or None
         if self.uses_tools:
-            kwargs["tools"] = [tool.model_dump(exclude_none=True) for tool in self.tools or []]
-        return super().sampling(choice) | {
-            "max_tokens": self.max_completion_tokens or self.max_tokens,
-            "chat_template_kwargs": kwargs or None,
-            "return_parts": True,
-            "return_log_probs": self.logprobs or None,
-            "top_log_probs": self.top_logprobs or None,
-            "guided_decoding_guide_type": guide_type,
-            "guided_decoding_guide": guide,
-        }
+            options["tool_choice"] = None if self.must_call == "auto" else self.must_call
+            options["parallel_tool_calls"] = (
+                None if self.parallel_tool_calls is None else self.parallel_tool_calls
+            )
+        return options
 
 
 def _prompts(value: object) -> object:
@@ -316,50 +351,64 @@ Prompt = Annotated[
     Annotated[TextPrompt, Tag("<text>")] | Annotated[TokenPrompt, Tag("<ids>")],
     Discriminator(_kind_of_prompt),
 ]
+SeveralPrompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_ANSWERS)]
 Prompts = Annotated[
-    list[Prompt],
+    SeveralPrompts,
     BeforeValidator(
         _prompts,
         json_schema_input_type=TextPrompt
         | TokenPrompt
-        | Annotated[list[TextPrompt | TokenPrompt], Field(min_length=1, max_length=MAX_CHOICES)],
+        | Annotated[list[TextPrompt | TokenPrompt], Field(min_length=1, max_length=MAX_ANSWERS)],
     ),
-    Field(min_length=1, max_length=MAX_CHOICES),
 ]
 
+_TextSilent: Any = create_model("_TextSilent", __base__=Strict, **silent_fields({}, LACKING_IN_COMPLETIONS))
 
-class Completion(GenerationRequest):
-    """`POST /v1/completions`: text or token ids, continued. Several prompts: the answers of each in turn."""
+
+class Completion(GenerationRequest, _TextSilent):  # type: ignore[misc]
+    """`POST /v1/completions`: text or token ids, continued. Several prompts: the answers of each in turn.
+
+    `max_tokens` 0 makes nothing: with `echo` and `logprobs` the prompt is scored.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                STREAM_RULE,
+                either(unless(stream=NOT_TRUE), unless(echo=NOT_TRUE), unless(logprobs=NULL)),
+            ]
+        }
+    )
 
     prompt: Prompts
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
+    max_tokens: Upto | None = None
+    n_predict: Upto | None = None
+    add_special_tokens: bool | None = None
+    best_of: Choices | None = None
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
-    suffix: Literal[""] | None = None
+    logprobs: Top | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Completion:
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise ValueError(f"best_of must be as n, which is {self.n or 1}, not {self.best_of}")
+        if self.best_of is not None and self.best_of != self.choices:
+            raise ValueError(f"best_of must be as n, which is {self.choices}, not {self.best_of}")
         if self.scores_prompt and self.stream:
             raise ValueError("echo with logprobs needs stream false")
-        if self.echo and not (self.scores_prompt or all(isinstance(each, str) for each in self.prompt)):
-            raise ValueError("echo of token ids needs logprobs, with which their text comes")
-        if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
-            raise ValueError(
-                f"prompt times n may give {MAX_CHOICES} answers, not {len(self.prompt) * (self.n or 1)}"
-            )
+        if (count := len(self.prompt) * self.choices) > MAX_ANSWERS:
+            raise ValueError(f"prompt times n may give {MAX_ANSWERS} answers, not {count}")
         return self
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether the log-probabilities of the prompt's tokens are asked for."""
+        """Whether the log-probabilities of the prompt's tokens are asked for as part of the text."""
         return bool(self.echo) and self.logprobs is not None
 
     def sampling(self, choice: int) -> dict[str, Any]:
         """See GenerationRequest."""
-        return super().sampling(choice) | {
-            "return_log_probs": self.logprobs is not None or None,
-            "return_prompt_log_probs": self.scores_prompt or None,
-            "top_log_probs": self.logprobs or None,
-        }
+        options = super().sampling(choice) | {"add_special_tokens": self.add_special_tokens}
+        if self.logprobs is not None:
+            options["return_log_probs"] = True
+            options["top_log_probs"] = max(self.logprobs, self.prompt_logprobs or 0) or None
+        if self.scores_prompt:
+            options["return_prompt_log_probs"] = True
+        return options

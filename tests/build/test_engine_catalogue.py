@@ -148,3 +148,17 @@ def test_two_entries_cannot_share_a_name(here: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(catalogue_module, "CATALOGUE", here / "catalogue.toml")
     with pytest.raises(ValueError, match="Youtu-LLM-2B is the name of another model too"):
         catalogue.__wrapped__()
+
+
+def test_a_snapshot_in_the_hub_s_cache_is_called_after_its_model(tmp_path: Path) -> None:
+    """And not after the commit, or, of a GGUF file there, after the checksum that its link leads to."""
+    cache = tmp_path / "models--shop--shop-model"
+    snapshot = cache / "snapshots" / "0123abcd"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert resolve(str(snapshot)) == Source("folder", "shop-model", path=snapshot)
+    (cache / "blobs" / "77aa").write_bytes(b"GGUF")
+    (snapshot / "shop.Q8_0.gguf").symlink_to(cache / "blobs" / "77aa")
+    found = resolve(str(snapshot / "shop.Q8_0.gguf"))
+    assert found == Source("gguf", "shop.Q8_0", path=cache / "blobs" / "77aa")

@@ -28,11 +28,13 @@ marker `fake:`, a JSON object. Without the marker the answer is "You said: <the 
     finish       finish_reason (default "stop", or "length" when max_tokens was reached)
     cached       num_cached_tokens (default 0)
     thinking     true: the answer starts in the midst of the thinking (starts_in_thinking)
+    stopped_by   a text or a token id: what of stop or stop_token_ids ended the answer
 
 With return_log_probs each piece is one token of log-probability -0.5, the last response brings none but the
 whole answer's. With top_log_probs k its likeliest are itself at -0.5, then "<other 1>" at -1.5, and so on.
-Token ids as a prompt are read as code points. With return_prompt_log_probs each character of the prompt is
-such a token too.
+Token ids as a prompt are read as code points, and to tokenize each character of the last text is one. With
+return_prompt_log_probs each character of the prompt is such a token too. With return_token_ids the id of a
+piece is the code point of its first character, and those of the prompt are of its characters.
 
 State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.stalled` (booleans),
 `fake.fail_message` (for requests that name none), `fake.stop()` and `fake.start()` (the same port again).
@@ -325,6 +327,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         inputs.update(read_inputs(request))
         prompt = last_text(inputs)
         script = read_script(prompt)
+        if inputs.get("tokenize"):
+            if script.get("fail_at") is not None:
+                raise Refusal.of(script, self.fail_message)
+            yield tokenized(request, prompt)
+            return
         if script.get("not_ready"):
             raise Refusal(NOT_READY)
         if self.queue_full or script.get("queue_full"):
@@ -390,6 +397,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             arrival_time_ns=arrival,
             first_token_time_ns=first,
             last_token_time_ns=last,
+            **stopped_by(script.get("stopped_by")),
         )
 
     def _response(
@@ -421,6 +429,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             values["prompt_log_probs"] = [-0.5] * (len(prompt) - 1)
             if count:
                 values["top_prompt_tokens"], values["top_prompt_log_probs"] = likeliest(prompt[1:], count)
+        if inputs.get("return_token_ids"):
+            values["output_token_ids"] = [ord(piece[0]) if piece else 0 for piece in pieces]
+            if prompt:
+                values["prompt_token_ids"] = [ord(character) for character in prompt]
+                if inputs.get("return_prompt_log_probs") and count:
+                    others = range(1, count)
+                    values["top_prompt_token_ids"] = [id_ for c in prompt[1:] for id_ in (ord(c), *others)]
         if inputs.get("return_parts"):
             parts = [*parser.feed("".join(pieces)), *(parser.end() if end else ())]
             values["reasoning_output"] = "".join(part.text for part in parts if isinstance(part, Reasoning))
@@ -432,6 +447,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         return stream_response
 
 
+def tokenized(request: Any, prompt: str) -> Any:
+    """The answer to `tokenize`: each character of the last text is a token, its code point the id."""
+    answer = service_pb2.ModelStreamInferResponse()
+    response = answer.infer_response
+    response.model_name, response.id = MODEL, request.id
+    add_output(response, "prompt_token_ids", [ord(character) for character in prompt])
+    add_output(response, "prompt_tokens", list(prompt))
+    add_output(response, "num_input_tokens", len(prompt))
+    response.parameters["triton_final_response"].bool_param = True
+    return answer
+
+
 def add_output(response: Any, name: str, value: Any) -> None:
     """Add an output of the text contract to a ModelInferResponse."""
     row = TEXT_OUTPUTS[name]
@@ -440,6 +467,12 @@ def add_output(response: Any, name: str, value: Any) -> None:
         elements = [element.encode() for element in elements]
     response.outputs.add(name=name, datatype=row.datatype, shape=[1, len(elements)])
     response.raw_output_contents.append(packed(row.datatype, elements))
+
+
+def stopped_by(what: str | int | None) -> dict[str, Any]:
+    if what is None:
+        return {}
+    return {"stop_word" if isinstance(what, str) else "stop_token_id": what}
 
 
 def likeliest(tokens: Sequence[str], count: int) -> tuple[list[str], list[float]]:

@@ -157,7 +157,7 @@ def test_an_option_that_does_not_exist_is_a_type_error(client: Client) -> None:
         ([{"role": "robot", "content": "x"}], {}, r"messages\[0\].role: 'robot' was sent"),
         ("x", {"temperature": math.nan}, "temperature: 0 to 10 is allowed, nan was sent"),
         ("x", {"temperature": -1}, "temperature"),
-        ("x", {"max_tokens": 0}, "max_tokens: 1 to"),
+        ("x", {"max_tokens": -1}, "max_tokens: 0 to"),
     ],
 )
 def test_what_values_mean_is_left_to_the_server(

@@ -67,7 +67,7 @@ def undescribed(app: Any) -> set[tuple[str, str]]:
     there = {
         (re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in app.url_map.iter_rules()
-        if rule.rule not in FOR_BROWSERS
+        if rule.rule not in FOR_BROWSERS and not rule.endpoint.startswith("not_offered.")
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     return described ^ there
@@ -86,7 +86,12 @@ OPERATIONS = [
     ("/v1/completions", "POST"),
     ("/v1/models", "GET"),
     ("/v1/models/{model}", "GET"),
+    ("/tokenize", "POST"),
+    ("/detokenize", "POST"),
     ("/health", "GET"),
+    ("/ping", "GET"),
+    ("/ping", "POST"),
+    ("/version", "GET"),
     ("/health/live", "GET"),
     ("/health/ready", "GET"),
     ("/metrics", "GET"),

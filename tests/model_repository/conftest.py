@@ -42,7 +42,7 @@ def openvino_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def compiled(openvino_model: Path) -> OpenVino:
     """Compiled once: that takes seconds."""
-    return OpenVino(openvino_model, sequences=SLOTS + 8, cache_tokens=SLOTS * CONTEXT, threads=1)
+    return OpenVino(openvino_model, slots=SLOTS, context=CONTEXT, threads=1)
 
 
 @pytest.fixture

@@ -202,6 +202,16 @@ def test_the_context_can_be_filled_to_its_last_token(engine: Engine) -> None:
     assert len(request.tokens) == 10
 
 
+def test_all_slots_can_be_full_at_once_whatever_the_context(openvino_model: Path) -> None:
+    """The fault: with a context that is no whole number of blocks, the last slots' steps failed."""
+    runtime = OpenVino(openvino_model, slots=3, context=70, threads=1)
+    engine = Engine(runtime, slots=3, context=70, queue=8, prefill_chunk=64)
+    shared = prompt(70, 33)  # a block and one token more
+    runs = [Run(engine, [*shared, *prompt(71 + i, 7)], 30) for i in range(6)]
+    assert [len(run.wait().tokens) for run in runs] == [30] * 6
+    engine.close()
+
+
 def test_closing_fails_what_is_under_way(runtime: Runtime) -> None:
     engine = Engine(runtime, slots=SLOTS, context=CONTEXT, queue=8, prefill_chunk=64)
     run = Run(engine, prompt(7), 450)
@@ -278,7 +288,8 @@ def test_shared_beginnings_do_not_change_the_answers(engine: Engine, runtime: Ru
     system = prompt(30, 70)
     prompts = [[*system, *prompt(31 + i, 5 + i)] for i in range(SLOTS)]
     together = [run.wait() for run in [Run(engine, each, 30) for each in prompts]]
-    for number, run in enumerate(together):
+    for number in (0, SLOTS - 1):
+        run = together[number]
         for other in range(runtime.sequences):  # so that nothing of the others is left
             Run(engine, prompt(50 + other, 40), 1).wait()
         alone = Run(engine, prompts[number], 30).wait()

@@ -360,3 +360,38 @@ def test_a_character_cut_by_the_limit_is_in_no_output() -> None:
         assert b"".join(whole(responses, "output_tokens")).decode() == "退"
         assert responses[-1]["finish_reason"] == [b"length"]
         assert responses[-1]["num_output_tokens"] == [len(cut)]
+
+
+def test_what_ended_it_is_told() -> None:
+    assert answer([*b"abc"], stop=("z", "bc"))[-1]["stop_word"] == [b"bc"]
+    assert answer([*b"ab", ord("c")], stop_token_ids=(ord("c"),))[-1]["stop_token_id"] == [ord("c")]
+    for ids in ([*b"ab", END], [*b"ab"]):
+        last = answer(ids, stop=("z",), stop_token_ids=(END,))[-1]
+        assert not last.keys() & {"stop_word", "stop_token_id"}
+
+
+def test_token_ids_are_told_of_the_prompt_first_and_of_every_token_made() -> None:
+    responses = answer([*"好a".encode(), END], return_token_ids=True)
+    assert [response.get("prompt_token_ids") for response in responses] == [[1], None, None]
+    assert whole(responses, "output_token_ids") == [*"好a".encode(), END]
+    assert "output_token_ids" not in answer([*b"a"])[-1]
+
+
+def test_an_answer_of_no_tokens_is_none_although_the_engine_makes_one() -> None:
+    last = answer([*b"ab"], limit=0)[-1]
+    assert (last["text_output"], last["output_tokens"], last["num_output_tokens"]) == ([b""], [], [0])
+    assert last["finish_reason"] == [b"length"]
+
+
+def test_after_the_one_call_that_there_may_be_the_answer_ends() -> None:
+    text = b'Hm <tool_call>{"name": "a"}</tool_call><tool_call>{"name": "b"}</tool_call> x'
+    request = replace(
+        request_with(return_parts=True, parallel_tool_calls=False), template_kwargs={"tools": [{"name": "a"}]}
+    )
+    reply = Reply(request, VOCABULARY, prompt=[1], limit=99, thinking=False)
+    reply.take({"output_ids": [*text], "output_log_probs": [0.0] * len(text)})
+    assert (reply.reason, reply.stopped) == ("stop", True)
+    reply.finish()
+    news = reply.news(last=True)
+    assert [call["name"] for call in json.loads(news["tool_calls_output"])] == ["a"]
+    assert news["content_output"] == "Hm"

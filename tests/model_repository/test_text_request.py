@@ -152,8 +152,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"messages": HELLO, "top_p": 1.5}, "top_p: 0 to 1 is allowed, 1.5 was sent"),
         ({"messages": HELLO, "top_k": 2**31 - 1}, "top_k: 0 to 3584 is allowed, 2147483647 was sent"),
         ({"messages": HELLO, "top_k": -1}, "top_k"),
-        ({"messages": HELLO, "max_tokens": 0}, "max_tokens: 1 to 2048 is allowed, 0 was sent"),
-        ({"messages": HELLO, "max_tokens": 2049}, "max_tokens: 1 to 2048"),
+        ({"messages": HELLO, "max_tokens": -1}, "max_tokens: 0 to 2147483647 is allowed, -1 was sent"),
+        ({"messages": HELLO, "continue_final_message": True}, "continue_final_message: the last message"),
+        ({"text_input": "a", "continue_final_message": True}, "continue_final_message: the last message"),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": ["f"]}]},
+            r"messages\[0\].tool_calls: a list of JSON objects",
+        ),
         ({"messages": HELLO, "max_tokens": 5, "min_tokens": 6}, "min_tokens: 0 to 5 is allowed, 6 was sent"),
         ({"messages": HELLO, "repetition_penalty": 0}, "repetition_penalty: 0.01 to 10"),
         ({"messages": HELLO, "presence_penalty": 3}, "presence_penalty: -2 to 2"),
@@ -255,3 +260,13 @@ def test_while_thinking_the_guide_waits_and_the_engine_knows_no_stop_tokens() ->
     assert "guided_decoding_after" not in at_once
     assert at_once["end_ids"] == [1, 7]
     assert "guided_decoding_after" not in sent_to_the_engine(DEPLOYMENT, ends=[1], thinking=True)
+
+
+def test_ignoring_the_end_bans_the_model_s_own_ends_and_no_others() -> None:
+    sent = sent_to_the_engine(DEPLOYMENT, ends=[7, 9], ignore_eos=True, stop_token_ids=[9, 11])
+    assert sent["end_ids"] == [9, 11]
+    assert sent["bad_words_list"] == [[7], [1]]
+    nvidia = replace(DEPLOYMENT, engine_inputs=DEPLOYMENT.engine_inputs - {"end_ids"})
+    sent = sent_to_the_engine(nvidia, ends=[7, 9], ignore_eos=True)
+    assert sent["bad_words_list"] == [[7, 9], [1, 2]]
+    assert not sent.keys() & {"end_id", "end_ids", "stop_words_list"}

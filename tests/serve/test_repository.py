@@ -46,6 +46,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "guide_python": "",
         "enable_thinking": "false",
         "tools": "true",
+        "describe_tools": "false",
         "top_log_probs": "20",
         "prompt_log_probs": "true",
         "model_id": "a-model",

@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-KINDS = ("json", "json_schema", "regex")
+KINDS = ("json", "json_schema", "regex", "grammar")
 CPU_SECONDS = 1.5  # with them a refusal comes before the frontend sends the head of a stream
 MEMORY = 256 << 20  # bytes beside those of the tokenizer
 NO_MEMORY = 3  # exit status
@@ -44,12 +44,14 @@ class InvalidGuide(ValueError):
 
 
 def compiled(tokenizer: LLTokenizer, kind: str, text: str) -> LLMatcher:
-    """The grammar of a guide of one of KINDS; `text` is the schema or the expression. Raises InvalidGuide."""
-    from llguidance import LLMatcher, LLParserLimits
+    """The grammar of a guide of one of KINDS; `text` is the guide itself. Raises InvalidGuide."""
+    from llguidance import LLMatcher, LLParserLimits, grammar_from
 
     try:
         if kind == "regex":
             grammar = LLMatcher.grammar_from_regex(text)
+        elif kind == "grammar":  # Lark or GBNF
+            grammar = grammar_from("grammar", text)
         else:
             schema = _ANY_OBJECT if kind == "json" else _with_uris(text)
             grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)

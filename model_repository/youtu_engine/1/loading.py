@@ -10,8 +10,6 @@ from runtime import ComputeError, Runtime
 
 # A step of a model this small is over before a second thread is awake.
 _ONE_THREAD_BYTES = 64 << 20
-# KV caches that OpenVINO keeps apart, beside those in use; they share one memory, so that more cost nothing.
-_SPARE_SEQUENCES = 32
 
 
 def load(parameters: dict[str, str]) -> Runtime:
@@ -26,8 +24,8 @@ def load(parameters: dict[str, str]) -> Runtime:
 
         return OpenVino(
             path,
-            sequences=slots + _SPARE_SEQUENCES,
-            cache_tokens=slots * context,
+            slots=slots,
+            context=context,
             threads=threads,
             kv_type=parameters["kv_type"],
         )

@@ -22,12 +22,13 @@ from openvino._offline_transformations import paged_attention_transformation
 from runtime import ComputeError, Piece
 
 BLOCK = 32  # tokens; fixed by OpenVINO's CPU plugin
+SPARE_SEQUENCES = 32  # keep what was read for later prompts; an empty one costs nothing
 KV_TYPES = {"f32": "f32", "f16": "f16", "q8_0": "u8"}
 _MADV_DONTNEED = 4  # madvise(2)
 
 
 class OpenVino:
-    """One model with a KV cache of `cache_tokens` tokens that `sequences` sequences share.
+    """One model, its KV cache for `slots` sequences of `context` tokens, and for others where there is room.
 
     kv_type: "f16", "q8_0" (8 bits) or "f32" (exact, slower). Raises ComputeError when the file is no model
     that can be run.
@@ -38,10 +39,8 @@ class OpenVino:
     shortest_piece = 2
     neighbours = False
 
-    def __init__(
-        self, path: Path, *, sequences: int, cache_tokens: int, threads: int, kv_type: str = "q8_0"
-    ) -> None:
-        self.sequences = sequences
+    def __init__(self, path: Path, *, slots: int, context: int, threads: int, kv_type: str = "q8_0") -> None:
+        self.sequences = sequences = slots + SPARE_SEQUENCES
         core = ov.Core()
         options = {
             "INFERENCE_NUM_THREADS": threads,
@@ -63,7 +62,7 @@ class OpenVino:
             raise ComputeError(f"{path}: {_reason(error)}") from None
         self._weights = path.with_suffix(".bin")
         self.vocab_size: int = compiled.output(0).get_partial_shape()[-1].get_length()
-        blocks = -(-cache_tokens // BLOCK)
+        blocks = slots * -(-context // BLOCK)
         self._blocks = Blocks(blocks, BLOCK, sequences)
         self._caches = []
         for each in compiled.inputs:

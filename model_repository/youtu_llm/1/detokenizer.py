@@ -105,16 +105,23 @@ class StreamingText:
             if not table[token] and any(name.decode() in word for word in stop_words)
         }
         self._marks = {token: chr(0xD800 + i) for i, token in enumerate(silent)}
-        marked = (_marked(word, silent, self._marks) for word in stop_words)
-        self._stop_words = tuple(dict.fromkeys([*stop_words, *marked]))
+        # As it may come -> the word itself.
+        self._stop_words = {word: word for word in stop_words}
+        for word in stop_words:
+            self._stop_words.setdefault(_marked(word, silent, self._marks), word)
         self._before = None if thinking is None else _BeforeContent(thinking)
         self._held = ""
         self._uncounted = 0  # characters at the beginning of _held that came by min_tokens
         self._min_tokens = min_tokens
-        self.stopped = False
+        self.stopped_by: str | None = None
         self.shown = 0
         self._pushed = 0
         self._tokens = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop word has come: `stopped_by`."""
+        return self.stopped_by is not None
 
     def in_content(self, data: bytes) -> bool:
         """Whether a token that adds `data` belongs to the content, were it the next one."""
@@ -141,11 +148,12 @@ class StreamingText:
                 self._before = None
             elif not final:
                 return self._show(before, text, uncounted)
-        found = [at for word in self._stop_words if (at := _find(text, word, uncounted)) >= 0]
+        found = [(at, word) for word in self._stop_words if (at := _find(text, word, uncounted)) >= 0]
         if found and self._before is None:
-            self.stopped, self._held = True, ""
-            self._count(text[min(found) :])
-            return _unmarked(before + text[: min(found)])
+            at, form = min(found)
+            self.stopped_by, self._held = self._stop_words[form], ""
+            self._count(text[at:])
+            return _unmarked(before + text[:at])
         keep = 0 if final else max((_overlap(text, word) for word in self._stop_words), default=0)
         sure = len(text) - keep
         return self._show(before + text[:sure], text[sure:], uncounted - sure)

@@ -20,6 +20,7 @@ import triton_python_backend_utils as pb_utils
 from detokenizer import special_names, token_bytes
 from engine_client import EngineCall, EngineClient, EngineError, Probed
 from guide_check import GuideCheck, with_checked_guide
+from guides import with_engine_guide
 from prober import Prober
 from prompt import PromptBuilder
 from reply import Outputs, Reply, Vocabulary, engine_outputs
@@ -60,7 +61,8 @@ class TritonPythonModel:
         parameters = {k: v["string_value"] for k, v in json.loads(args["model_config"])["parameters"].items()}
         engine_dir = Path(parameters["engine_dir"])
         try:
-            self._prompts = PromptBuilder(engine_dir)
+            describes = parameters["describe_tools"] == "true"
+            self._prompts = PromptBuilder(engine_dir, describe_tools=describes)
             self._eos: list[int] = self._prompts.facts["eos_token_ids"]
             table, names = token_bytes(self._prompts.tokenizer), special_names(self._prompts.tokenizer)
             self._vocabulary = Vocabulary(table, names, frozenset(self._eos))
@@ -187,41 +189,68 @@ class TritonPythonModel:
     def _prompt(self, request: TextRequest) -> tuple[list[int], bool]:
         """Its tokens, and whether it leaves the model inside its thinking."""
         if request.input_ids is not None:
-            self._check_length("input_ids", len(request.input_ids))
+            self._check_length(request, len(request.input_ids))
             return request.input_ids, False
-        thinking = False
-        name = "text_input" if request.messages is None else "messages"
-        if request.messages is None:
-            text = request.text or ""
-        else:
-            text = self._prompts.render(request.messages, request.template_kwargs)
-            thinking = self._prompts.leaves_in_thinking(text, request.messages, request.template_kwargs)
+        text, thinking = request.text or "", False
+        if request.messages is not None:
+            text, thinking = self._prompts.chat(
+                request.messages, request.template_kwargs, answer=request.answer
+            )
         # No need to count the tokens of a text that even the longest ones could not spell.
         least = len(text.encode()) // self._longest_token
-        if least > self._deployment.context:
-            raise context_length_exceeded(name, least, self._deployment.context, at_least=True)
-        ids = self._prompts.encode(text, add_special_tokens=request.messages is None)
-        self._check_length(name, len(ids))
+        context = self._deployment.context
+        if least > context and not request.tokenize and not request.tools:
+            raise context_length_exceeded(request.prompt_name, least, context, at_least=True)
+        ids = self._encoded(request, text)
+        self._check_length(request, len(ids))
         return ids, thinking
 
-    def _check_length(self, name: str, tokens: int) -> None:
+    def _encoded(self, request: TextRequest, text: str) -> list[int]:
+        special = request.options["add_special_tokens"]
+        special = request.messages is None if special is None else special
+        return self._prompts.encode(text, add_special_tokens=special)
+
+    def _check_length(self, request: TextRequest, tokens: int) -> None:
+        context = self._deployment.context
+        if request.tokenize:
+            return
         if tokens < 1:
-            raise invalid(name, "at least one token is needed, none was sent")
-        if tokens >= self._deployment.context:
-            raise context_length_exceeded(name, tokens, self._deployment.context)
+            raise invalid(request.prompt_name, "at least one token is needed, none was sent")
+        if tokens >= context:
+            of_tools = tokens - self._without_tools(request) if request.tools else 0
+            raise context_length_exceeded(request.prompt_name, tokens, context, of_tools=of_tools)
+
+    def _without_tools(self, request: TextRequest) -> int:
+        """How many tokens its prompt would have without tools."""
+        kwargs = request.template_kwargs | {"tools": None}
+        text, _ = self._prompts.chat(request.messages or [], kwargs, answer=request.answer)
+        return len(self._encoded(request, text))
+
+    def _tokens(self, ids: list[int]) -> Outputs:
+        """The answer to a request that asks for its prompt's tokens alone."""
+        names = [self._vocabulary.name(token) for token in ids]
+        return {"prompt_token_ids": ids, "prompt_tokens": names, "num_input_tokens": len(ids)}
 
     def _answer(self, call: Call, request: TextRequest) -> None:
         ids, thinking = self._prompt(request)
+        if request.tokenize:
+            call.send(_tensors(self._tokens(ids)), final=True)
+            return
+        grammars = self._guide_check is None
+        request = with_engine_guide(request, self._deployment.engine_inputs, grammars=grammars)
         if self._guide_check is not None:
             request = with_checked_guide(request, self._guide_check, thinking=thinking)
         room = self._deployment.context - len(ids)
-        limit = min(request.options["max_tokens"] or room, room)
+        longest = request.options["max_tokens"]
+        limit = room if longest is None else min(longest, room)
         reply = Reply(request, self._vocabulary, prompt=ids, limit=limit, thinking=thinking)
         if call.cancelled:
             call.send(None, final=True)
             return
         call.heard_at = time.monotonic()
-        inputs = engine_inputs(request, ids, self._deployment, limit=limit, ends=self._eos, thinking=thinking)
+        inputs = engine_inputs(
+            request, ids, self._deployment, limit=max(1, limit), ends=self._eos, thinking=thinking
+        )
         engine_call = self._engine.start(call.engine_id, inputs, engine_outputs(request), call.trace)
         call.engine_call = engine_call
         for response in engine_call:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from conversation import with_described_tools, with_one_system
 from detokenizer import token_bytes
 from template import FAULTS, ChatTemplate
 from tokenizers import Tokenizer
-from traced import Traced, has_callers
-from youtu_contract.errors import invalid, unsupported
+from traced import Traced, has_callers, joined, marks_of
+from youtu_contract.errors import Refused, invalid, unsupported
+from youtu_contract.parts import THINK, THINK_END
 
 TEMPLATE = "chat_template.jinja"
 TOOL_TEMPLATE = "chat_template.tool_use.jinja"
+Answer = Literal["begun", "continued", "none"]
 _BLANK = "\uffff"  # no character of a text, so in no token
 # What an added token looks like that is none of a text's words: <think>, [TOOL_CALLS].
 _SIGN = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
@@ -28,11 +31,13 @@ _SIGN = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
 class PromptBuilder:
     """Reads `tokenizer.json`, `engine.json` and the chat templates of an engine folder.
 
-    Raises OSError or ValueError when one of the first two is missing or broken, or a template cannot be
+    describe_tools: whether the system message tells of tools, since the template does not. Raises OSError or
+    ValueError when one of the first two is missing or broken, or a template cannot be
     parsed.
     """
 
-    def __init__(self, engine_dir: Path) -> None:
+    def __init__(self, engine_dir: Path, *, describe_tools: bool = False) -> None:
+        self._describe_tools = describe_tools
         self.tokenizer = Tokenizer.from_file(str(engine_dir / "tokenizer.json"))
         self.facts: dict[str, Any] = json.loads((engine_dir / "engine.json").read_text(encoding="utf-8"))
         self._template = _template(engine_dir / TEMPLATE)
@@ -109,6 +114,60 @@ class PromptBuilder:
         """The conversation as text, up to where the model continues. Raises Refused."""
         return self._rendered(messages, template_kwargs, add_generation_prompt=True)
 
+    def chat(
+        self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any], *, answer: Answer = "begun"
+    ) -> tuple[Traced, bool]:
+        """The conversation up to where the model goes on, and whether that is inside its thinking.
+
+        answer: whether the template begins one, the last message is one to be continued, or neither. Where
+        the template refuses a system message in the midst, it comes to the beginning. Raises Refused.
+        """
+        write = self._continued if answer == "continued" else partial(self._begun, answer=answer == "begun")
+        if self._describe_tools:
+            messages = with_described_tools(messages, template_kwargs.get("tools") or [])
+            template_kwargs = template_kwargs | {"tools": None}
+        first = with_one_system(messages, everywhere=False)
+        try:
+            return write(first, template_kwargs)
+        except Refused:
+            if (moved := with_one_system(messages, everywhere=True)) == first:
+                raise
+            return write(moved, template_kwargs)
+
+    def _begun(
+        self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any], *, answer: bool
+    ) -> tuple[Traced, bool]:
+        if not answer:
+            return self._rendered(messages, template_kwargs, add_generation_prompt=False), False
+        text = self.render(messages, template_kwargs)
+        return text, self.leaves_in_thinking(text, messages, template_kwargs)
+
+    def _continued(
+        self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]
+    ) -> tuple[Traced, bool]:
+        """Up to the end of the last message's content, as `transformers` cuts it.
+
+        A message that has thinking and no content yet is continued in its thinking.
+        """
+        *earlier, last = messages
+        content = last.get("content") or ""
+        if not content.strip():
+            text, thinking = self._begun(earlier, template_kwargs, answer=True)
+            if not (reasoning := last.get("reasoning_content")):
+                return text, thinking
+            opening = "" if thinking else f"{THINK}\n"
+            whole = joined([text, opening, Traced(reasoning)])
+            return Traced(whole, marks_of(whole)), True
+        text = self._rendered(messages, template_kwargs, add_generation_prompt=False)
+        at = text.rfind(content.strip())
+        if at < 0:
+            message = "the chat template changes the last message, so that it cannot be continued"
+            raise unsupported("continue_final_message", message)
+        begins = text[at : at + len(content.lstrip())] == content.lstrip()
+        text = text[: at + len(content.lstrip() if begins else content.strip())]
+        written = text.template_text(_BLANK)
+        return text, written.rfind(THINK) > written.rfind(THINK_END)
+
     def leaves_in_thinking(
         self, text: str, messages: list[dict[str, Any]], template_kwargs: dict[str, Any]
     ) -> bool:
@@ -116,12 +175,12 @@ class PromptBuilder:
 
         One that stands in a message does not count, so what the template adds at the end is looked at alone.
         """
-        if text.rfind("<think>") <= text.rfind("</think>"):
+        if text.rfind(THINK) <= text.rfind(THINK_END):
             return False
         rendered = self._rendered(messages, template_kwargs, add_generation_prompt=False)
         if not text.startswith(rendered):  # a template that writes the conversation itself differently
-            return text.rstrip().endswith("<think>")
-        return "<think>" in text[len(rendered) :]
+            return text.rstrip().endswith(THINK)
+        return THINK in text[len(rendered) :]
 
     def _rendered(
         self,

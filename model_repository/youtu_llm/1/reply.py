@@ -107,13 +107,17 @@ class Reply:
         )
         self._parser: PartsParser | None = None
         if options["return_parts"]:
-            tools = request.template_kwargs.get("tools") and options["guided_decoding_guide_type"] is None
-            self._parser = PartsParser(thinking=thinking, tools=bool(tools))
+            self._parser = PartsParser(thinking=thinking, tools=bool(request.tools))
+        self._one_call = self._parser is not None and not options["parallel_tool_calls"]
+        self._parts: list[Part] = []
+        self._called = False
+        self._token_ids: list[int] | None = [] if options["return_token_ids"] else None
         self._pieces: list[str] = []
         self._bytes = 0
         self._unsent: deque[_Token] = deque()
         self._begun = False
         self._at_stop_id = False
+        self._stop_token: int | None = None
         self.reason = ""
         self.tokens = 0
         self.cached_blocks = 0
@@ -124,8 +128,11 @@ class Reply:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop word ended it, or after thinking a stop token, of which the engine does not know."""
-        return self._text.stopped or (self._thinking and self._at_stop_id)
+        """Whether something ended it of which the engine does not know.
+
+        A stop word, a stop token after thinking, or the one call of a tool that there may be.
+        """
+        return self._text.stopped or self._called or (self._thinking and self._at_stop_id)
 
     @property
     def has_news(self) -> bool:
@@ -144,7 +151,11 @@ class Reply:
         log_probs = response.get("output_log_probs", [])[-len(tokens) :] if tokens else []
         top_ids, top_log_probs = (response.get(name, []) for name in _TOP)
         for i, token in enumerate(tokens):
+            if self.tokens >= self._limit:  # of a request for none, for which the engine makes one
+                break
             self.tokens += 1
+            if self._token_ids is not None:
+                self._token_ids.append(token)
             self._at_stop_id = (
                 token in self._stop_ids
                 and self.tokens > self._min_tokens
@@ -157,18 +168,31 @@ class Reply:
                 made = _Token(self._bytes, data, log_probs[i], top_ids[part], top_log_probs[part])
                 self._unsent.append(made)
             self._bytes += len(data)
+            if self._at_stop_id and token not in self._vocabulary.ends:
+                self._stop_token = token
             if end:
                 self.reason = "stop"
             elif piece := self._text.push(token):
-                self._pieces.append(piece)
-            if self._text.stopped:
+                self._grow(piece)
+            if self._text.stopped or self._called:
                 self.reason = "stop"
             if self.reason:
                 break
 
+    def _grow(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if self._parser is not None:
+            for part in self._parser.feed(piece):
+                if not self._called:  # what follows the one call is dropped
+                    self._parts.append(part)
+                    self._called = self._one_call and isinstance(part, ToolCall)
+
     def finish(self) -> None:
         """No more responses come."""
-        self._pieces.append(self._text.finish())
+        if not self._called:
+            self._grow(self._text.finish())
+        if self._parser is not None and not self._called:
+            self._parts += self._parser.end()
         if not self.reason:
             self.reason = "length" if self.tokens >= self._limit and not self.stopped else "stop"
 
@@ -178,8 +202,13 @@ class Reply:
         out: Outputs = {"text_output": text}
         self._pieces = []
         if self._parser is not None:
-            parts = [*self._parser.feed(text), *(self._parser.end() if last else ())]
-            out |= _parts_outputs(parts)
+            out |= _parts_outputs(self._parts)
+            self._parts = []
+        if self._token_ids is not None:
+            out["output_token_ids"] = self._token_ids
+            self._token_ids = []
+            if not self._begun:
+                out["prompt_token_ids"] = list(self._prompt)
         if self._thinking and (last or not self._begun):
             out["starts_in_thinking"] = True
         self._begun = True
@@ -191,7 +220,12 @@ class Reply:
 
     def ending(self, *, prompt_tokens: int, arrival_ns: int, tokens_per_block: int) -> Outputs:
         """What only the last response carries."""
-        return {
+        stopped: Outputs = {}
+        if self._text.stopped_by is not None:
+            stopped["stop_word"] = self._text.stopped_by
+        elif self._stop_token is not None:
+            stopped["stop_token_id"] = self._stop_token
+        return stopped | {
             "finish_reason": self.reason,
             "num_input_tokens": prompt_tokens,
             "num_output_tokens": self.tokens,
@@ -225,6 +259,8 @@ class Reply:
         if self._top:
             ids, values = (response[name] for name in _TOP_OF_PROMPT)
             out |= {"top_prompt_tokens": self._names(ids), "top_prompt_log_probs": values}
+            if self._token_ids is not None:
+                out["top_prompt_token_ids"] = ids
         return out
 
     def _names(self, tokens: Sequence[int]) -> list[bytes]:

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from youtu_contract.errors import invalid, unsupported
@@ -25,7 +25,7 @@ _TEMPLATE_OWN = frozenset(
 )
 _ALWAYS = ("temperature", "top_p", "repetition_penalty")  # the engines' own defaults are others
 # What is more than one value under another name; see engine_inputs.
-_MADE_BELOW = frozenset({"seed", "stop_token_ids", "logit_bias"})
+_MADE_BELOW = frozenset({"seed", "stop_token_ids", "ignore_eos", "logit_bias"})
 # What means nothing without return_log_probs.
 _ABOUT_LOG_PROBS = ("top_log_probs", "return_prompt_log_probs")
 
@@ -63,6 +63,26 @@ class TextRequest:
     stream: bool
     template_kwargs: dict[str, Any]
     options: Mapping[str, Any]
+    tokenize: bool = False
+
+    @property
+    def answer(self) -> Literal["begun", "continued", "none"]:
+        """What the prompt ends with: an answer that the template begins, or the last message, or neither."""
+        if self.options["continue_final_message"]:
+            return "continued"
+        return "begun" if self.options["add_generation_prompt"] else "none"
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools that the model is told of."""
+        tools: list[dict[str, Any]] = self.template_kwargs.get("tools") or []
+        return tools
+
+    @property
+    def prompt_name(self) -> str:
+        """The input that holds its prompt."""
+        sent = {"text_input": self.text, "messages": self.messages, "input_ids": self.input_ids}
+        return next(name for name, value in sent.items() if value is not None)
 
 
 def is_probe(read: Read) -> bool:
@@ -90,15 +110,26 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
     if longest is not None and options["min_tokens"] > longest:
         raise invalid("min_tokens", f"0 to {longest} is allowed, {options['min_tokens']} was sent")
     options["logit_bias"] = _logit_bias(options["logit_bias"], deployment.vocab_size)
-    ids, messages = prompts["input_ids"], prompts["messages"]
+    ids = prompts["input_ids"]
+    messages = None if prompts["messages"] is None else _messages(prompts["messages"])
+    if options["continue_final_message"]:
+        _check_continued(messages)
     return TextRequest(
         text=prompts["text_input"],
-        messages=None if messages is None else _messages(messages),
+        messages=messages,
         input_ids=None if ids is None else list(ids),
         stream=bool(value_of(TEXT_INPUTS["stream"], read("stream"), limits)),
+        tokenize=bool(value_of(TEXT_INPUTS["tokenize"], read("tokenize"), limits)),
         template_kwargs=deployment.template_kwargs | _template_kwargs(options["chat_template_kwargs"]),
         options=options,
     )
+
+
+def _check_continued(messages: list[dict[str, Any]] | None) -> None:
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant" or last.get("tool_calls"):
+        message = "the last message must be the assistant's, without calls of tools"
+        raise invalid("continue_final_message", message)
 
 
 def _check_engine_has(options: Mapping[str, Any], engine_inputs: Collection[str]) -> None:
@@ -125,6 +156,8 @@ def _check_message(where: str, message: Any) -> None:
     if role not in ROLES:
         raise invalid(f"{where}.role", f"one of {', '.join(ROLES)} is expected, {shown(role)} was sent")
     calls = role == "assistant" and message.get("tool_calls")
+    if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise invalid(f"{where}.tool_calls", f"a list of JSON objects is expected, {shown(calls)} was sent")
     if not isinstance(content, str) and not (calls and content is None):
         raise invalid(f"{where}.content", f"a text is expected, {shown(content)} was sent")
     if unknown := sorted(message.keys() - _MESSAGE_KEYS):
@@ -200,13 +233,16 @@ def engine_inputs(
         del values["temperature"], values["runtime_top_p"]
     if thinking and options["guided_decoding_guide_type"] is not None:
         values["guided_decoding_after"] = THINK_END
-    all_ends = list(dict.fromkeys([*ends, *(() if thinking else options["stop_token_ids"])]))
+    own_ends = () if options["ignore_eos"] else ends
+    all_ends = list(dict.fromkeys([*own_ends, *(() if thinking else options["stop_token_ids"])]))
     words = {}
     if all_ends and "end_ids" in deployment.engine_inputs:
         values["end_ids"] = all_ends
     elif all_ends:
         values["end_id"], *others = all_ends
         words = _other_ends(others, options["min_tokens"], limit)
+    if options["ignore_eos"] and (banned := [end for end in ends if end not in all_ends]):
+        words = {"bad_words_list": _words([*_single(words.pop("bad_words_list", None)), *banned])} | words
     inputs = {name: array_of(TOKEN_INPUTS[name], value) for name, value in values.items()} | words
     if options["logit_bias"]:
         bias = np.zeros((1, deployment.vocab_size), np.float32)
@@ -219,10 +255,20 @@ def _other_ends(others: Sequence[int], min_tokens: int, limit: int) -> dict[str,
     """The end tokens after the first, for NVIDIA's backend, whose min_tokens holds back the first alone."""
     if not others:
         return {}
-    words = np.array([[others, range(1, len(others) + 1)]], np.int32)
+    words = _words(others)
     if min_tokens == 0:
         return {"stop_words_list": words}
     if min_tokens >= limit:
         return {"bad_words_list": words}
     message = f"this engine can hold back one end token until then, and this request has {len(others) + 1}"
     raise unsupported("min_tokens", message)
+
+
+def _words(tokens: Sequence[int]) -> Array:
+    """Words of one token each, in the form of `stop_words_list`."""
+    return np.array([[tokens, range(1, len(tokens) + 1)]], np.int32)
+
+
+def _single(words: Array | None) -> list[int]:
+    """The tokens of such words."""
+    return [] if words is None else words[0, 0].tolist()
