@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 ODD: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 16, 17, 0.5, 2.0, 2.5, -0.1, 11, 101, 2**31, "", "a", "auto", "none",

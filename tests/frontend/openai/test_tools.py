@@ -62,7 +62,12 @@ def test_one_call_at_most(sdk: OpenAI, fake: FakeTriton) -> None:
 
 
 def test_no_tools_are_no_tools(sdk: OpenAI, fake: FakeTriton) -> None:
-    for options in ({"tools": []}, {"tools": [], "tool_choice": "auto"}, {"tool_choice": "none"}):
+    ways: list[dict[str, Any]] = [
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"tool_choice": "none"},
+    ]
+    for options in ways:
         assert (
             ask(sdk, {"role": "user", "content": script(pieces=[CALL])}, **options).choices[0].message.content
         )
