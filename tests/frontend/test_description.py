@@ -96,11 +96,11 @@ OPERATIONS = [
     ("/tokenize", "POST"),
     ("/detokenize", "POST"),
     ("/health", "GET"),
+    ("/health/live", "GET"),
+    ("/health/ready", "GET"),
     ("/ping", "GET"),
     ("/ping", "POST"),
     ("/version", "GET"),
-    ("/health/live", "GET"),
-    ("/health/ready", "GET"),
     ("/metrics", "GET"),
 ]
 
