@@ -157,8 +157,12 @@ layers: .venv/.stamp .venv-bench/.stamp  ## what Triton, youtu_llm and the front
 	@exec .venv-bench/bin/python -m benchmarks.layers --model "$(or $(MODEL),demo)" $(ARGS)
 
 .PHONY: peers
-peers: .venv/.stamp .venv-peers/.stamp  ## beside llama.cpp's own server, transformers and OpenVINO GenAI [ARGS=...]
+peers: .venv/.stamp .venv-peers/.stamp  ## both runtimes beside llama.cpp's own server, OpenVINO GenAI, transformers [ARGS=...]
 	@exec .venv-peers/bin/python -m benchmarks.peers $(ARGS)
+
+.PHONY: runtime
+runtime: .venv/.stamp .venv-bench/.stamp  ## both runtimes: shared prompts, gaps, steps, memory, guesses [ARGS="--minutes 60"]
+	@exec .venv-bench/bin/python -m benchmarks.runtime $(ARGS)
 
 .PHONY: promises
 promises: .venv/.stamp .venv-bench/.stamp  ## milliseconds: slots of callers who left, probes beside full slots, starts [ARGS]
@@ -228,8 +232,9 @@ chinese-fonts:
 	@$(call environment,.venv,$<)
 	touch $@
 
-.venv-bench/.stamp: requirements/bench.lock
+.venv-bench/.stamp: requirements/bench.lock requirements/openvino.lock
 	@$(call environment,.venv-bench,$<)
+	.venv-bench/bin/python $(PIP_INSTALL) --quiet -r requirements/openvino.lock
 	touch $@
 
 .venv-cuda/.stamp: requirements/cuda.lock

@@ -4,6 +4,7 @@ A lock pins every package with the hashes of all its files, for Python 3.10 to 3
 
     serve.lock       what `make serve` runs on
     bench.lock       serve.lock and what the benchmarks need
+    openvino.lock    OpenVINO, on top of serve.lock
     peers.lock       bench.lock and the libraries it is compared with, without torch
     cuda.lock        NVIDIA's compiler and its libraries, and what builds llama.cpp with them
     quality.lock     lm-eval, for published data sets, without the packages that have no wheel
@@ -45,7 +46,17 @@ def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
 
 
 def main() -> None:
-    groups = ("serve", "bench", "cuda", "peers", "quality", "frameworks", "frameworks-openai-2", "test")
+    groups = (
+        "serve",
+        "bench",
+        "cuda",
+        "openvino",
+        "peers",
+        "quality",
+        "frameworks",
+        "frameworks-openai-2",
+        "test",
+    )
     for group in groups:
         left_out = [option for name in ("torch", *NO_WHEEL) for option in ("--no-emit-package", name)]
         arguments = ["pyproject.toml", "--group", group, *left_out, *EVERYWHERE]

@@ -8,7 +8,8 @@ from typing import Any
 
 import llama
 import numpy as np
-import numpy.typing as npt
+
+from tests.build.exact import Exact, Rows, log_softmax
 
 
 @cache
@@ -17,7 +18,7 @@ def library() -> Any:
     return llama.LlamaLibrary()
 
 
-class Llama:
+class Llama(Exact):
     """One model, one sequence of at most 512 tokens, one thread."""
 
     def __init__(self, path: Path) -> None:
@@ -35,23 +36,10 @@ class Llama:
         ids: list[int] = self._llama.tokenize(text)
         return ids
 
-    def log_probs(self, tokens: list[int]) -> npt.NDArray[np.float64]:
+    def log_probs(self, tokens: list[int]) -> Rows:
         """Decode `tokens` after what came before; the natural log of what follows each of them [n, vocab]."""
         count = len(tokens)
         positions = np.arange(self._position, self._position + count, dtype=np.int32)
         found = self._llama.decode(np.array(tokens, np.int32), positions, [0] * count, list(range(count)))
         self._position += count
-        logits: npt.NDArray[np.float64] = np.stack([found[i].astype(np.float64) for i in range(count)])
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return logits
-
-    def greedy(self, prompt: list[int], count: int) -> tuple[list[int], npt.NDArray[np.float64]]:
-        """`count` greedy tokens after the prompt, and the distribution each was taken from [count, vocab]."""
-        tokens: list[int] = []
-        rows = [self.log_probs(prompt)[-1]]
-        while True:
-            tokens.append(int(rows[-1].argmax()))
-            if len(tokens) == count:
-                return tokens, np.stack(rows)
-            rows.append(self.log_probs(tokens[-1:])[0])
+        return log_softmax(np.stack([found[i] for i in range(count)]))
