@@ -7,7 +7,6 @@ Knows no store: references are replaced before.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter
@@ -16,6 +15,9 @@ from ..schema import Strict, Text
 from ..translation import of_types, only_null
 
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+
+PACKED = "youtu:"
+"""Before the thinking in `encrypted_content`: what begins otherwise is another server's."""
 
 Label = Annotated[Text, Field(min_length=1, max_length=256)]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -151,14 +153,16 @@ ITEM: TypeAdapter[Any] = TypeAdapter(Item)
 
 def packed(text: str) -> str:
     """`encrypted_content` of thinking: it can be sent back where nothing is stored. It hides nothing."""
-    return base64.b64encode(text.encode()).decode()
+    return PACKED + base64.b64encode(text.encode()).decode()
 
 
 def unpacked(content: str) -> str:
     """The thinking in what `packed` made; "" for what it did not make."""
+    if not content.startswith(PACKED):
+        return ""
     try:
-        return base64.b64decode(content, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        return base64.b64decode(content.removeprefix(PACKED), validate=True).decode()
+    except ValueError:
         return ""
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, create_model, field_validator, model_validator
 
 from ..openai.messages import MAX_TOOLS
+from ..openai.rules import either, has
 from ..openai.schema import MAX_TOP_LOGPROBS
 from ..schema import WHOLE, Strict, Text
 from ..translation import Count, extension_fields, extensions, of_types, only_null
@@ -78,6 +79,13 @@ ToolChoice = Annotated[
 
 class TextFormat(Strict):
     """`{"type": "text"}`, `{"type": "json_object"}`, or type json_schema with `name` and `schema`."""
+
+    model_config = ConfigDict(
+        json_schema_extra=either(
+            {"properties": {"type": {"enum": ["text", "json_object"]}}},
+            has(name={"type": "string"}, schema={"type": "object"}),
+        )
+    )
 
     type: Literal["text", "json_object", "json_schema"]
     name: Text | None = None

@@ -44,6 +44,50 @@ GOOD: dict[str, list[dict[str, Any]]] = {
         {"prompt": [1, 2, 3], "logit_bias": {"7": 1}, "stop": "a"},
         {"prompt": ["a", [5]], "n": 2, "guided_choice": ["a"]},
     ],
+    "/v1/responses": [
+        {
+            "input": "q",
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}},
+            "reasoning": {"effort": "low"},
+            "store": False,
+        },
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "reasoning", "summary": []},
+                {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": "x"},
+            ],
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+            "tool_choice": "auto",
+            "top_logprobs": 2,
+        },
+    ],
+    "/v1/messages": [
+        {
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": "q"}],
+            "system": "s",
+            "thinking": {"type": "enabled", "budget_tokens": 9},
+            "output_config": {"format": {"type": "json_schema", "schema": {}}},
+        },
+        {
+            "max_tokens": 9,
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a"}]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "t", "signature": "s"},
+                        {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+                    ],
+                },
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x"}]},
+            ],
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+            "tool_choice": {"type": "auto"},
+        },
+    ],
     "/tokenize": [{"prompt": "q"}, {"messages": [MESSAGE], "tools": [TOOL]}],
     "/detokenize": [{"tokens": [1, 2]}],
 }
@@ -51,6 +95,8 @@ GOOD: dict[str, list[dict[str, Any]]] = {
 BEYOND = (
     "best_of must be",
     "names ",
+    "tool_choice needs tools",
+    "block at content[",
     "may give",
     "is given twice",
     "history goes with",

@@ -153,9 +153,10 @@ def test_thinking(sdk: OpenAI, fake: FakeTriton) -> None:
     back = [{"role": "user", "content": "q"}, {**thought.model_dump(), "content": None}, message.model_dump()]
     ask(sdk, [*back, {"role": "user", "content": "next"}], store=False)
     assert messages(fake)[1] == {"role": "assistant", "content": "yes", "reasoning_content": "hm so"}
-    foreign = {"type": "reasoning", "id": "rs_9", "summary": [], "encrypted_content": "gAAAA="}
-    ask(sdk, [foreign, {"role": "user", "content": "next"}])
-    assert messages(fake) == [{"role": "user", "content": "next"}]
+    for foreign in ("gAAAA=", "é", "aG0=", "youtu:é", "youtu:/w=="):
+        item = {"type": "reasoning", "id": "rs_9", "summary": [], "encrypted_content": foreign}
+        ask(sdk, [item, {"role": "user", "content": "next"}])
+        assert messages(fake) == [{"role": "user", "content": "next"}]
 
 
 def test_thinking_that_is_cut_off(sdk: OpenAI) -> None:
