@@ -64,7 +64,7 @@ class _EndpointUser(users.Caller):
     abstract = True
     endpoint_name = ""
 
-    def wait_time(self) -> float:  # type: ignore[override]
+    def wait_time(self) -> float:
         return 0.0 if self.last is None or self.last.outcome == "done" else PAUSE_S
 
     def on_start(self) -> None:
