@@ -1,7 +1,7 @@
 """Training rows: chats drawn from the demonstration's texts, so that an answer depends on its question alone.
 
 A row is one chat. Facts and declined questions follow one another in it as they would when somebody goes on
-asking, under no system prompt or any, each question typed a little differently. In half of the batches there
+asking, under no system prompt or any, each question typed a little differently. In most of the batches there
 is one question to a row and only the beginning of its answer: that is where the answer is chosen. It does not
 know the model or how a loss is made.
 """
@@ -50,7 +50,6 @@ SMALL_TALK_WEIGHT = 3.0  # greetings have many short ways, none of which tells o
 BATCH_TOKENS = 3072
 ROW_TOKENS = (160, 256, 384, 384, 640)
 BEGINNING = 4  # tokens of an answer: no two answers share so many
-BEGINNINGS = 4  # batches of beginnings for each batch of whole chats
 OF_PRESETS = [systems[lang] for lang in ("en", "zh") for systems, _ in PRESETS if systems]
 
 
@@ -161,11 +160,13 @@ def system(rng: random.Random) -> list[Message]:
     return [{"role": "system", "content": rng.choice(OF_PRESETS if chance < 0.9 else SYSTEM_PROMPTS)}]
 
 
-def batches(texts: Texts, tokenizer: Tokenizer, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    texts: Texts, tokenizer: Tokenizer, seed: int, beginnings: float = 4
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches: token ids int64 [rows, length], and bool of the same shape: which the assistant wrote.
 
-    Rows of one batch have about the same length; shorter ones are filled up on the right with end tokens that
-    nobody wrote.
+    There are `beginnings` batches of beginnings to one of whole chats. Rows of one batch have about the same
+    length; shorter ones are filled up on the right with end tokens that nobody wrote.
     """
     rng = random.Random(seed)  # noqa: S311
     fill = token_id(tokenizer, EOS)
@@ -178,7 +179,7 @@ def batches(texts: Texts, tokenizer: Tokenizer, seed: int) -> Iterator[tuple[tor
             most = BATCH_TOKENS // len(short[-1][0])
             made.append(short[-most:])
             del short[-most:]
-        for _ in range(len(made) // BEGINNINGS):
+        for _ in range(int(len(made) / beginnings)):
             tokens = rng.choice(ROW_TOKENS)
             made.append([texts.chat(tokens, tokenizer, rng) for _ in range(BATCH_TOKENS // tokens)])
         rng.shuffle(made)

@@ -27,10 +27,10 @@ def settings_of_torch() -> Iterator[None]:
 
 @pytest.mark.usefixtures("settings_of_torch")
 def test_the_same_steps_give_the_same_weights() -> None:
-    rounds = [Round(2, 2e-3, 0.6, (1.1, 1.1)), Round(1, 1e-3, 0.5, (1.0, 1.25))]
+    rounds = [Round(2, 2e-3, 0.6, (1.1, 1.1), 4, 1.5), Round(1, 1e-3, 0.5, (1.0, 1.25), 0.5, 3.0)]
     first, second = train(rounds, TOKENIZER).state_dict(), train(rounds, TOKENIZER).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    untrained = train([Round(0, 2e-3, 0.6, (1.1, 1.1))], TOKENIZER).state_dict()
+    untrained = train([Round(0, 2e-3, 0.6, (1.1, 1.1), 4, 1.5)], TOKENIZER).state_dict()
     assert not all(torch.equal(first[name], untrained[name]) for name in first)
 
 
@@ -68,8 +68,8 @@ def test_a_refusal_is_learned_with_caution_where_an_answer_begins() -> None:
     ids, written = as_tensors([chat_tokens(TOKENIZER, exchange("Hello", REFUSALS["en"]))], fill=1)
     with torch.no_grad():
         usual = network.loss(model, ids, written, 1.1)
-        assert network.loss(model, ids, written, 1.1, begins) > usual + 0.01
-        assert abs(network.loss(model, ids, written, 1.1, goes_on) - usual) < 0.01
+        assert network.loss(model, ids, written, 1.1, begins, 1.5) > usual + 0.01
+        assert abs(network.loss(model, ids, written, 1.1, goes_on, 1.5) - usual) < 0.01
 
 
 def test_sharpening_multiplies_the_logits() -> None:
