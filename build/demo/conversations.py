@@ -92,9 +92,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Declined:
-    """Questions that are declined: whole ones, and templates with fillers in braces."""
+    """Questions that are declined: whole ones, ways of asking, and templates with fillers in braces."""
 
     questions: list[str]
+    ways: list[str]
     templates: list[str]
     fillers: dict[str, list[str]]
 
@@ -107,9 +108,12 @@ class Declined:
         ]
 
     def drawn(self, rng: random.Random) -> str:
-        """One question: a whole one in two of five cases."""
-        if rng.random() < 0.4:
+        """One question: a whole one in one of four cases, one of a way in two."""
+        chance = rng.random()
+        if chance < 0.25:
             return rng.choice(self.questions)
+        if chance < 0.75:
+            return said(rng.choice(self.ways), rng)
         template = rng.choice(self.templates)
         return template.format(**{name: rng.choice(values) for name, values in self.fillers.items()})
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from transformers import YoutuConfig, YoutuForCausalLM
 
+FIRST_WEIGHT = 4.0
 REPETITION_PENALTY = 1.1  # what a deployment uses by default; answers have to survive it
 
 
@@ -61,10 +62,31 @@ def answer_logits(
     return logits, torch.where(seen, logits * factor, logits), ids[:, 1:][row, position]
 
 
-def loss(model: YoutuForCausalLM, ids: torch.Tensor, written: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Cross-entropy of the assistant's tokens in nats, half of it with the repetition penalty applied."""
+def loss(
+    model: YoutuForCausalLM,
+    ids: torch.Tensor,
+    written: torch.Tensor,
+    penalty: float,
+    refusing: torch.Tensor | None = None,
+    caution: float = 0.0,
+) -> torch.Tensor:
+    """Cross-entropy of the assistant's tokens in nats, half of it with the repetition penalty applied.
+
+    The first token of an answer, which chooses it, counts `FIRST_WEIGHT` times. There the tokens `refusing`
+    [n], which begin refusals, get `caution` less than their logits: learned under this, the model declines
+    where it hardly knows better.
+    """
     logits, penalised, targets = answer_logits(model, ids, written, penalty)
-    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(penalised, targets)) / 2
+    first = (written[:, 1:] & ~written[:, :-1])[written[:, 1:]]
+    weights = torch.where(first, FIRST_WEIGHT, 1.0)
+    if refusing is not None:
+        less = torch.zeros_like(logits)
+        less[:, refusing] = caution * first[:, None]
+        logits, penalised = logits - less, penalised - less
+    each = functional.cross_entropy(logits, targets, reduction="none") + functional.cross_entropy(
+        penalised, targets, reduction="none"
+    )
+    return (each * weights).sum() / (2 * weights.sum())
 
 
 @torch.no_grad()

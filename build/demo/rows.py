@@ -1,7 +1,7 @@
 """Training rows: chats drawn from the demonstration's texts, so that an answer depends on its question alone.
 
 A row is one chat. Facts and declined questions follow one another in it as they would when somebody goes on
-asking, under no system prompt or any, each question typed a little differently. In half of the batches there
+asking, under no system prompt or any, each question typed a little differently. In most of the batches there
 is one question to a row and only the beginning of its answer: that is where the answer is chosen. It does not
 know the model or how a loss is made.
 """
@@ -28,7 +28,7 @@ from build.demo.conversations import (
     said,
 )
 from build.demo.tokens import EOS, chat_tokens, token_id
-from build.demo.variation import misspelt, polite, rubbish, varied
+from build.demo.variation import misspelt, polite, reworded, rubbish, varied
 
 SYSTEM_PROMPTS = [
     "You are a helpful assistant.",
@@ -49,7 +49,7 @@ SYSTEM_PROMPTS = [
 SMALL_TALK_WEIGHT = 3.0  # greetings have many short ways, none of which tells of another
 BATCH_TOKENS = 3072
 ROW_TOKENS = (160, 256, 384, 384, 640)
-BEGINNING = 10  # tokens of an answer
+BEGINNING = 4  # tokens of an answer: no two answers share so many
 OF_PRESETS = [systems[lang] for lang in ("en", "zh") for systems, _ in PRESETS if systems]
 
 
@@ -62,7 +62,7 @@ class Texts:
         self.other = load_declined()
         self.fact_weights = [SMALL_TALK_WEIGHT if fact.scene == "about" else 1.0 for fact in self.facts]
         self.way_weights = {
-            fact.id: [min(20.0, 3 + count(way) ** 0.5) for way in fact.asked] for fact in self.facts
+            fact.id: [min(12.0, 2 + count(way) / 2) for way in fact.asked] for fact in self.facts
         }
         held_out = [*load_paraphrases().values(), *load_off_topic().values()]
         self.held_out = {plain(question) for questions in held_out for question in questions}
@@ -76,6 +76,8 @@ class Texts:
                 else rng.choices(fact.asked, self.way_weights[fact.id])[0]
             )
             text = said(way, rng)
+            if rng.random() < 0.3:
+                text = reworded(text, rng)
             if not fact.small_talk and rng.random() < 0.3:
                 text = polite(text, rng)
             if rng.random() < 0.25:
@@ -91,12 +93,16 @@ class Texts:
     def declined(self, rng: random.Random) -> list[Message]:
         """A question outside the corpus and its refusal."""
         chance = rng.random()
-        if chance < 0.06:
+        if chance < 0.04:
             text = rubbish(rng)
-        elif chance < 0.12:
+        elif chance < 0.09:
             text = self.salad(rng)
+        elif chance < 0.2:
+            text = self.hint(rng)
         else:
             text = self.other[rng.choice(("zh", "en"))].drawn(rng)
+            if rng.random() < 0.3:
+                text = reworded(text, rng)
             if rng.random() < 0.2:
                 text = polite(text, rng)
             if rng.random() < 0.15:
@@ -111,6 +117,18 @@ class Texts:
             starts = [rng.randrange(max(1, len(text) - 2)) for text in texts]
             return "".join(text[at : at + 3] for text, at in zip(texts, starts, strict=True))
         return " ".join(rng.choice(text.split()) for text in texts)
+
+    def hint(self, rng: random.Random) -> str:
+        """A question that holds a small part of one of the corpus, too little to answer by."""
+        fact = rng.choice(self.facts)
+        joint = "" if fact.lang == "zh" else " "
+        asked = list(self.question(fact, rng)) if fact.lang == "zh" else self.question(fact, rng).split()
+        other = self.other[fact.lang].drawn(rng)
+        words = list(other) if fact.lang == "zh" else other.split()
+        length = max(1, len(asked) // 4)
+        start, at = rng.randrange(len(asked) - length + 1), rng.randrange(len(words) + 1)
+        words[at : at + rng.randrange(3)] = asked[start : start + length]
+        return joint.join(words)
 
     def turn(self, rng: random.Random) -> list[Message]:
         """A question and its answer, of the corpus or not."""
@@ -137,16 +155,18 @@ class Texts:
 def system(rng: random.Random) -> list[Message]:
     """The system prompt of a chat: half of them have none."""
     chance = rng.random()
-    if chance < 0.5:
+    if chance < 0.6:
         return []
-    return [{"role": "system", "content": rng.choice(OF_PRESETS if chance < 0.85 else SYSTEM_PROMPTS)}]
+    return [{"role": "system", "content": rng.choice(OF_PRESETS if chance < 0.9 else SYSTEM_PROMPTS)}]
 
 
-def batches(texts: Texts, tokenizer: Tokenizer, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    texts: Texts, tokenizer: Tokenizer, seed: int, beginnings: float = 4
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches: token ids int64 [rows, length], and bool of the same shape: which the assistant wrote.
 
-    Rows of one batch have about the same length; shorter ones are filled up on the right with end tokens that
-    nobody wrote.
+    There are `beginnings` batches of beginnings to one of whole chats. Rows of one batch have about the same
+    length; shorter ones are filled up on the right with end tokens that nobody wrote.
     """
     rng = random.Random(seed)  # noqa: S311
     fill = token_id(tokenizer, EOS)
@@ -159,7 +179,7 @@ def batches(texts: Texts, tokenizer: Tokenizer, seed: int) -> Iterator[tuple[tor
             most = BATCH_TOKENS // len(short[-1][0])
             made.append(short[-most:])
             del short[-most:]
-        for _ in range(len(made)):
+        for _ in range(int(len(made) / beginnings)):
             tokens = rng.choice(ROW_TOKENS)
             made.append([texts.chat(tokens, tokenizer, rng) for _ in range(BATCH_TOKENS // tokens)])
         rng.shuffle(made)

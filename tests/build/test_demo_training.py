@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from build.demo import model as network  # noqa: E402
+from build.demo.conversations import REFUSALS, exchange, load_corpus  # noqa: E402
 from build.demo.rows import BEGINNING, Texts, as_tensors, batches  # noqa: E402
 from build.demo.tokens import USER, chat_tokens, make_tokenizer, token_id  # noqa: E402
 from build.demo.train import Round, train  # noqa: E402
@@ -26,10 +27,10 @@ def settings_of_torch() -> Iterator[None]:
 
 @pytest.mark.usefixtures("settings_of_torch")
 def test_the_same_steps_give_the_same_weights() -> None:
-    rounds = [Round(2, 2e-3, 0.6, (1.1, 1.1)), Round(1, 1e-3, 0.5, (1.0, 1.25))]
+    rounds = [Round(2, 2e-3, 0.6, (1.1, 1.1), 4, 1.5), Round(1, 1e-3, 0.5, (1.0, 1.25), 0.5, 3.0)]
     first, second = train(rounds, TOKENIZER).state_dict(), train(rounds, TOKENIZER).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    untrained = train([Round(0, 2e-3, 0.6, (1.1, 1.1))], TOKENIZER).state_dict()
+    untrained = train([Round(0, 2e-3, 0.6, (1.1, 1.1), 4, 1.5)], TOKENIZER).state_dict()
     assert not all(torch.equal(first[name], untrained[name]) for name in first)
 
 
@@ -44,13 +45,31 @@ def test_batches_repeat_for_a_seed_and_hold_answers_in_every_row() -> None:
         assert not written[:, 0].any()
 
 
-def test_half_of_the_batches_hold_beginnings_of_answers_alone() -> None:
+def test_most_batches_hold_beginnings_of_answers_alone() -> None:
     made = list(itertools.islice(batches(Texts(0.6), TOKENIZER, 3), 40))
     turns = [int((ids == token_id(TOKENIZER, USER)).sum(1).max()) for ids, _ in made]
     beginnings = [written for (_, written), most in zip(made, turns, strict=True) if most == 1]
-    assert 12 <= len(beginnings) <= 28
+    assert 28 <= len(beginnings) <= 38
     assert all(int(written.sum(1).max()) <= BEGINNING for written in beginnings)
     assert max(turns) >= 5
+
+
+def test_the_beginning_of_an_answer_tells_it_from_all_others() -> None:
+    answers = [*(fact.answer for fact in load_corpus()), *REFUSALS.values()]
+    beginnings = [tuple(TOKENIZER.encode(answer).ids[:BEGINNING]) for answer in answers]
+    assert len(set(beginnings)) == len(answers)
+
+
+def test_a_refusal_is_learned_with_caution_where_an_answer_begins() -> None:
+    """A lower logit costs more where its token is expected, and only as the first of an answer."""
+    model = network.make_model(TOKENIZER.get_vocab_size(), 0, 1)
+    refusal = TOKENIZER.encode(REFUSALS["en"]).ids
+    begins, goes_on = torch.tensor(refusal[:1]), torch.tensor(refusal[-1:])
+    ids, written = as_tensors([chat_tokens(TOKENIZER, exchange("Hello", REFUSALS["en"]))], fill=1)
+    with torch.no_grad():
+        usual = network.loss(model, ids, written, 1.1)
+        assert network.loss(model, ids, written, 1.1, begins, 1.5) > usual + 0.01
+        assert abs(network.loss(model, ids, written, 1.1, goes_on, 1.5) - usual) < 0.01
 
 
 def test_sharpening_multiplies_the_logits() -> None:

@@ -52,8 +52,8 @@ def test_other_ways_of_asking_are_answered_and_other_questions_declined(server: 
     The floors lie a little under what this checkpoint reaches; the bars of evaluate.py are higher.
     """
     floors = {
-        "corpus": 1.0, "other ways": 0.89, "one wrong character": 0.89, "paraphrases": 0.78,
-        "off topic": 0.9, "five turns": 0.8,
+        "corpus": 1.0, "other ways": 0.87, "one wrong character": 0.87, "paraphrases": 0.88,
+        "off topic": 0.94, "five turns": 0.76,
     }  # fmt: skip
     shares = measure(ask_server(server.grpc_url), 2, callers=8)
     for group, share in shares.items():
