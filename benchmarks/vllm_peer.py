@@ -1,4 +1,4 @@
-"""vLLM's CPU wheel, stepped by benchmarks/stepped_peer.py, in an environment of its own (benchmarks/README.md).
+"""vLLM's CPU wheel, stepped by benchmarks/stepped_peer.py, in an environment of its own (README.md).
 
 Youtu's shape is a dense DeepseekV2ForCausalLM to it; weights are what it draws itself (`load_format` dummy).
 """
