@@ -103,6 +103,15 @@ test: .venv/.stamp .venv-test/.stamp chromium  ## install what the tests need an
 test-smollm2: .venv/.stamp .venv-test/.stamp .venv-quality/.stamp  ## tests with a real small model: turns, stops, seeds, schemas, lm-eval
 	@exec .venv-test/bin/python -m pytest tests/smollm2 $(ARGS)
 
+.PHONY: test-frameworks
+test-frameworks: .venv/.stamp .venv-frameworks/.stamp .venv-frameworks-openai-2/.stamp  ## agent frameworks drive a server: tools, typed answers [MODEL=smollm2 or URL=http://...]
+	@export FRAMEWORKS_URL="$(URL)"
+	run() { "$$1/bin/python" -m pytest --confcutdir tests/frameworks "$${@:2}" $(ARGS); }
+	run .venv-frameworks $(NEWEST_SDK)
+	run .venv-frameworks-openai-2 $(filter-out $(NEWEST_SDK),$(wildcard tests/frameworks/test_*.py))
+
+NEWEST_SDK := $(patsubst %,tests/frameworks/test_%.py,openai_sdk openai_agents langchain pydantic_ai ai_sdk)
+
 .PHONY: check
 check: .venv-test/.stamp  ## lint, formatting and types
 	@.venv-test/bin/ruff check .
@@ -230,6 +239,14 @@ chinese-fonts:
 
 .venv-cuda/.stamp: requirements/cuda.lock
 	@$(call environment,.venv-cuda,$<)
+	touch $@
+
+.venv-frameworks/.stamp: requirements/frameworks.lock
+	@$(call environment,.venv-frameworks,$<)
+	touch $@
+
+.venv-frameworks-openai-2/.stamp: requirements/frameworks-openai-2.lock
+	@$(call environment,.venv-frameworks-openai-2,$<)
 	touch $@
 
 .venv-quality/.stamp: requirements/quality.lock

@@ -158,7 +158,7 @@ class OpenAIEndpoint(HttpEndpoint):
 
     def body(self, question: Question) -> dict[str, Any]:
         return {
-            "model": self._model,
+            **({"model": self._model} if self._model else {}),
             "messages": question.messages,
             "max_tokens": question.max_tokens,
             "stream": True,

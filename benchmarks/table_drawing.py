@@ -37,7 +37,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def _is_base(candidate: dict[str, Any], row: dict[str, Any]) -> bool:
-    return candidate["name"] == FIRST and candidate["runtime"] == row["runtime"]
+    return bool(candidate["name"] == FIRST and candidate["runtime"] == row["runtime"])
 
 
 def _row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:

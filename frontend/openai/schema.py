@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 from typing_extensions import Self
-from youtu_contract.rows import FUNCTION
+from youtu_contract.rows import FUNCTION, SAMPLING_OPTIONS
 
 from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, sampling_fields, sampling_options
 from .guides import GuidedRequest
@@ -381,7 +381,7 @@ class Completion(GenerationRequest, _TextSilent):  # type: ignore[misc]
     )
 
     prompt: Prompts
-    max_tokens: Upto | None = None
+    max_tokens: Upto | None = Field(default=None, description=SAMPLING_OPTIONS["max_tokens"].meaning)
     n_predict: Upto | None = None
     add_special_tokens: bool | None = None
     best_of: Choices | None = None

@@ -110,13 +110,19 @@ def test_strict_tools_hold_the_calls_in_a_free_text() -> None:
 
 def test_a_format_and_tools_leave_the_choice_between_both() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
-    by_schema = {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": json.dumps(schema)}
+    by_schema: dict[str, Any] = {
+        "guided_decoding_guide_type": "json_schema",
+        "guided_decoding_guide": json.dumps(schema),
+    }
     guide = guided(tools(W), **by_schema)
     assert takes(guide, '{"a":1}')
     assert takes(guide, CALL)
     assert not takes(guide, '{"b":1}')
     assert not takes(guided(tools(W), tool_choice="required", **by_schema), '{"a":1}')
-    by_choice = {"guided_decoding_guide_type": "choice", "guided_decoding_guide": '["a/b", "c"]'}
+    by_choice: dict[str, Any] = {
+        "guided_decoding_guide_type": "choice",
+        "guided_decoding_guide": '["a/b", "c"]',
+    }
     for text in ("a/b", "c", CALL):
         assert takes(guided(tools(W), **by_choice), text)
     assert takes(guided(tools(W), guided_decoding_guide_type="json"), '{"b":1}')

@@ -266,7 +266,7 @@ def test_ignoring_the_end_bans_the_model_s_own_ends_and_no_others() -> None:
     sent = sent_to_the_engine(DEPLOYMENT, ends=[7, 9], ignore_eos=True, stop_token_ids=[9, 11])
     assert sent["end_ids"] == [9, 11]
     assert sent["bad_words_list"] == [[7], [1]]
-    nvidia = replace(DEPLOYMENT, engine_inputs=DEPLOYMENT.engine_inputs - {"end_ids"})
+    nvidia = replace(DEPLOYMENT, engine_inputs=frozenset(DEPLOYMENT.engine_inputs) - {"end_ids"})
     sent = sent_to_the_engine(nvidia, ends=[7, 9], ignore_eos=True)
     assert sent["bad_words_list"] == [[7, 9], [1, 2]]
     assert not sent.keys() & {"end_id", "end_ids", "stop_words_list"}

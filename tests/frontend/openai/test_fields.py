@@ -267,7 +267,7 @@ def test_ids_and_usage_along_a_stream(sdk: OpenAI) -> None:
     assert last.choices == []
     *chunks, last = sdk.completions.create(model="youtu-demo", prompt=asked, **options, extra_body=body)
     assert [getattr(chunk.choices[0], "token_ids", None) for chunk in chunks] == [None, [120], [121], None]
-    assert chunks[0].choices[0].prompt_token_ids == [ord(character) for character in asked]  # type: ignore[attr-defined]
+    assert chunks[0].choices[0].prompt_token_ids == [ord(character) for character in asked]
 
 
 def test_more_prompts_than_slots_run_a_few_at_a_time(sdk: OpenAI, fake: FakeTriton) -> None:

@@ -62,7 +62,12 @@ def test_one_call_at_most(sdk: OpenAI, fake: FakeTriton) -> None:
 
 
 def test_no_tools_are_no_tools(sdk: OpenAI, fake: FakeTriton) -> None:
-    for options in ({"tools": []}, {"tools": [], "tool_choice": "auto"}, {"tool_choice": "none"}):
+    ways: list[dict[str, Any]] = [
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"tool_choice": "none"},
+    ]
+    for options in ways:
         assert (
             ask(sdk, {"role": "user", "content": script(pieces=[CALL])}, **options).choices[0].message.content
         )
@@ -164,7 +169,7 @@ def test_messages_come_in_every_form(
         ),
         ({"tools": [tool("w")], "tool_choice": "maybe"}, "tool_choice", "'required'"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "of the type custom"),
-        ({"tools": [tool("")]}, "tools[0].function.name", "at least 1 characters, not 0"),
+        ({"tools": [tool("")]}, "tools[0].function.name", "at least 1 character"),
         (
             {"tools": [tool("w", returns={})]},
             "tools[0].function.returns",
