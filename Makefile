@@ -103,6 +103,15 @@ test: .venv/.stamp .venv-test/.stamp chromium  ## install what the tests need an
 test-smollm2: .venv/.stamp .venv-test/.stamp .venv-quality/.stamp  ## tests with a real small model: turns, stops, seeds, schemas, lm-eval
 	@exec .venv-test/bin/python -m pytest tests/smollm2 $(ARGS)
 
+.PHONY: test-frameworks
+test-frameworks: .venv/.stamp .venv-frameworks/.stamp .venv-frameworks-openai-2/.stamp  ## agent frameworks drive a server: tools, typed answers [MODEL=smollm2 or URL=http://...]
+	@export FRAMEWORKS_URL="$(URL)"
+	run() { "$$1/bin/python" -m pytest --confcutdir tests/frameworks "$${@:2}" $(ARGS); }
+	run .venv-frameworks $(NEWEST_SDK)
+	run .venv-frameworks-openai-2 $(filter-out $(NEWEST_SDK),$(wildcard tests/frameworks/test_*.py))
+
+NEWEST_SDK := $(patsubst %,tests/frameworks/test_%.py,openai_sdk openai_agents langchain pydantic_ai ai_sdk)
+
 .PHONY: check
 check: .venv-test/.stamp  ## lint, formatting and types
 	@.venv-test/bin/ruff check .
@@ -148,8 +157,12 @@ layers: .venv/.stamp .venv-bench/.stamp  ## what Triton, youtu_llm and the front
 	@exec .venv-bench/bin/python -m benchmarks.layers --model "$(or $(MODEL),demo)" $(ARGS)
 
 .PHONY: peers
-peers: .venv/.stamp .venv-peers/.stamp  ## beside llama.cpp's own server, transformers and OpenVINO GenAI [ARGS=...]
+peers: .venv/.stamp .venv-peers/.stamp  ## both runtimes beside llama.cpp's own server, OpenVINO GenAI, transformers [ARGS=...]
 	@exec .venv-peers/bin/python -m benchmarks.peers $(ARGS)
+
+.PHONY: runtime
+runtime: .venv/.stamp .venv-bench/.stamp  ## both runtimes: shared prompts, gaps, steps, memory, guesses [ARGS="--minutes 60"]
+	@exec .venv-bench/bin/python -m benchmarks.runtime $(ARGS)
 
 .PHONY: promises
 promises: .venv/.stamp .venv-bench/.stamp  ## milliseconds: slots of callers who left, probes beside full slots, starts [ARGS]
@@ -219,12 +232,21 @@ chinese-fonts:
 	@$(call environment,.venv,$<)
 	touch $@
 
-.venv-bench/.stamp: requirements/bench.lock
+.venv-bench/.stamp: requirements/bench.lock requirements/openvino.lock
 	@$(call environment,.venv-bench,$<)
+	.venv-bench/bin/python $(PIP_INSTALL) --quiet -r requirements/openvino.lock
 	touch $@
 
 .venv-cuda/.stamp: requirements/cuda.lock
 	@$(call environment,.venv-cuda,$<)
+	touch $@
+
+.venv-frameworks/.stamp: requirements/frameworks.lock
+	@$(call environment,.venv-frameworks,$<)
+	touch $@
+
+.venv-frameworks-openai-2/.stamp: requirements/frameworks-openai-2.lock
+	@$(call environment,.venv-frameworks-openai-2,$<)
 	touch $@
 
 .venv-quality/.stamp: requirements/quality.lock

@@ -1,28 +1,23 @@
 """The CPU engine without anything around it, under the same closed load as the served endpoints: what the
-layers above cost is the difference. `python -m benchmarks.alone --gguf FILE --users 1,4,8 --out FOLDER`
-leaves a folder like `make load`.
-
-The one place that imports the engine; it runs on threads, without gevent.
+layers above cost is the difference. `python -m benchmarks.alone --engine FILE.gguf|FOLDER --users 1,4,8 --out
+FOLDER` leaves a folder like `make load`. A folder is one that OpenVINO runs, with a model.xml in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import drawing, machine, runs, shared_load
+from benchmarks import drawing, machine, own_engine, runs, shared_load
 from benchmarks.samples import Sample
-from build.model_modules import make_importable
-
-ONE_THREAD_BYTES = 64 << 20  # as the served engine has it: more threads slow a tiny model down
-BYTES = 256  # ids that every vocabulary has
+from benchmarks.shared_load import Rung
 
 
 class Callers:
@@ -30,19 +25,23 @@ class Callers:
     thread.
     """
 
-    def __init__(self, engine: Any, request_type: type[Any], greedy: Any, run: runs.Run) -> None:
-        self._engine, self._request_type, self._greedy, self._run = engine, request_type, greedy, run
-        self._random = np.random.default_rng(0)
+    def __init__(self, engine: Any, sampling: str, run: runs.Run, seed: int) -> None:
+        self._engine, self._sampling, self._run, self._seed = engine, sampling, run, seed
+        self._random = np.random.default_rng(seed)
 
-    def step(self, name: str, users: int, quota: int, tokens_in: int, tokens_out: int) -> None:
-        """One step of the ladder, to its end."""
+    def step(self, rung: Rung, *, keep: bool = True) -> None:
+        """One step of the load, to its end."""
+        from engine_request import EngineRequest
+
+        lengths = rung.lengths(self._seed)
         begun = time.monotonic()
         ended: queue.SimpleQueue[Sample] = queue.SimpleQueue()
 
         def submit() -> None:
-            sample = Sample(name, time.monotonic() - begun)
+            tokens_in, tokens_out = next(lengths)
+            sample = Sample(rung.name, time.monotonic() - begun)
 
-            def changed(request: Any) -> None:
+            def changed(request: EngineRequest) -> None:
                 now = time.monotonic() - begun
                 sample.chunks.append(now)
                 if request.finished:
@@ -52,51 +51,47 @@ class Callers:
                     sample.error, sample.finish_reason = str(request.error or ""), "length"
                     ended.put(sample)
 
-            prompt = self._random.integers(0, BYTES, tokens_in).astype(np.int32)
-            request = self._request_type(
-                prompt=prompt, max_new_tokens=tokens_out, sampling=self._greedy, changed=changed
+            prompt = self._random.integers(0, own_engine.BYTES, tokens_in).astype(np.int32)
+            self._seed += 1
+            request = EngineRequest(
+                prompt=prompt,
+                max_new_tokens=tokens_out,
+                sampling=own_engine.sampling(self._sampling, self._seed),
+                changed=changed,
             )
             sample.sent = time.monotonic() - begun
             self._engine.submit(request)
 
-        for _ in range(min(users, quota)):
+        for _ in range(min(rung.users, rung.quota)):
             submit()
-        for done in range(quota):
+        for done in range(rung.quota):
             sample = ended.get()
-            if name:
+            if keep:
                 self._run.add(sample)
-            if done + users < quota:
+            if done + rung.users < rung.quota:
                 submit()
 
 
 def main() -> int:
     options = _parse()
-    make_importable("youtu_engine")
-    from engine import Engine
-    from engine_request import EngineRequest
-    from llama import Llama
-    from sampling import SamplingParams
-
-    tiny = options.gguf.stat().st_size < ONE_THREAD_BYTES
-    llama = Llama(
-        options.gguf,
-        context=options.context,
-        sequences=options.slots,
-        batch=options.prefill_chunk + options.slots,
-        threads=1 if tiny else len(os.sched_getaffinity(0)),
+    loaded = own_engine.load(
+        options.engine, slots=options.slots, context=options.context, prefill_chunk=options.prefill_chunk
     )
-    engine = Engine(
-        llama, slots=options.slots, context=options.context, queue=1024, prefill_chunk=options.prefill_chunk
-    )
+    engine = loaded.engine()
     run = shared_load.begin(
-        options.out, "benchmarks.alone", model=options.gguf.name, endpoint="engine", machine=machine.facts()
+        options.out,
+        "benchmarks.alone",
+        model=f"{options.engine.name} ({loaded.name})",
+        endpoint="engine",
+        machine=machine.facts(),
     )
-    callers = Callers(engine, EngineRequest, SamplingParams(temperature=0.0), run)
-    callers.step("", 1, 2, options.input_tokens, options.output_tokens)  # warm-up, not kept
-    for users in options.users:
-        name, quota = shared_load.step_name(users), shared_load.quota(options, users)
-        callers.step(name, users, quota, options.input_tokens, options.output_tokens)
-        shared_load.end_step(run, users, quota)
+    callers = Callers(engine, options.sampling, run, options.seed)
+
+    rungs = shared_load.rungs(options)
+    callers.step(replace(rungs[0], users=1, quota=2), keep=False)  # warm-up
+    for rung in rungs:
+        callers.step(rung)
+        shared_load.end_step(run, rung)
     engine.close()
     run.close()
     sys.stdout.write(runs.line(drawing.draw(options.out)) + "\n")
@@ -106,10 +101,11 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.alone", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--gguf", type=Path, required=True)
+    add("--engine", type=Path, required=True, help="a .gguf file, or a folder with a model.xml")
     add("--slots", type=int, default=8)
     add("--context", type=int, default=512)
-    add("--prefill-chunk", type=int, default=64)
+    add("--prefill-chunk", type=int, help="default: as served")
+    add("--seed", type=int, default=0)
     shared_load.add_options(
         parser, users=(1, 4, 8), requests=8, requests_each=2, input_tokens=48, output_tokens=32
     )

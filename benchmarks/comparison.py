@@ -124,14 +124,28 @@ def _load(own: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]]) -> di
         "input_tokens": each(lambda step: step["input_tokens_each"]["mean"]),
         "output_tokens": each(lambda step: step["output_tokens_each"]["mean"]),
         "tokens_per_second": each(lambda step: step["tokens_per_second"]),
+        "prompt_tokens_per_second": each(_prompt_rate),
         "ttft": each(lambda step: step["ttft"].get("p50")),
         "tpot": each(lambda step: step["tpot"].get("p50")),
         "e2e": each(lambda step: step["e2e"]["mean"]),
         "throughput_ratio": spread(
             [own[name]["tokens_per_second"] / base[name]["tokens_per_second"] for name in shared]
         ),
+        "prompt_ratio": spread(
+            [
+                mine / theirs
+                for name in shared
+                if (mine := _prompt_rate(own[name])) and (theirs := _prompt_rate(base[name]))
+            ]
+        ),
         "e2e_ratio": spread([own[name]["e2e"]["mean"] / base[name]["e2e"]["mean"] for name in shared]),
     }
+
+
+def _prompt_rate(step: dict[str, Any]) -> float | None:
+    """Tokens of prompt read per second until the first token; None when callers wait for one another."""
+    first = step["ttft"].get("p50")
+    return step["input_tokens_each"]["mean"] / first if first and step["users"] == 1 else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -139,7 +153,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median(values), "low": min(values), "high": max(values)} if values else {}
 
 
-HEADER = ("contender", "load", "tokens/s", "of the first", "TTFT p50, ms", "TPOT p50, ms", "mean E2E, ms",
+HEADER = ("contender", "load", "tokens/s", "of the first", "prompt tokens/s", "of the first",
+          "TTFT p50, ms", "TPOT p50, ms", "mean E2E, ms",
           "of the first", "tokens in / out", "answers", "memory, GB")  # fmt: skip
 
 
@@ -152,9 +167,12 @@ def markdown(result: dict[str, Any]) -> str:
             why = entry.get("not_measured", "not reached")
             rows.append([entry["name"], f"not measured: {why}", *["–"] * (len(HEADER) - 2)])
         for name, load in entry["loads"].items():
+            answers = name.endswith(("user", "users"))  # else: the answers are there for the prompts only
             cells = [
-                _cell(load["tokens_per_second"], 1),
-                _cell(load["throughput_ratio"], 1, 2),
+                _cell(load["tokens_per_second"] if answers else {}, 1),
+                _cell(load["throughput_ratio"] if answers else {}, 1, 2),
+                _cell(load["prompt_tokens_per_second"], 1),
+                _cell(load["prompt_ratio"], 1, 2),
                 _cell(load["ttft"], 1000),
                 _cell(load["tpot"], 1000),
                 _cell(load["e2e"], 1000),
@@ -212,16 +230,16 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     with pyplot.rc_context(drawing.STYLE):
         figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
         for entry in entries:
-            x = [int(name.split()[0]) for name in entry["loads"]]
+            loads = {int(name.split()[0]): load for name, load in entry["loads"].items() if name[0].isdigit()}
             for axis, key in zip(axes, ("tokens_per_second", "ttft", "tpot"), strict=True):
-                y = [load[key].get("median", float("nan")) for load in entry["loads"].values()]
-                axis.plot(x, y, "o-", label=entry["name"])
+                y = [load[key].get("median", float("nan")) for load in loads.values()]
+                axis.plot(list(loads), y, "o-", label=entry["name"])
         for axis, label in zip(axes, ("tokens per second", "first token, s", "per token, s"), strict=True):
             axis.set_xlabel("callers at once")
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
             if entries:
-                drawing.callers_axis(axis, [int(name.split()[0]) for name in entries[0]["loads"]])
+                drawing.callers_axis(axis, list(loads))
         axes[0].legend(frameon=False, fontsize=7)
         drawing.save(figure, path)
 

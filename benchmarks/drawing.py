@@ -43,9 +43,10 @@ def _three_digits(value: float) -> str:
 def machine_line(machine: dict[str, Any]) -> str:
     """One sentence about where it ran."""
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
+    held = f", OpenVINO held to {machine['held_to']}" if machine.get("held_to") else ""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (
-        f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['cpu_features'])}), "
+        f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['cpu_features'])}{held}), "
         f"{machine['memory'] / 1e9:.0f} GB, {gpus}; load average before: {machine['load_before']}; "
         f"{machine['system']}, Python {machine['python']}; {versions}; commit {machine['commit']}; "
         f"{machine['when']}"

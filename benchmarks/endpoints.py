@@ -27,9 +27,9 @@ from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
 from youtu_client import Busy, Client, NotReady, YoutuError, wire
 
 from benchmarks.samples import Sample
+from benchmarks.shared_load import SAMPLING
 from benchmarks.workloads import Messages, Question
 
-GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 BUSY = (429, 503)
 CONNECT_TIMEOUT = 10.0
 Clock = Callable[[], float]
@@ -133,7 +133,11 @@ class ChatEndpoint(HttpEndpoint):
 
     def body(self, question: Question) -> dict[str, Any]:
         limits = {"max_tokens": question.max_tokens, "stream": True}
-        return {"messages": question.messages, **limits, **(GREEDY if question.exact else {})}
+        return {
+            "messages": question.messages,
+            **limits,
+            **(SAMPLING[question.sampling] if question.exact else {}),
+        }
 
     def read(self, events: Iterator[tuple[str, str]], sample: Sample) -> None:
         for name, data in events:
@@ -154,14 +158,17 @@ class OpenAIEndpoint(HttpEndpoint):
 
     def body(self, question: Question) -> dict[str, Any]:
         return {
-            "model": self._model,
+            **({"model": self._model} if self._model else {}),
             "messages": question.messages,
             "max_tokens": question.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
             # min_tokens is our word (and vLLM's) for an answer that may not end, ignore_eos llama.cpp's
-            **({**GREEDY, **self.exactly(question.max_tokens)} if question.exact else {}),
+            **({**self.sampling(question), **self.exactly(question.max_tokens)} if question.exact else {}),
         }
+
+    def sampling(self, question: Question) -> dict[str, Any]:
+        return dict(SAMPLING[question.sampling])
 
     def exactly(self, tokens: int) -> dict[str, Any]:
         return {"min_tokens": tokens}
@@ -188,11 +195,15 @@ class OpenAIEndpoint(HttpEndpoint):
 
 
 class LlamaServerEndpoint(OpenAIEndpoint):
-    """The same route of llama.cpp's own server, which has a word of its own for an answer of a fixed
-    length.
+    """The same route of llama.cpp's own server, which has words of its own for an answer of a fixed length
+    and for the penalty. What is not given is its default: top_k 40 and min_p 0.05 make its choice cheaper.
     """
 
     name = "llama-server"
+
+    def sampling(self, question: Question) -> dict[str, Any]:
+        own = super().sampling(question)
+        return {**own, "repeat_penalty": own.pop("repetition_penalty"), "repeat_last_n": -1}
 
     def exactly(self, tokens: int) -> dict[str, Any]:
         return {"ignore_eos": True, "cache_prompt": True}
@@ -209,7 +220,7 @@ class TritonEndpoint:
     def ask(self, question: Question, sample: Sample) -> None:
         options: dict[str, Any] = {"max_tokens": question.max_tokens, "timeout": self._timeout}
         if question.exact:
-            options |= {"min_tokens": question.max_tokens, **GREEDY}
+            options |= {"min_tokens": question.max_tokens, **SAMPLING[question.sampling]}
         sample.sent = self._clock()
         try:
             with self._client.stream(question.messages, **options) as stream:

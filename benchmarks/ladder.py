@@ -15,7 +15,7 @@ from locust.env import Environment
 from locust.html import get_html_report
 from locust.stats import RequestStats, update_stats_history
 
-from benchmarks.shared_load import step_name
+from benchmarks.shared_load import prompt_step_name, step_name
 from benchmarks.users import Arrivals, Caller, Plan
 
 LOOK_EVERY = 0.02
@@ -26,17 +26,20 @@ SPAWN_RATE = 100.0  # users a second; Locust warns above it
 @dataclass(frozen=True)
 class Step:
     """So many callers at once (closed loop), or so many arrivals a second (open loop), and `quota`
-    questions.
+    questions; with `prompt_tokens` one caller, who asks to see how fast prompts of that length are read.
     """
 
     quota: int
     users: int | None = None
     rate: float | None = None
+    prompt_tokens: int | None = None
 
     @property
     def name(self) -> str:
         if self.rate is not None:
             return f"{self.rate:g}/s"
+        if self.prompt_tokens is not None:
+            return prompt_step_name(self.prompt_tokens)
         return step_name(self.users or 1)
 
 

@@ -44,7 +44,7 @@ def main() -> int:
     same = shared_load.arguments(options)
 
     alone = [
-        "--gguf", os.path.relpath(engine.gguf.resolve()), "--slots", str(slots),
+        "--engine", os.path.relpath(engine.gguf.resolve()), "--slots", str(slots),
         "--context", str(options.context), *same,
     ]  # fmt: skip
     settings = {"slots": slots, "context": options.context, "queue": 1024}

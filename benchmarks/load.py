@@ -30,6 +30,7 @@ from benchmarks.ladder import Ladder, Step
 from benchmarks.measuring import say
 from benchmarks.samples import Sample
 from benchmarks.served import CannotStart, Served
+from benchmarks.shared_load import Rung
 from benchmarks.workloads import Filler, Question
 
 AUTO_USERS = (1, 2, 4, 8, 16, 32, 64)
@@ -84,6 +85,7 @@ def _measure(options: argparse.Namespace, address: Address) -> int:
     probe = address.endpoint(options.endpoint, clock)
     questions = _questions(options, probe, clock)
     next(questions)
+    prompts = _prompts(options, probe, clock)
     folder = options.out or Path("var/bench") / f"load-{runs.stamp()}"
     run = runs.Run(
         folder,
@@ -106,7 +108,7 @@ def _measure(options: argparse.Namespace, address: Address) -> int:
         for _ in range(options.warm_up):
             _ask_once(probe, next(questions), clock)
         probe.close()
-        _climb(options, address, run, ladder, questions)
+        _climb(options, address, run, ladder, questions, prompts)
     except KeyboardInterrupt:
         interrupted = True
         say("interrupted; what was measured is kept")
@@ -129,6 +131,7 @@ def _climb(
     run: runs.Run,
     ladder: Ladder,
     questions: Iterator[Question],
+    prompts: Iterator[Question],
 ) -> None:
     """Step after step; the automatic ladder ends at the knee."""
     target, best = metrics.Target(options.ttft, options.tpot), 0.0
@@ -148,8 +151,9 @@ def _climb(
         def endpoint(clock: Callable[[], float] = clock) -> Endpoint:
             return address.endpoint(options.endpoint, clock)
 
+        asked = questions if step.prompt_tokens is None else prompts
         plan = Plan(
-            step.name, questions, endpoint, done, clock=clock, quota=step.quota, seconds=options.seconds,
+            step.name, asked, endpoint, done, clock=clock, quota=step.quota, seconds=options.seconds,
             rate=step.rate, seed=options.seed,
         )  # fmt: skip
         facts: dict[str, Any] = {
@@ -171,7 +175,7 @@ def _climb(
             f"TTFT p50 {drawing.milliseconds(figures['ttft'], 'p50')} ms, "
             f"TPOT p50 {drawing.milliseconds(figures['tpot'], 'p50')} ms"
         )
-        automatic = options.users is None and options.rates is None
+        automatic = options.users is None and options.rates is None and step.prompt_tokens is None
         if automatic and (figures["tokens_per_second"] < metrics.KNEE_GAIN * best or not figures["done"]):
             break
         best = max(best, figures["tokens_per_second"])
@@ -184,6 +188,8 @@ def _steps(options: argparse.Namespace) -> Iterator[Step]:
     else:
         for users in options.users or AUTO_USERS:
             yield Step(shared_load.quota(options, users), users=users)
+    if options.prompt_tokens:
+        yield Step(shared_load.PROMPT_REQUESTS, users=1, prompt_tokens=options.prompt_tokens)
 
 
 def _questions(
@@ -193,17 +199,40 @@ def _questions(
     if options.workload == "service":
         return workloads.service(seed=options.seed, unique=unique)
     if options.workload in ("fixed", "long"):
-        lengths = LONG if options.workload == "long" else (64, 32)
-        tokens_in = options.input_tokens or lengths[0]
-        tokens_out = options.output_tokens or lengths[1]
-        filler = Filler.calibrated(lambda messages: prompt_tokens(endpoint, messages, clock))
-        return workloads.fixed(filler, tokens_in, tokens_out, seed=options.seed, unique=unique)
+        usual = LONG if options.workload == "long" else (64, 32)
+        tokens_in = options.input_tokens or usual[0]
+        tokens_out = options.output_tokens or usual[1]
+        rung = Rung("", 1, 1, tokens_in, tokens_out, options.spread)
+        return _fixed(options, rung, endpoint, clock)
     path = Path(options.workload)
     if not path.is_file():
         raise ValueError(
             f"workload must be one of {', '.join(workloads.KINDS)} or a .jsonl file, not {options.workload!r}"
         )
     return workloads.from_file(path, max_tokens=options.output_tokens or 200, unique=unique)
+
+
+def _prompts(
+    options: argparse.Namespace, endpoint: Endpoint, clock: Callable[[], float]
+) -> Iterator[Question]:
+    """The questions of --prompt-tokens; none without it."""
+    if not options.prompt_tokens:
+        return iter(())
+    rung = Rung("prompts", 1, 1, options.prompt_tokens, shared_load.PROMPT_ANSWER, 0.0)
+    return _fixed(options, rung, endpoint, clock)
+
+
+def _fixed(
+    options: argparse.Namespace, rung: Rung, endpoint: Endpoint, clock: Callable[[], float]
+) -> Iterator[Question]:
+    filler = Filler.calibrated(lambda messages: prompt_tokens(endpoint, messages, clock))
+    return workloads.fixed(
+        filler,
+        rung.lengths(options.seed),
+        seed=f"{options.seed} {rung.name}".strip(),
+        unique=not options.shared_prefix,
+        sampling=options.sampling,
+    )
 
 
 def _ask_once(endpoint: Endpoint, question: Question, clock: Callable[[], float]) -> None:
@@ -243,6 +272,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         type=_count,
         help="answer length of fixed (32) and long (16); limit of a file's (200)",
     )
+    shared_load.add_manner(parser)
     add("--shared-prefix", action="store_true", help="let prompts begin alike, to measure the prefix cache")
     add(
         "--users",

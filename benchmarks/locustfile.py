@@ -26,7 +26,7 @@ def add_options(parser: Any) -> None:
     add = parser.add_argument
     add("--grpc", default="127.0.0.1:8001", help="Triton's gRPC, for TritonUser")
     add("--api-key", default="", is_secret=True, help="key of the frontend")
-    add("--model-name", default="", help="the model's name for /v1, for OpenAIUser")
+    add("--model-name", default="", help="the model's name for OpenAIUser, where a server wants one")
     add("--questions", default="", help="a .jsonl file of questions (default: customers' questions)")
     add("--samples", default="", help="file for one line of JSON for each request")
     add("--answer-timeout", type=float, default=300.0, help="seconds for one answer")
@@ -56,9 +56,16 @@ locust.events.init_command_line_parser.add_listener(add_options)  # type: ignore
 locust.events.test_start.add_listener(make_plan)  # type: ignore[no-untyped-call]
 
 
+PAUSE_S = 1.0
+"""After a failure, so that a server that is away or full is not run over."""
+
+
 class _EndpointUser(users.Caller):
     abstract = True
     endpoint_name = ""
+
+    def wait_time(self) -> float:  # type: ignore[override]
+        return 0.0 if self.last is None or self.last.outcome == "done" else PAUSE_S
 
     def on_start(self) -> None:
         self._endpoint = self.environment.address.endpoint(self.endpoint_name, self.environment.plan.clock)

@@ -15,8 +15,18 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("xllamacpp", "nvidia-pytriton", "gguf", "tritonclient", "uvicorn", "locust", "numpy")
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+PACKAGES = ("xllamacpp", "openvino", "nvidia-pytriton", "gguf", "tritonclient", "uvicorn", "locust", "numpy")
+FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "avx512_bf16",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+)
 
 
 def facts() -> dict[str, Any]:
@@ -28,6 +38,7 @@ def facts() -> dict[str, Any]:
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": cpu.get("model name", platform.machine()),
         "cpu_features": [flag for flag in FLAGS if flag in features],
+        "held_to": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),  # what OpenVINO and torch may use of them
         "cores": len(os.sched_getaffinity(0)),
         "memory": psutil.virtual_memory().total,
         "load_before": round(os.getloadavg()[0], 2),

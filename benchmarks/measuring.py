@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+NOT_APPLICABLE = 4  # exit status of a program whose library is not made for the model, or is not there
+
 
 class NotMeasured(Exception):
     """Why there are no figures; stands in the row that would have them."""

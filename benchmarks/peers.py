@@ -1,33 +1,32 @@
-"""`make peers`: this deployment beside llama.cpp's own HTTP server, transformers and OpenVINO GenAI, in turn.
+"""`make peers`: this deployment beside llama.cpp's own HTTP server, OpenVINO GenAI and transformers, in turn.
 
-The same GGUF of random weights (--shape), prompts, lengths and load for all that read it; who cannot is named
-with the reason. Beside them stands what the machine could do at most (benchmarks/limits.py). All servers are
-up at once, and only one is asked: an idle one takes no processor time.
+One checkpoint of random weights in the shape (--shape), made into what each of them reads; the same lengths
+and load for all, callers who come and go, tokens chosen as served. Who cannot take part is named with the
+reason. Beside them stands what the machine could do at most (benchmarks/limits.py). Servers are up all the
+time, and only one is asked: an idle one takes no processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks import comparison, runs, shared_load
-from benchmarks.batch_peer import NOT_APPLICABLE
+from benchmarks import comparison, random_weights, runs, shared_load
 from benchmarks.comparison import Contender, through_load
-from benchmarks.measuring import NotApplicable, NotMeasured, say
+from benchmarks.measuring import NOT_APPLICABLE, NotApplicable, NotMeasured, say
 from benchmarks.served import CannotStart, Served
 from build.config import Shape
-from build.random_gguf import SHAPES, parameters, write_random_gguf
+from build.random_gguf import CHECKPOINT_SHAPES, SHAPES, parameters
 from serve.addresses import free_ports
 
 START_TIMEOUT = 300.0
@@ -36,52 +35,88 @@ START_TIMEOUT = 300.0
 def main() -> int:
     options = _parse()
     folder = options.out or Path("var/bench") / f"peers-{runs.stamp()}"
-    gguf = (options.data_dir / "models" / f"{options.shape}.gguf").resolve()
-    shape = SHAPES[options.shape]
-    if not gguf.exists():
-        say(f"writing {gguf}")
-        write_random_gguf(gguf, shape, options.shape)
-    same = shared_load.arguments(options)
+    data_dir = options.data_dir.resolve()
+    weights = random_weights.made(options.shape, data_dir)
     say("measuring what the machine could do")
     limits = json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.limits"]))
-    size = {"slots": max(options.users), "context": options.context}
     with ExitStack() as stack:
+        contenders = Contenders(options, weights, data_dir, stack)
         try:
-            served = stack.enter_context(Served(str(gguf), options.data_dir, **size))
-            llama = stack.enter_context(llama_server(gguf, options.data_dir, **size))
+            chosen = [KNOWN[name](contenders, name) for name in options.contenders]
         except CannotStart as error:
             say(f"error: {error}")
             return 1
-        ours = ["--url", served.url, "--grpc", served.grpc, "--name", options.shape, *same]
-        through_grpc, through_v1 = ["--endpoint", "grpc", *ours], ["--endpoint", "v1", *ours]
-        theirs = ["--endpoint", "llama-server", "--url", llama.url, "--name", options.shape, *same]
-        transformers = BatchPeer(["transformers", "--shape", options.shape, *same])
-        openvino = BatchPeer(["openvino", "--gguf", os.path.relpath(gguf), *same])
-
-        def our_memory() -> int:
-            return served.memory().peak
-
-        contenders = [
-            Contender(name, what, through_load(arguments), memory)
-            for name, what, arguments, memory in (
-                ("ours, gRPC", "int8; youtu_llm over Triton's gRPC", through_grpc, our_memory),
-                ("ours, v1", "int8; POST /v1/chat/completions", through_v1, our_memory),
-                ("llama.cpp server", "int8, the same file; its own /v1 route", theirs, llama.memory),
-            )
-        ]
-        for name, what, peer in (
-            ("transformers", "bf16, the library's own random weights; callers are one batch", transformers),
-            ("OpenVINO GenAI", "int8, the same file; callers are one batch", openvino),
-        ):
-            contenders.append(Contender(name, what, peer, peer.memory))
         facts = {
             "kind": "peers",
             "title": f"Peers on the shape {options.shape}, random weights",
             "command": shlex.join(["python", "-m", "benchmarks.peers", *sys.argv[1:]]),
             "limits": limits,
-            "notes": notes(limits, shape, gguf),
+            "notes": notes(limits, SHAPES[options.shape], weights.gguf),
         }
-        return comparison.run(folder, facts, contenders, options.rounds)
+        return comparison.run(folder, facts, chosen, options.rounds)
+
+
+class Contenders:
+    """Makes contenders; a server is started for the first one that needs it."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        weights: random_weights.RandomWeights,
+        data_dir: Path,
+        stack: ExitStack,
+    ) -> None:
+        self._options, self._weights, self._data_dir, self._stack = options, weights, data_dir, stack
+        self._same = shared_load.arguments(options)
+        self._size = {"slots": max(options.users), "context": options.context}
+        self._up: dict[str, Served] = {}
+
+    def llama_server(self, name: str) -> Contender:
+        server = self._stack.enter_context(llama_server(self._weights.gguf, self._data_dir, **self._size))
+        arguments = ["--endpoint", "llama-server", "--url", server.url, "--name", self._options.shape]
+        what = "int8 (Q8_0); its own /v1 route, its own defaults beside the load's options"
+        return Contender(name, what, through_load([*arguments, *self._same]), server.memory)
+
+    def ours(self, name: str) -> Contender:
+        runtime, endpoint = ("openvino" if "OpenVINO" in name else "llama_cpp"), name.rpartition(" ")[2]
+        served = self._served(runtime)
+        arguments = ["--endpoint", endpoint, "--url", served.url, "--grpc", served.grpc]
+        arguments += ["--name", self._options.shape, *self._same]
+        through = "youtu_llm over Triton's gRPC" if endpoint == "grpc" else "POST /v1/chat/completions"
+        return Contender(name, f"int8; {through}", through_load(arguments), lambda: served.memory().peak)
+
+    def _served(self, runtime: str) -> Served:
+        if runtime not in self._up:
+            say(f"starting this deployment, runtime {runtime}")
+            model = self._weights.checkpoint if runtime == "openvino" else self._weights.for_llama_cpp
+            server = Served(str(model), self._data_dir / runtime, runtime=runtime, **self._size)
+            self._up[runtime] = self._stack.enter_context(server)
+        return self._up[runtime]
+
+    def transformers(self, name: str) -> Contender:
+        peer = Peer(["benchmarks.batch_peer", "--model", self._weights.checkpoint, *self._same])
+        return Contender(name, "bf16, the same checkpoint; callers are one batch", peer, peer.memory)
+
+    def genai(self, name: str) -> Contender:
+        precision = "f32" if name.endswith("f32") else ""
+        model = self._weights.openvino(self._data_dir / "openvino")
+        size = ["--slots", str(self._size["slots"]), "--context", str(self._size["context"])]
+        options: list[str | Path] = ["--model", model, "--precision", precision, *size]
+        peer = Peer(["benchmarks.stepped_peer", "genai", *options, *self._same])
+        hint = "with the precision of ours" if precision else "its own defaults"
+        what = f"int8, our OpenVINO model; its ContinuousBatchingPipeline in a process of its own, {hint}"
+        return Contender(name, what, peer, peer.memory)
+
+
+KNOWN: dict[str, Callable[[Contenders, str], Contender]] = {
+    "llama.cpp server": Contenders.llama_server,  # the first: the others' ratios are to it
+    "ours, OpenVINO grpc": Contenders.ours,
+    "ours, OpenVINO v1": Contenders.ours,
+    "ours, llama.cpp v1": Contenders.ours,
+    "OpenVINO GenAI": Contenders.genai,
+    "OpenVINO GenAI f32": Contenders.genai,
+    "transformers": Contenders.transformers,
+}
 
 
 def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
@@ -105,17 +140,17 @@ def notes(limits: dict[str, Any], shape: Any, gguf: Path) -> list[str]:
     return found
 
 
-class BatchPeer:
-    """A library measured by benchmarks.batch_peer, in a process of its own that reports its peak memory.
+class Peer:
+    """A library measured by a module of benchmarks/, in a process of its own that reports its peak memory.
 
     The process is a new one each time, and remembers no prompts.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        self._arguments, self._peak = arguments, 0
+    def __init__(self, command: list[str | Path], python: str = sys.executable) -> None:
+        self._command, self._python, self._peak = command, python, 0
 
     def __call__(self, place: Path, _seed: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.batch_peer", *self._arguments, "--out", str(place)]
+        command = [self._python, "-m", *self._command, "--out", place]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines()
@@ -162,15 +197,26 @@ def llama_server(gguf: Path, folder: Path, *, slots: int, context: int) -> Itera
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     add = parser.add_argument
-    add("--shape", choices=SHAPES, default="youtu-2b")
-    shared_load.add_options(
-        parser, users=(1, 4), requests=4, requests_each=1, input_tokens=64, output_tokens=32
+    add("--shape", choices=CHECKPOINT_SHAPES, default="youtu-2b")
+    add(
+        "--contenders",
+        type=lambda text: text.split("+"),
+        default=list(KNOWN),
+        help=f"some of: {'+'.join(KNOWN)}",
     )
-    add("--context", type=int, default=512)
+    shared_load.add_options(
+        parser, users=(1, 4, 8), requests=4, requests_each=2, input_tokens=64, output_tokens=32
+    )
+    parser.set_defaults(sampling="served", spread=0.5, prompt_tokens=512)
+    add("--context", type=int, default=1024)
     add("--rounds", type=int, default=3)
     add("--data-dir", type=Path, default=Path("var/bench/peers-server"))
     add("--out", type=Path)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := [name for name in options.contenders if name not in KNOWN]:
+        parser.error(f"there is no contender {unknown[0]!r}; there are {', '.join(KNOWN)}")
+    options.contenders.sort(key=list(KNOWN).index)
+    return options
 
 
 if __name__ == "__main__":

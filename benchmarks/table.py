@@ -1,10 +1,11 @@
 """`make table`: the comparison table, one model after the other: build, serve, load, measure, stop.
 
-With WEIGHTS=random each model is a GGUF of random weights in its true shape, so that speed and memory can be
+With WEIGHTS=random each model has random weights in its true shape, so that speed and memory can be
 compared on any machine; quality is left empty then. With WEIGHTS=published the real weights are fetched, or
-taken from a file (--gguf NAME=PATH). Each model leaves a folder of `make load`; table.json, table.md and the
-plots are written after each model, so that Ctrl-C keeps what was measured, and can be written anew from the
-folders (`python -m benchmarks.table_drawing FOLDER`). The last line on standard output is the table as JSON.
+taken from a file (--gguf NAME=PATH). A model that both runtimes of the engine compute has a line for each.
+Each line leaves a folder of `make load`; table.json, table.md and the plots are written after each, so that
+Ctrl-C keeps what was measured, and can be written anew from the folders (`python -m benchmarks.table_drawing
+FOLDER`). The last line on standard output is the table as JSON.
 
 Exit status: 0; 1 when it could not run; 3 when a model could not be measured or its figures must not be used;
 130 after Ctrl-C.
@@ -31,7 +32,9 @@ from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
 from build.engine import make_engine
 from build.errors import BuildError
-from build.random_gguf import SHAPES, parameters, write_random_gguf
+from build.openvino_model.engine import make_openvino_engine
+from build.random_checkpoint import write_random_checkpoint
+from build.random_gguf import CHECKPOINT_SHAPES, SHAPES, parameters, write_random_gguf
 
 # 18 answers a model: short enough for the largest of them on two cores
 LOAD = "--users 1,2,4 --requests 10 --requests-each 3 --warm-up 1 --input-tokens 48 --output-tokens 16"
@@ -47,11 +50,20 @@ class Row:
     weights: str
     article: dict[str, float]
     published: str | None = None
+    runtime: str = "llama_cpp"
+
+    @property
+    def folder(self) -> str:
+        """Where its files go."""
+        name = self.name.lower().replace(".", "-")
+        return name if self.runtime == "llama_cpp" else f"{name}-{self.runtime}"
 
 
 def rows() -> list[Row]:
-    """The rows of models.toml."""
-    return [Row(**table) for table in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]]
+    """The rows of models.toml, one for each runtime."""
+    tables = tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]
+    found = [(table.pop("runtimes", ["llama_cpp"]), table) for table in tables]
+    return [Row(**table, runtime=runtime) for runtimes, table in found for runtime in runtimes]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,11 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
     status = 0
     try:
         for row in options.rows:
-            say(f"== {row.name}")
+            say(f"== {row.name}, {row.runtime}")
             try:
-                measured[row.name] = _measure(row, options, folder)
+                measured[row.folder] = _measure(row, options, folder)
             except (NotMeasured, BuildError, CannotStart, RuntimeError) as error:
-                measured[row.name] = {"not_measured": str(error)}
+                measured[row.folder] = {"not_measured": str(error)}
                 say(f"not measured: {error}")
                 status = 3
             _save(folder, facts, options.rows, measured)
@@ -91,14 +103,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _save(folder: Path, facts: dict[str, Any], rows: list[Row], measured: dict[str, Any]) -> dict[str, Any]:
-    known = [asdict(row) | {"measured": measured.get(row.name)} for row in rows]
+    known = [asdict(row) | {"measured": measured.get(row.folder)} for row in rows]
     runs.write_json(folder / table_drawing.RUN, {**facts, "rows": known})
     return table_drawing.draw(folder)
 
 
 def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Build, serve, load and stop one model; what was measured beside the load's own folder."""
-    run = folder / _folder_name(row.name)
+    run = folder / row.folder
     shutil.rmtree(run, ignore_errors=True)
     if row.name in options.running:
         url, grpc = options.running[row.name]
@@ -110,7 +122,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
     with Engine(row, options) as engine:
         built = time.monotonic() - begun
         begun = time.monotonic()
-        with Served(engine.model, engine.data_dir, **options.settings) as served:
+        with Served(engine.model, engine.data_dir, runtime=row.runtime, **options.settings) as served:
             started = time.monotonic() - begun
             say(f"up after {started:.0f} s; the model took {built:.0f} s to make")
             rest, gpus_at_rest = served.memory(), machine.gpus()
@@ -119,8 +131,7 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
                 "folder": run.name,
                 "quality_folder": _quality(served.url, run, options),
                 "parameters": parameters(SHAPES[row.shape]),
-                # made on the way up: this finds it
-                "file_bytes": make_engine(engine.model, engine.data_dir).gguf_bytes,
+                "file_bytes": engine.file_bytes(),
                 "build_seconds": built,
                 "start_seconds": started,
                 "memory_at_rest": asdict(rest),
@@ -128,10 +139,6 @@ def _measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, A
                 "gpus_at_rest": gpus_at_rest,
                 "gpus_after": machine.gpus(),
             }
-
-
-def _folder_name(name: str) -> str:
-    return name.lower().replace(".", "-")
 
 
 def _load(url: str, grpc: str, run: Path, row: Row, options: argparse.Namespace) -> None:
@@ -160,7 +167,7 @@ class Engine:
         self.model = ""
 
     def __enter__(self) -> Engine:
-        if self._row.name in self._options.gguf:
+        if self._row.name in self._options.gguf and self._row.runtime == "llama_cpp":
             self.model = str(Path(self._options.gguf[self._row.name]).resolve())
         elif self._options.weights == "random":
             self.model = str(self._random())
@@ -173,15 +180,27 @@ class Engine:
             )
         return self
 
+    def file_bytes(self) -> int:
+        """Bytes of the weights as the runtime reads them; made on the way up, this finds them."""
+        if self._row.runtime == "openvino":
+            return make_openvino_engine(self.model, self.data_dir).model_bytes
+        return make_engine(self.model, self.data_dir).gguf_bytes
+
     def _random(self) -> Path:
-        path = self.data_dir / "models" / f"{_folder_name(self._row.name)}.gguf"
-        self._made = path
+        path = self.data_dir / "models" / self._row.folder
+        if self._row.runtime == "openvino":
+            self._made = path
+            write_random_checkpoint(path, CHECKPOINT_SHAPES[self._row.shape])
+            return path.resolve()
+        path = self._made = path.with_name(f"{path.name}.gguf")
         write_random_gguf(path, SHAPES[self._row.shape], self._row.name, weights=self._row.weights)
         return path.resolve()
 
     def __exit__(self, *_: object) -> None:
         if not self._options.keep:
-            if self._made is not None:
+            if self._made is not None and self._made.is_dir():
+                shutil.rmtree(self._made)
+            elif self._made is not None:
                 self._made.unlink(missing_ok=True)
             if self._options.weights == "random":
                 shutil.rmtree(self.data_dir / "engines", ignore_errors=True)
@@ -194,7 +213,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     known = rows()
     add = parser.add_argument
     add("--weights", choices=("random", "published"), default="random")
-    add("--models", default=",".join(row.name for row in known), help="names with commas (default: all four)")
+    names = list(dict.fromkeys(row.name for row in known))
+    add("--models", default=",".join(names), help="names with commas (default: all four)")
     add(
         "--gguf",
         action="append",
@@ -221,7 +241,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="measure a deployment that runs, by its frontend and its gRPC; its memory is the GPU's",
     )
     add("--data-dir", type=Path, default=Path("var/bench/table-server"))
-    add("--keep", action="store_true", help="keep the random weights, 22 GB for all four")
+    add("--keep", action="store_true", help="keep the random weights, 30 GB for all")
     add("--out", type=Path, help="folder of the run (default: var/bench/table-TIME)")
     options = parser.parse_args(arguments)
     options.given = sys.argv[1:] if arguments is None else arguments
@@ -230,11 +250,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     pairs = (pair.split("=", 1) for pair in options.running)
     options.running = {name: tuple(places.split(",", 1)) for name, places in pairs}
     options.settings = {"slots": options.slots, "context": options.context, "kv_type": "f16"}
-    by_name = {row.name: row for row in known}
-    names = options.models.split(",")
-    if unknown := [name for name in [*names, *options.running, *options.gguf] if name not in by_name]:
-        parser.error(f"there is no model {unknown[0]}; there are {', '.join(by_name)}")
-    options.rows = [by_name[name] for name in names]
+    asked = options.models.split(",")
+    if unknown := [name for name in [*asked, *options.running, *options.gguf] if name not in names]:
+        parser.error(f"there is no model {unknown[0]}; there are {', '.join(names)}")
+    wanted = (row for name in asked for row in known if row.name == name)
+    # whatever computes a deployment that runs, or a .gguf file: it is one line
+    one = {*options.running, *options.gguf}
+    options.rows = [row for row in wanted if row.runtime == "llama_cpp" or row.name not in one]
     options.data_dir.mkdir(parents=True, exist_ok=True)
     if options.shape_prefix:
         options.rows = [_tiny(row, options.shape_prefix) for row in options.rows]

@@ -18,6 +18,7 @@ from benchmarks import drawing, runs
 RUN, TABLE, PAGE, PLOT = "table-run.json", "table.json", "table.md", "table.svg"
 FIRST = "Youtu-LLM-2B"
 GB = 1e9
+RUNTIMES = {"llama_cpp": "llama.cpp", "openvino": "OpenVINO"}
 BITS = {"q8_0": 8, "q4_0": 4}  # of a weight alone, without the scales
 KEPT = ("name", "users", "rate", "tokens_per_second", "e2e", "ttft", "done")
 CONTRADICTS = 1.25  # ratios that differ by more than a quarter are said to differ
@@ -27,15 +28,21 @@ def summarise(folder: Path) -> dict[str, Any]:
     """The table as values; FileNotFoundError or ValueError when the folder holds none."""
     run = runs.read_facts(folder / RUN)
     table = [_row(folder, row) for row in run.pop("rows")]
-    base = next((row for row in table if row["name"] == FIRST), None)
     for row in table:
+        # ratios say how models compare, not runtimes
+        base = next((each for each in table if _is_base(each, row)), None)
         row["ratios"] = _ratios(row, base)
         row["contradictions"] = list(_contradictions(row, base))
     return {**run, "rows": table}
 
 
+def _is_base(candidate: dict[str, Any], row: dict[str, Any]) -> bool:
+    return candidate["name"] == FIRST and candidate["runtime"] == row["runtime"]
+
+
 def _row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
     measured = row.pop("measured") or {"not_measured": "not reached"}
+    row.setdefault("runtime", "llama_cpp")  # of older tables
     if "not_measured" in measured:
         return {**row, **measured, "faults": []}
     load = runs.summary(folder / measured["folder"])
@@ -113,6 +120,7 @@ def _contradictions(row: dict[str, Any], base: dict[str, Any] | None) -> Any:
 
 HEADER = (
     "model",
+    "runtime",
     "weights",
     "file, GB",
     "memory, GB: rest / peak (file)",
@@ -174,8 +182,9 @@ def markdown(table: dict[str, Any]) -> str:
     lines += drawing.table(HEADER, [_cells(row) for row in table["rows"]])
     lines.append("")
     for row in table["rows"]:
-        lines += [f"* **{row['name']}**: {sentence}." for sentence in row["contradictions"]]
-        lines += [f"* **{row['name']}: not to be used**: {fault}." for fault in row["faults"]]
+        name = _name(row)
+        lines += [f"* **{name}**: {sentence}." for sentence in row["contradictions"]]
+        lines += [f"* **{name}: not to be used**: {fault}." for fault in row["faults"]]
     lines += ["", f"![Latency, first token, throughput and memory]({PLOT})", ""]
     return "\n".join(lines)
 
@@ -185,15 +194,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
     quality = f"{_marks_cell(row)} ({article['chinese']} · {article['code']:g} % · {article['maths']:g} %)"
     theirs = f"{article['response']} ({_ratio(row, 'article_response')})"
     if "response" not in row:
-        nothing = ["–"] * (len(HEADER) - 5)
+        nothing = ["–"] * (len(HEADER) - 6)
         return [
-            row["name"], row["weights"].upper(), f"not measured: {row['not_measured']}", "–",
+            row["name"], RUNTIMES[row["runtime"]], _weights(row), f"not measured: {row['not_measured']}", "–",
             f"{article['memory']}", *nothing[:2], theirs, *nothing[3:], quality,
         ]  # fmt: skip
     response = row["response"]
     return [
         row["name"],
-        row["weights"].upper(),
+        RUNTIMES[row["runtime"]],
+        _weights(row),
         f"{row['file_bytes'] / GB:.2f}" if "file_bytes" in row else "–",
         _memory_cell(row),
         f"{article['memory']}",
@@ -207,6 +217,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(row["answers"]),
         quality,
     ]
+
+
+def _name(row: dict[str, Any]) -> str:
+    """The model's, with its runtime where it is not the usual one."""
+    usual = row["runtime"] == "llama_cpp"
+    return str(row["name"]) if usual else f"{row['name']}, {RUNTIMES[row['runtime']]}"
+
+
+def _weights(row: dict[str, Any]) -> str:
+    return "INT8" if row["runtime"] == "openvino" else str(row["weights"].upper())
 
 
 def _marks_cell(row: dict[str, Any]) -> str:
@@ -239,7 +259,7 @@ def plot(table: dict[str, Any], path: Path) -> None:
         figure, axes = pyplot.subplots(1, 4, figsize=(13, 3.4), layout="constrained")
         for row in rows:
             x = [step["users"] or step["rate"] for step in row["steps"]]
-            axes[0].plot(x, [step["e2e"]["p50"] for step in row["steps"]], "o-", label=row["name"])
+            axes[0].plot(x, [step["e2e"]["p50"] for step in row["steps"]], "o-", label=_name(row))
             axes[1].plot(x, [step["ttft"].get("p50") for step in row["steps"]], "o-")
             axes[2].plot(x, [step["tokens_per_second"] for step in row["steps"]], "o-")
         for axis, label in zip(
@@ -260,7 +280,7 @@ def plot(table: dict[str, Any], path: Path) -> None:
         axes[3].bar(
             [at + 0.2 for at in place], [row["article"]["memory"] for row in rows], 0.4, label="article, GPU"
         )
-        axes[3].set_xticks(list(place), [row["name"] for row in rows], rotation=20, ha="right", fontsize=7)
+        axes[3].set_xticks(list(place), [_name(row) for row in rows], rotation=20, ha="right", fontsize=7)
         axes[3].set_ylabel("memory, GB")
         axes[3].legend(frameon=False, fontsize=7)
         drawing.save(figure, path)

@@ -145,8 +145,8 @@ class Plan:
         return self._arrivals.expovariate(self.rate)
 
 
-def ask(environment: Any, endpoint: Endpoint, plan: Plan, question: Question, intended: float) -> None:
-    """One question at an endpoint, its sample to the plan and its two entries to Locust."""
+def ask(environment: Any, endpoint: Endpoint, plan: Plan, question: Question, intended: float) -> Sample:
+    """One question at an endpoint, its sample to the plan too, its two entries to Locust."""
     sample = Sample(plan.step, intended)
     try:
         endpoint.ask(question, sample)
@@ -154,6 +154,7 @@ def ask(environment: Any, endpoint: Endpoint, plan: Plan, question: Question, in
         plan.done(sample)
         if sample.outcome != "cancelled":
             _report_to_locust(environment, endpoint.name, sample)
+    return sample
 
 
 def _report_to_locust(environment: Any, endpoint: str, sample: Sample) -> None:
@@ -173,6 +174,8 @@ class Caller(locust.User):
     """Closed loop: asks, reads to the end, asks again."""
 
     wait_time = locust.constant(0)
+    last: Sample | None = None
+    """Of the question before."""
 
     def on_start(self) -> None:
         self._endpoint = self.environment.plan.endpoint()
@@ -186,7 +189,7 @@ class Caller(locust.User):
         question = plan.next()
         if question is None:
             raise StopUser
-        ask(self.environment, self._endpoint, plan, question, plan.clock())
+        self.last = ask(self.environment, self._endpoint, plan, question, plan.clock())
 
 
 class Arrivals(locust.User):

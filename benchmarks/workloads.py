@@ -51,11 +51,14 @@ SERVICE_MAX_TOKENS = 200
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation to be answered, in at most `max_tokens` tokens; in exactly so many when `exact`."""
+    """A conversation to be answered, in at most `max_tokens` tokens; in exactly so many, chosen as `sampling`
+    says, when `exact`.
+    """
 
     messages: Messages
     max_tokens: int
     exact: bool = False
+    sampling: str = "greedy"
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,18 @@ def prose(source: random.Random, words: int) -> str:
 
 
 def fixed(
-    filler: Filler, input_tokens: int, output_tokens: int, *, seed: int = 0, unique: bool = True
+    filler: Filler,
+    lengths: Iterator[tuple[int, int]],
+    *,
+    seed: str = "0",
+    unique: bool = True,
+    sampling: str = "greedy",
 ) -> Iterator[Question]:
-    """Prompts of one length, answers of one length."""
-    count = filler.words(input_tokens)
-    for number in itertools.count():
+    """Prompts and answers of so many tokens each (`shared_load.Rung.lengths`)."""
+    for number, (input_tokens, output_tokens) in enumerate(lengths):
         source = random.Random(f"{seed} {number if unique else 0}")  # noqa: S311
-        yield Question(_asked(prose(source, count)), output_tokens, exact=True)
+        text = prose(source, filler.words(input_tokens))
+        yield Question(_asked(text), output_tokens, exact=True, sampling=sampling)
 
 
 def service(*, seed: int = 0, unique: bool = True) -> Iterator[Question]:

@@ -20,8 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from build.config import ARCHITECTURE, Shape
+from build.config import Shape
 from build.errors import BuildError
+from build.plain_config import GroupedShape
 from build.tokenizer import YOUTU_PATTERNS
 
 SHARD_BYTES = 1 << 30
@@ -73,7 +74,11 @@ SHAPES = {"youtu-2b": YOUTU_2B, "tiny": TINY}
 
 
 def write_random_checkpoint(
-    folder: Path, shape: Shape, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    shape: Shape | GroupedShape,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write config, bf16 shards and tokenizer into `folder`; the same seed gives the same bytes.
 
@@ -135,11 +140,13 @@ def _write_header(file: BinaryIO, tensors: dict[str, tuple[int, ...]]) -> None:
     file.write(len(text).to_bytes(8, "little") + text)
 
 
-def _draw(name: str, dims: tuple[int, ...], shape: Shape, seed: int) -> Iterator[npt.NDArray[np.uint16]]:
-    """The values as bf16 bits: ones for norms, else normal with the deviations of transformers."""
+def _draw(
+    name: str, dims: tuple[int, ...], shape: Shape | GroupedShape, seed: int
+) -> Iterator[npt.NDArray[np.uint16]]:
+    """The values as bf16 bits: ones for norms, no biases, else normal with the deviations of transformers."""
     count = math.prod(dims)
     if len(dims) == 1:
-        yield np.full(count, 0x3F80, np.uint16)  # 1.0
+        yield np.full(count, 0 if name.endswith(".bias") else 0x3F80, np.uint16)  # 1.0
         return
     deviation = 2 / math.sqrt(5 * shape.hidden_size) * (2 if "embed" in name else 1)
     random = np.random.Generator(np.random.SFC64([seed, *name.encode()]))
@@ -151,16 +158,19 @@ def _draw(name: str, dims: tuple[int, ...], shape: Shape, seed: int) -> Iterator
         yield (bits >> 16).astype(np.uint16)
 
 
-def _config(shape: Shape) -> dict[str, Any]:
+def _config(shape: Shape | GroupedShape) -> dict[str, Any]:
     config = asdict(shape)
     first = shape.vocab_size - SPECIALS
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    if isinstance(shape, Shape):
+        config["num_key_value_heads"] = shape.num_attention_heads
+    for ours in ("architecture", "qkv_bias"):  # which transformers derives from the class
+        config.pop(ours, None)
     return {
-        "architectures": [ARCHITECTURE],
-        "model_type": "youtu",
+        "architectures": [shape.architecture],
+        "model_type": shape.architecture.removesuffix("ForCausalLM").lower(),
         "dtype": "bfloat16",
         **config,
-        "num_key_value_heads": shape.num_attention_heads,
         "attention_bias": False,
         "hidden_act": "silu",
         "bos_token_id": first,

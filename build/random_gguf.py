@@ -14,7 +14,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from build.config import Decoder, Shape
 from build.errors import BuildError
 from build.gguf_writing import Encoded, Progress, TensorPlan, write_gguf
 from build.mapping import describe, describe_decoder, describe_tokenizer, dimensions
+from build.plain_config import LLAMA, QWEN2, GroupedShape
 from build.random_checkpoint import TINY, YOUTU_2B, write_stand_in_tokenizer
 from build.tokenizer import load_tokenizer_facts
 
@@ -134,6 +135,28 @@ SHAPES: dict[str, Shape | PlainShape] = {
     "tiny-baichuan": PlainShape(
         1024, 64, 128, 40, 4, 2048, 1e-6, 1e4, "baichuan", 4, 16, qkv_bias=False, fused=False
     ),
+}
+
+_ARCHITECTURES = {"qwen2": QWEN2, "llama": LLAMA}
+
+
+def _grouped(shape: PlainShape) -> GroupedShape:
+    numbers = {name: value for name, value in asdict(shape).items() if name in Decoder.__dataclass_fields__}
+    return GroupedShape(
+        **numbers,
+        architecture=_ARCHITECTURES[shape.architecture],
+        num_key_value_heads=shape.num_key_value_heads,
+        head_dim=shape.head_size,
+        qkv_bias=shape.qkv_bias,
+        tie_word_embeddings=False,
+    )
+
+
+# those of them whose checkpoints this project reads
+CHECKPOINT_SHAPES: dict[str, Shape | GroupedShape] = {
+    name: shape if isinstance(shape, Shape) else _grouped(shape)
+    for name, shape in SHAPES.items()
+    if isinstance(shape, Shape) or (shape.architecture in _ARCHITECTURES and not shape.qk_norm)
 }
 
 

@@ -10,42 +10,20 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from build.checkpoint import CHUNK_BYTES, F32
-from build.config import Decoder, Shape
+from build.config import Shape
 from build.errors import BuildError
 from build.openvino_model.constants import WeightFormat
 from build.openvino_model.convert import GROUP, write_decoder
-from build.plain_config import LLAMA, QWEN2, GroupedShape
-from build.random_gguf import SHAPES as GGUF_SHAPES
-from build.random_gguf import PlainShape
+from build.plain_config import GroupedShape
+from build.random_gguf import CHECKPOINT_SHAPES as SHAPES
 
 POOL_ITEMS = 16 << 20
-ARCHITECTURES = {"qwen2": QWEN2, "llama": LLAMA}
-
-
-def _grouped(shape: PlainShape) -> GroupedShape:
-    numbers = {name: value for name, value in asdict(shape).items() if name in Decoder.__dataclass_fields__}
-    return GroupedShape(
-        **numbers,
-        architecture=ARCHITECTURES[shape.architecture],
-        num_key_value_heads=shape.num_key_value_heads,
-        head_dim=shape.head_size,
-        qkv_bias=shape.qkv_bias,
-        tie_word_embeddings=False,
-    )
-
-
-SHAPES: dict[str, Shape | GroupedShape] = {
-    name: shape if isinstance(shape, Shape) else _grouped(shape)
-    for name, shape in GGUF_SHAPES.items()
-    if isinstance(shape, Shape) or (shape.architecture in ARCHITECTURES and not shape.qk_norm)
-}
 
 
 class RandomSource:

@@ -23,7 +23,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from flask import Flask
     from youtu_client import Client
 
-    from . import access, chat, description, errors, health, openai, page, render
+    from . import access, anthropic, chat, description, errors, health, openai, page, render, responses
     from . import metrics as prometheus
     from .admission import Admission
     from .keys import Keys
@@ -52,9 +52,10 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
     app.extensions["drain"] = service.drain
-    errors.init_app(app)
+    errors.init_app(app, {anthropic.ROOT: anthropic.error_body})
     limiter = access.init_app(app, settings, keys, metrics)
-    for routes in (chat.blueprint(service), openai.blueprint(service)):
+    for make in (chat.blueprint, openai.blueprint, responses.blueprint, anthropic.blueprint):
+        routes = make(service)
         if settings.rate_limit:  # One budget over all routes that make the model work.
             limiter.shared_limit(settings.rate_limit, scope="model", methods=["POST"])(routes)
         app.register_blueprint(routes)

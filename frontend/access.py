@@ -118,6 +118,10 @@ class LogRecord:
         self.cached_tokens = sum(answer.usage.cached_tokens for answer in answers)
         self.tokens = sum(answer.usage.completion_tokens for answer in answers)
 
+    def usage(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, of them out of the cache, and made."""
+        return self.prompt_tokens or 0, self.cached_tokens or 0, self.tokens or 0
+
     def facts(self) -> dict[str, Any]:
         """What is known of it, for log and trace; what does not apply is left out."""
         names = [each.name for each in fields(self)]
@@ -216,6 +220,8 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
             outcome = record.outcome(status)
             record.write(method, path, status)
             metrics.request(path, method, status, outcome)
+            if record.key is not None:
+                metrics.used(record.key, path, outcome, *record.usage())
             if record.trace is not None:
                 facts = {f"youtu.{name}": value for name, value in record.facts().items()}
                 http: dict[str, object] = {"http.request.method": method, "http.route": path}
@@ -235,9 +241,10 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
 def _owner(keys: Keys, guessing: Guessing, metrics: Metrics) -> str:
     """The name of the key that was sent. Raises ApiError."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    given = given.strip()
-    if scheme.lower() != "bearer" or not given:
-        raise _unauthorized("An API key is needed: Authorization: Bearer <key>.")
+    given = given.strip() if scheme.lower() == "bearer" else ""
+    given = given or request.headers.get("X-API-Key", "").strip()  # as Anthropic's clients send it
+    if not given:
+        raise _unauthorized("An API key is needed: Authorization: Bearer <key>, or X-API-Key: <key>.")
     key = given.encode("latin-1", "replace")  # Headers arrive as latin-1; the key as it was typed is UTF-8.
     address = request.remote_addr or ""
     try:

@@ -23,7 +23,7 @@ VERSION = "1.0.0"
 ERRORS = {
     400: "The request is not as it must be; `param` names the field.",
     401: "No API key, or a wrong one.",
-    404: "There is no such model.",
+    404: "There is no such model, or nothing with this id.",
     408: "The request was not sent in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
@@ -38,6 +38,8 @@ ERRORS = {
 WITH_RETRY_AFTER = (429, 503)
 ASKS_MODEL = (400, 401, 421, 429, 502, 503, 504)
 """The errors of every route that asks the model something."""
+FINDS = (401, 404, 421)
+"""The errors of every route that finds something kept here."""
 GENERATES = (*ASKS_MODEL, 408, 413, 415)
 """The errors of every route that takes a body and generates."""
 
@@ -70,7 +72,8 @@ class Operation:
 
     `reply`: the model of its 200, whose docstring describes it, or a sentence about a plain text. `events`:
     of a streamed answer, which `stream` describes in words. `errors`: statuses out of ERRORS. `further`:
-    other statuses whose body is a reply, each with a sentence. `open`: it asks for no key.
+    other statuses whose body is a reply, each with a sentence. `query`: parameters behind the `?`, each with
+    its schema. `error`: the shape of its errors. `open`: it asks for no key.
     """
 
     id: str
@@ -81,6 +84,8 @@ class Operation:
     events: tuple[Event, ...] = ()
     errors: tuple[int, ...] = ()
     further: dict[int, tuple[type[Reply], str]] = field(default_factory=dict)
+    query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: type[Reply] = Error
     open: bool = False
 
     def __call__(self, view: View) -> View:
@@ -91,6 +96,7 @@ class Operation:
         """The models that it refers to, each with pydantic's mode of its schema."""
         replies = [
             self.reply,
+            self.error,
             *(event.data for event in self.events),
             *(each[0] for each in self.further.values()),
         ]
@@ -102,18 +108,20 @@ class Operation:
     def described(self, parameters: list[str], needs_key: bool) -> dict[str, Any]:
         """As OpenAPI has it. `parameters`: the names of those in its path."""
         value: dict[str, Any] = {"operationId": self.id, "summary": self.summary}
-        if parameters:
-            value["parameters"] = [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in parameters
-            ]
+        described = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in parameters
+        ]
+        described += [{"name": name, "in": "query", "schema": schema} for name, schema in self.query.items()]
+        if described:
+            value["parameters"] = described
         if self.request is not None:
             value["requestBody"] = {
                 "required": True,
                 "content": {"application/json": {"schema": _ref(self.request)}},
             }
         responses = {200: self._answered()}
-        responses |= {status: _response(status, Error, ERRORS[status]) for status in sorted(self.errors)}
+        responses |= {status: _response(status, self.error, ERRORS[status]) for status in sorted(self.errors)}
         responses |= {status: _response(status, *each) for status, each in self.further.items()}
         value["responses"] = {str(status): response for status, response in responses.items()}
         if needs_key and self.open:
@@ -153,14 +161,18 @@ def document(app: Flask, needs_key: bool) -> dict[str, Any]:
         "info": {
             "title": "Youtu-LLM on Triton",
             "version": VERSION,
-            "description": "Chat with the model behind NVIDIA Triton: a small API of our own, and OpenAI's.",
+            "description": "Chat with the model behind NVIDIA Triton: a small API of our own, and those of "
+            "OpenAI and Anthropic.",
         },
         "paths": paths,
         "components": {"schemas": schemas["$defs"]},
     }
     if needs_key:
-        value["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        value["security"] = [{"key": []}]
+        value["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        value["security"] = [{"key": []}, {"header": []}]
     return value
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -55,7 +56,10 @@ STATUSES = {name: code.http for name, code in CODES.items()} | {
     "not_http": 400,
     "unknown_field": 400,
     "invalid_api_key": 401,
+    "item_not_found": 404,
     "model_not_found": 404,
+    "previous_response_not_found": 404,
+    "response_not_found": 404,
     "request_timeout": 408,
     "body_too_large": 413,
     "line_too_long": 414,
@@ -106,8 +110,9 @@ class ApiError(Exception):
         kind = TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        response = jsonify(self.body())
+    def response(self, body: Callable[[ApiError], Any] | None = None) -> Response:
+        """`body`: what makes its body; None: the one shape."""
+        response = jsonify(self.body() if body is None else body(self))
         response.status_code = self.status
         response.headers.update(self.headers)
         return response
@@ -124,7 +129,7 @@ _SENTENCES = {
 
 
 def from_client(
-    error: YoutuError, names: dict[str, str] | None = None, *, retry_after: int = 1, typed: str = ""
+    error: YoutuError, names: Mapping[str, str] | None = None, *, retry_after: int = 1, typed: str = ""
 ) -> ApiError:
     """The reply to the caller for `error` of the client library.
 
@@ -137,12 +142,12 @@ def from_client(
     return reply
 
 
-def _from_client(error: YoutuError, names: dict[str, str], retry_after: int) -> ApiError:
+def _from_client(error: YoutuError, names: Mapping[str, str], retry_after: int) -> ApiError:
     if error.code == "queue_full":
         return queue_full(None, retry_after)
     code = error.code if error.code in CODES else "engine_error"
     if isinstance(error, InvalidRequest):
-        param = _renamed(error.param, names)
+        param = error.param and renamed(error.param, names)
         message = f"{param}: {error.reason}" if param else error.reason
         return ApiError(code, message, param=param)
     after = CODES[code].retry_after_s
@@ -150,12 +155,13 @@ def _from_client(error: YoutuError, names: dict[str, str], retry_after: int) -> 
     return ApiError(code, _SENTENCES.get(code, _SENTENCES["engine_error"]), headers=headers)
 
 
-def _renamed(param: str | None, names: dict[str, str]) -> str | None:
-    """The path `param` of an input of the model, as the caller's path."""
-    if param is None:
-        return None
-    root = re.split(r"[.\[]", param, maxsplit=1)[0]
-    return names.get(root, root) + param[len(root) :]
+def renamed(path: str, names: Mapping[str, str]) -> str:
+    """`path` with its beginning as the caller calls it: of the `names` that fit, the longest."""
+    ends = [match.start() for match in re.finditer(r"[.\[]|$", path)]
+    for end in reversed(ends):
+        if (name := names.get(path[:end])) is not None:
+            return name + path[end:]
+    return path
 
 
 def for_log(message: str, typed: str = "") -> str:
@@ -227,14 +233,18 @@ def draining() -> ApiError:
     return ApiError("draining", "The server is ending. Try again shortly.", headers=headers)
 
 
-def init_app(app: Flask) -> None:
-    """Make every way to fail end in the one shape."""
+def init_app(app: Flask, bodies: Mapping[str, Callable[[ApiError], Any]]) -> None:
+    """Make every way to fail end in the one shape, or below the paths of `bodies` in what these make."""
+
+    def body() -> Callable[[ApiError], Any] | None:
+        path = f"{request.path}/"
+        return next((make for root, make in bodies.items() if path.startswith(f"{root}/")), None)
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
         if (line := g.get("log_record")) is not None and error.status >= 500:
             line.failed(error)
-        return error.response()
+        return error.response(body())
 
     @app.errorhandler(YoutuError)
     def client_error(error: YoutuError) -> Response:

@@ -88,6 +88,9 @@ class Inference:
         self._record.asked = request
         self._deadline = self._record.started + service.settings.request_timeout
         self._streams: list[Stream] = []
+        self._read = self._made = (
+            0  # tokens of which the pieces told; of an answer that is whole its end tells
+        )
         if service.settings.log_text == "on":
             self._record.text["asked"] = request.model_dump(exclude_none=True)
         try:
@@ -141,6 +144,8 @@ class Inference:
         for stream in self._streams:
             stream.close()
         self._ticket.release()
+        if self._record.tokens is None and self._made:  # broken off
+            self._record.tokens, self._record.prompt_tokens = self._made, self._read or None
 
     def _body(self, form: Format, events: Iterator[Event | None]) -> Iterator[str]:
         answers: dict[int, Answer] = {}
@@ -196,6 +201,7 @@ class Inference:
                     raise too_busy() from error
                 if piece is not None:
                     silent = False
+                    self._count(piece)
                     self._measure(came, index)
                     yield index, piece
                 elif stream.done:
@@ -247,6 +253,11 @@ class Inference:
             self._record.ttft_s = round(now - self._record.started, 4)
             self._service.metrics.first_token(now - self._record.started)
         came[index] = now
+
+    def _count(self, piece: Piece) -> None:
+        """Without its tokens' ids a piece counts as one: it has one at least."""
+        self._read += len(piece.prompt_token_ids or ())
+        self._made += 1 if piece.token_ids is None else len(piece.token_ids)
 
     def _answered(self, answers: dict[int, Answer]) -> list[Answer]:
         found = [answers[index] for index in sorted(answers)]

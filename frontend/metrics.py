@@ -68,6 +68,12 @@ class Metrics:
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
         self._cached = counter("prompt_tokens_cached", "Tokens of prompts out of the prefix cache.")
         self._generated = counter("generation_tokens", "Tokens made.")
+        self._of_key = counter(
+            "key_requests", "Requests of each key, by route and by how they ended.", "key", "route", "outcome"
+        )
+        self._read_of_key = counter("key_prompt_tokens", "Tokens of prompts of each key.", "key")
+        self._cached_of_key = counter("key_prompt_tokens_cached", "Of these out of the prefix cache.", "key")
+        self._made_of_key = counter("key_generation_tokens", "Tokens made for each key.", "key")
         self._queue_s = histogram("request_queue_time_seconds", "Wait for a slot.", _REQUEST_S)
         self._ttft_s = histogram("time_to_first_token_seconds", "Arrival to first text.", _TTFT_S)
         self._itl_s = histogram("inter_token_latency_seconds", "Between two pieces of text.", _TOKEN_S)
@@ -85,6 +91,13 @@ class Metrics:
         self._requests.labels(route, method, str(status), outcome).inc()
         if outcome == "cancelled":
             self._cancelled.inc()
+
+    def used(self, key: str, route: str, outcome: str, read: int, cached: int, made: int) -> None:
+        """One request with a key is over: its tokens read, of them out of the cache, and made."""
+        self._of_key.labels(key, route, outcome).inc()
+        self._read_of_key.labels(key).inc(read)
+        self._cached_of_key.labels(key).inc(cached)
+        self._made_of_key.labels(key).inc(made)
 
     def refused(self, reason: str) -> None:
         """A request was turned away; `reason` is the error's code."""

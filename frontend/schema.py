@@ -155,6 +155,7 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
 
     `history` is a list of {"role", "content"} or of [question, answer] pairs. `max_tokens` in tokens
     (default: what is left of the context); temperature 0 is greedy; `stop` a string or a list of them.
+    With `continue_final_message` the last of `messages`, which is the assistant's, is gone on with.
     """
 
     model_config = ConfigDict(
@@ -181,6 +182,7 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
     history: list[Turn] | None = None
     system: Text | None = None
     thinking: bool | None = None
+    continue_final_message: bool | None = None
     stream: bool | None = None
 
     @model_validator(mode="after")
@@ -216,6 +218,7 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
         thinking = None if self.thinking is None else {"enable_thinking": self.thinking}
         options: Sampling = {
             "chat_template_kwargs": thinking,
+            "continue_final_message": self.continue_final_message or None,
             "request_id": request_id,
             "return_parts": True,
         }

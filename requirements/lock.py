@@ -8,6 +8,8 @@ A lock pins every package with the hashes of all its files, for Python 3.10 to 3
     peers.lock       bench.lock and the libraries it is compared with, without torch
     cuda.lock        NVIDIA's compiler and its libraries, and what builds llama.cpp with them
     quality.lock     lm-eval, for published data sets, without the packages that have no wheel
+    frameworks.lock  the agent frameworks of `make test-frameworks`
+    frameworks-openai-2.lock  those of them that need the SDK's version 2
     test.lock        bench.lock and what the tests need, without torch
     torch-cpu.lock   PyTorch's CPU build, which PyPI does not have
     torch-cuda.lock  PyPI's torch and the CUDA libraries it does not import without
@@ -44,7 +46,18 @@ def uv_compile(arguments: list[str], output: Path, cwd: Path) -> None:
 
 
 def main() -> None:
-    for group in ("serve", "bench", "cuda", "openvino", "peers", "quality", "test"):
+    groups = (
+        "serve",
+        "bench",
+        "cuda",
+        "openvino",
+        "peers",
+        "quality",
+        "frameworks",
+        "frameworks-openai-2",
+        "test",
+    )
+    for group in groups:
         left_out = [option for name in ("torch", *NO_WHEEL) for option in ("--no-emit-package", name)]
         arguments = ["pyproject.toml", "--group", group, *left_out, *EVERYWHERE]
         uv_compile([*arguments, *sys.argv[1:]], HERE / f"{group}.lock", ROOT)

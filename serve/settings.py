@@ -239,6 +239,26 @@ class Settings(BaseModel):
         le=256 * 1024 * 1024,
         description="Largest request body the frontend takes, in bytes or written like `2MiB`.",
     )
+    stored_responses: int = Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="Responses of `/v1/responses` that are kept for each key (or address, without keys), so "
+        "that a later request can go on from them. 0 keeps none.",
+    )
+    stored_size: ByteSize = Field(
+        default=ByteSize(64 * 1024 * 1024),
+        ge=1024 * 1024,
+        le=64 * 1024**3,
+        description="Memory for all kept responses together. When it is full, the oldest goes of whoever has "
+        "most.",
+    )
+    stored_age: float = Field(
+        default=86_400.0,
+        gt=0,
+        le=31_536_000,
+        description="Seconds for which a response is kept after it was last used. A restart forgets all.",
+    )
     otlp_endpoint: str = Field(
         default="",
         pattern=r"^(https?://[^\s/]+)?/?$",

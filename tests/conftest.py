@@ -14,3 +14,7 @@ settings.load_profile("no clocks")
 def pytest_configure() -> None:
     # A run in the background of a shell is told to ignore Ctrl-C, and the programs under test inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+collect_ignore = ["frameworks"]
+"""They run in an environment of their own: `make test-frameworks`."""

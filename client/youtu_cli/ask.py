@@ -22,12 +22,18 @@ def ask(client: Client, question: str, *, system: str | None, as_json: bool, opt
     """One answer to standard output, without the thinking before it. Returns the exit code."""
     messages = with_system(system, [{"role": "user", "content": question}])
     if as_json:
-        sys.stdout.write(json.dumps(as_dict(client.chat(messages, **options)), ensure_ascii=False) + "\n")
+        print_json(as_dict(client.chat(messages, **options)))
         return 0
     reply = show_reply(client, messages, options)
     if reply.failure is not None:
         raise reply.failure
     return 130 if reply.end == "stopped" else 0
+
+
+def print_json(value: Any) -> None:
+    """One line, escaped where standard output cannot write every character."""
+    every = (sys.stdout.encoding or "").lower().replace("-", "") in ("utf8", "utf8sig")
+    sys.stdout.write(json.dumps(value, ensure_ascii=not every) + "\n")
 
 
 def read_stdin() -> str:
@@ -48,7 +54,7 @@ def info(servers: str, *, as_json: bool) -> int:
     """What each server serves. Exit code 1 unless all are ready."""
     found = [describe(address) for address in addresses(servers)]
     if as_json:
-        sys.stdout.write(json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False) + "\n")
+        print_json(found if len(found) > 1 else found[0])
     else:
         for facts in found:
             for name, value in facts.items():

@@ -1,6 +1,6 @@
 """`youtu batch`: a file of questions through the server, many at once, each answer written as it arrives.
 
-It knows retries, progress and Ctrl-C; file formats are in `tables`.
+It knows retries, progress and Ctrl-C; file formats are in `tables` and `answer_file`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import signal
 import sys
 import time
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from youtu_client import Answer, AsyncClient, InvalidRequest, Sampling, YoutuError
+from youtu_contract.rows import OPTIONS
 
+from .answer_file import Answers
 from .conversation import with_system
-from .tables import Answers, FileError, Row, decode, kind_of, read_rows
+from .files import FileError, kind_of
+from .tables import Row, carried_columns, questions
 from .terminal import print_error
 
 FIRST_DELAY = 0.5
@@ -32,7 +36,7 @@ def batch(
     source: Path,
     target: Path,
     *,
-    column: str,
+    column: str | None,
     id_column: str,
     encoding: str | None,
     system: str | None,
@@ -40,21 +44,23 @@ def batch(
     retries: int,
     options: Sampling,
 ) -> int:
-    """Answer what is not answered yet. 0: all rows have an answer; 1: some have none; 130: Ctrl-C."""
-    kind_of(source), kind_of(target)
+    """Answer what is not answered yet.
+
+    0: all rows have an answer; 1: some have none; 2: an option that no row can have; 130: Ctrl-C.
+    """
+    kind_of(target)
     if target.exists() and source.samefile(target):
         raise FileError(f"{target} is the input itself; give the answers a file of their own")
-    text, notice = decode(source, encoding)
+    given, notice = questions(source, column=column, id_column=id_column, encoding=encoding)
     if notice:
         print_error(notice)
-    given = read_rows(source, text, column=column, id_column=id_column)
     seen: Counter[str] = Counter()
     rows = []
     for row in given:
         row = replace(row, messages=tuple(with_system(system, [dict(message) for message in row.messages])))
         rows.append(replace(row, repeat=seen[row.key]))
         seen[row.key] += 1
-    answers = Answers(target)
+    answers = Answers(target, carried_columns(rows))
     try:
         if answers.repaired:
             print_error(f"{target} ended in half a line, which was removed")
@@ -79,6 +85,7 @@ class Batch:
         self.refused = sum(1 for row in rows if answers.done.get(row.key))
         self.progress = Progress(len(self.todo))
         self.fatal: YoutuError | None = None
+        self.wrong: str | None = None  # an option of the command that no row can have
 
     async def run(self, server: str, concurrency: int) -> int:
         queue = iter(self.todo)
@@ -114,13 +121,15 @@ class Batch:
                 self.progress.end()
         if interrupted:
             return 130
+        if self.wrong:
+            return 2
         return 1 if self.fatal or self.failed or self.refused else 0
 
     async def _work(self, client: AsyncClient, queue: Iterator[Row]) -> None:
         for row in queue:
             record = await self._answer(client, row)
             if record is not None:
-                self.answers.write(record)
+                self.answers.write(record, row.carried)
                 self.done += 1
                 self.refused += record["error"] is not None
             self.progress.show(self.done, self.failed)
@@ -134,6 +143,9 @@ class Batch:
         try:
             answer = await self._with_retries(client, row)
         except InvalidRequest as error:
+            if wrong := self._wrong_option(error):
+                self.wrong = wrong
+                raise
             return facts | {"error": str(error)}
         except YoutuError as error:
             if error.retryable:
@@ -148,6 +160,14 @@ class Batch:
             "completion_tokens": answer.usage.completion_tokens,
             "seconds": round(time.monotonic() - began, 3),
         }
+
+    def _wrong_option(self, error: InvalidRequest) -> str | None:
+        """The option of the command that was refused, and would be with any other row."""
+        root = re.split(r"[.\[]", error.param or "", maxsplit=1)[0]
+        option = next((option for option, row in OPTIONS.items() if row.name == root), None)
+        if option not in self.options or error.code == "context_length_exceeded":
+            return None
+        return "--thinking" if option == "chat_template_kwargs" else f"--{option.replace('_', '-')}"
 
     async def _with_retries(self, client: AsyncClient, row: Row) -> Answer:
         delay = FIRST_DELAY
@@ -173,8 +193,11 @@ class Batch:
             parts.append(f"{self.failed} failed")
         left = len(self.todo) - self.done
         if left:
-            parts.append(f"{left} have no answer yet: run the same command again")
-        if self.fatal:
+            again = "" if self.wrong else ": run the same command again"
+            parts.append(f"{left} have no answer yet{again}")
+        if isinstance(self.fatal, InvalidRequest):
+            parts.append(f"gave up, because no row can have {self.wrong}: {self.fatal.reason}")
+        elif self.fatal:
             parts.append(f"gave up, because {self.fatal}")
         return "youtu: " + "; ".join(parts)
 

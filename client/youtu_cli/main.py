@@ -7,23 +7,35 @@ Exit codes: 0 done · 1 failed, one line on stderr says why · 2 wrong usage · 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from youtu_client import Client, Sampling, YoutuError
+from youtu_client import Client, Sampling, YoutuError, __version__
 from youtu_client.servers import addresses
 from youtu_contract.rows import SAMPLING_OPTIONS
 
 from . import ask, batch, chat
-from .tables import FileError
+from .files import FileError
+from .tables import QUESTIONS
 from .terminal import print_error
 
 OPTIONS = {name: row for name, row in SAMPLING_OPTIONS.items() if not row.json}
 """Options of a request that are options of the command line."""
 
 _TYPES = {"INT32": (int, "N"), "UINT64": (int, "N"), "FP32": (float, "X"), "BYTES": (str, "TEXT")}
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"should be a number of seconds above 0, not {text!r}")
+    return value
 
 
 class UsageError(Exception):
@@ -55,9 +67,10 @@ def parser() -> argparse.ArgumentParser:
         help="let the model think aloud before it answers",
     )
     sampling.add_argument("--system", metavar="TEXT", help="system prompt")
-    sampling.add_argument("--timeout", type=float, metavar="SECONDS", help="for one answer (default: 300)")
+    sampling.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for one answer (default: 300)")
 
     top = argparse.ArgumentParser(prog="youtu", description="Talk to a Youtu language model behind Triton.")
+    top.add_argument("--version", action="version", version=f"youtu {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     ask_parser = commands.add_parser(
@@ -84,15 +97,27 @@ def parser() -> argparse.ArgumentParser:
         description="Answers INPUT into OUTPUT, in the order in which answers are done (column row is the "
         "row of INPUT). Run it again to go on where it stopped: rows that OUTPUT holds, with the same "
         "id and the same question, are not asked again. A row that the server refuses as invalid is written "
-        "with its error and counts as done; one that failed otherwise is asked again by the next run.",
+        "with its error and counts as done; one that failed otherwise is asked again by the next run. An "
+        "option that no row can have ends the run before anything is written.",
     )
-    batch_parser.add_argument("input", type=Path, metavar="INPUT", help="FILE.csv or FILE.jsonl")
-    batch_parser.add_argument("output", type=Path, metavar="OUTPUT", help="FILE.csv or FILE.jsonl")
-    batch_parser.add_argument("--column", default="question", metavar="NAME", help="where the question is")
+    batch_parser.add_argument(
+        "input", type=Path, metavar="INPUT", help="FILE.csv (with , ; or tabs), .tsv, .jsonl or .xlsx"
+    )
+    batch_parser.add_argument(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="FILE.csv, .tsv or .jsonl; it carries INPUT's other columns",
+    )
+    batch_parser.add_argument(
+        "--column",
+        metavar="NAME",
+        help=f"where the question is (default: {', '.join(QUESTIONS)}, in any case)",
+    )
     batch_parser.add_argument(
         "--id-column", default="id", metavar="NAME", help="where the row's id is, if it has one"
     )
-    batch_parser.add_argument("--encoding", metavar="NAME", help="of INPUT (default: UTF-8, else GBK)")
+    batch_parser.add_argument("--encoding", metavar="NAME", help="of INPUT (default: UTF-8, GBK or Big5)")
     batch_parser.add_argument(
         "--concurrency", type=int, default=8, metavar="N", help="questions at once (default: 8)"
     )
@@ -170,6 +195,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    for file in (sys.stdout, sys.stderr):
+        if isinstance(file, io.TextIOWrapper):  # what it cannot write becomes a question mark, not an end
+            file.reconfigure(errors="replace")
     args = parser().parse_args(argv)
     try:
         return run(args)

@@ -1,40 +1,28 @@
-"""Files of questions in, files of answers out, for `youtu batch`: CSV and JSON lines, and where it stopped.
+"""Files of questions, as rows: CSV with any of three separators, JSON lines, workbooks of Excel.
 
-It knows encodings, columns and half-written lines; it knows no server.
+It knows columns and their names; it knows no server.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import hashlib
 import io
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-COLUMNS = (
-    "row",
-    "id",
-    "question",
-    "answer",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "seconds",
-    "error",
-    "key",
-)
+from .answer_file import COLUMNS
+from .files import SUFFIXES, WORKBOOK, FileError, decode, kind_of
+
+QUESTIONS = ("question", "问题", "問題")
+"""What the column of the questions is called where the user names none, in any case."""
+SEPARATORS = ",;\t"
 
 csv.field_size_limit(2**26)
-
-
-class FileError(Exception):
-    """A file cannot be used as it is; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +34,8 @@ class Row:
     messages: tuple[Mapping[str, Any], ...]
     repeat: int = 0
     """How many rows before this one have the same id and conversation; each gets its own answer."""
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    """The other columns, which are carried into the output."""
 
     @property
     def question(self) -> str:
@@ -59,69 +49,131 @@ class Row:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def kind_of(path: Path) -> str:
-    """ "csv" or "jsonl", by the suffix."""
-    try:
-        return SUFFIXES[path.suffix.lower()]
-    except KeyError:
-        raise FileError(f"{path}: the name must end in {', '.join(SUFFIXES)}") from None
+def questions(
+    path: Path, *, column: str | None, id_column: str, encoding: str | None
+) -> tuple[list[Row], str | None]:
+    """The rows of a file of any kind, and a notice where its encoding had to be guessed. Raises FileError."""
+    suffix = path.suffix.lower()
+    if suffix == WORKBOOK:
+        return _table_rows(path, _workbook(path), column, id_column), None
+    if suffix not in SUFFIXES:
+        raise FileError(f"{path}: the name must end in {', '.join((*SUFFIXES, WORKBOOK))}")
+    text, notice = decode(path, encoding)
+    return read_rows(path, text, column=column, id_column=id_column), notice
 
 
-def decode(path: Path, encoding: str | None) -> tuple[str, str | None]:
-    """The text of a file and, when its encoding had to be guessed, a notice for the user."""
-    data = path.read_bytes()
-    if encoding is not None:
-        try:
-            return data.decode(encoding).removeprefix("\ufeff"), None
-        except LookupError:
-            raise FileError(f"--encoding {encoding}: there is no such encoding") from None
-        except UnicodeDecodeError as error:
-            raise FileError(f"{path} is not {encoding}: byte {error.start} does not fit") from None
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16"), None
-    try:
-        return data.decode("utf-8-sig"), None
-    except UnicodeDecodeError as error:
-        where = error.start
-    try:
-        text = data.decode("gb18030")
-    except UnicodeDecodeError:
-        raise FileError(f"{path} is neither UTF-8 (byte {where}) nor GBK; name its --encoding") from None
-    return (
-        text,
-        f"{path} is not UTF-8 (byte {where}); reading it as GBK. If that is wrong, name its --encoding",
-    )
+def carried_columns(rows: Iterable[Row]) -> list[str]:
+    """The names of all columns that any row carries, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row.carried))
 
 
-def read_rows(path: Path, text: str, *, column: str, id_column: str) -> list[Row]:
-    """The questions of an input file, without empty ones. Raises FileError naming line and column."""
+def read_rows(path: Path, text: str, *, column: str | None, id_column: str) -> list[Row]:
+    """The questions of an input file, without empty ones. Raises FileError naming line and column.
+
+    `column` None: the first of QUESTIONS that is there.
+    """
     if kind_of(path) == "csv":
-        return _csv_rows(path, text, column, id_column)
+        return _table_rows(path, _csv(path, text, column), column, id_column)
     return _jsonl_rows(path, text, column, id_column)
 
 
-def _csv_rows(path: Path, text: str, column: str, id_column: str) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv(path: Path, text: str, column: str | None) -> Iterator[Sequence[str]]:
+    """The lines of a CSV file, the header first."""
+    if text[:4].lower() == "sep=" and text[4:5]:  # as Excel writes it into the first line
+        separator, text = text[4], text.partition("\n")[2]
+    else:
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text, column)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    whole = 0
     try:
-        names = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = names
-        if column not in names:
-            have = ", ".join(repr(name) for name in names) or "none"
-            raise FileError(
-                f"{path} has no column {column!r}; its columns are {have}. Name one with --column"
-            )
-        rows = []
-        for number, record in enumerate(reader, start=1):
-            question = record.get(column) or ""
-            if question.strip():
-                message = {"role": "user", "content": question}
-                rows.append(Row(number, (record.get(id_column) or "").strip(), (message,)))
-        return rows
+        for line in reader:
+            whole = reader.line_num
+            yield line
     except csv.Error as error:
-        raise FileError(f"{path}, after line {reader.line_num}: not CSV: {error}") from None
+        raise FileError(f"{path}, after line {whole}: not CSV: {error}") from None
 
 
-def _jsonl_rows(path: Path, text: str, column: str, id_column: str) -> list[Row]:
+def _separator(text: str, column: str | None) -> str:
+    """The one with which the header has a column of questions, or else most columns."""
+
+    def header(separator: str) -> list[str]:
+        try:
+            return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        except csv.Error:
+            return []
+
+    return max(SEPARATORS, key=lambda each: (_place(header(each), column) is not None, len(header(each))))
+
+
+def _workbook(path: Path) -> Iterator[Sequence[str]]:
+    """The lines of the first sheet, the header first."""
+    try:
+        import openpyxl  # type: ignore[import-untyped]
+    except ImportError:
+        raise FileError(
+            f"{path}: workbooks need openpyxl: pip install 'youtu-client[excel]', or save it as CSV"
+        ) from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged ZIP or XML file makes the library raise
+        raise FileError(f"{path} cannot be read as a workbook: {error}") from None
+    for line in book.worksheets[0].iter_rows(values_only=True):
+        yield ["" if value is None else str(value) for value in line]
+    book.close()
+
+
+def _place(names: Sequence[str], column: str | None) -> int | None:
+    """Where among `names` the questions are."""
+    wanted = QUESTIONS if column is None else (column,)
+    return next((at for name in wanted if (at := _index(names, name)) is not None), None)
+
+
+def _index(names: Sequence[str], name: str) -> int | None:
+    """Where `name` is, written just so or else in any case."""
+    if name in names:
+        return names.index(name)
+    lower = [each.strip().lower() for each in names]
+    return lower.index(name.lower()) if name.lower() in lower else None
+
+
+def _table_rows(path: Path, lines: Iterator[Sequence[str]], column: str | None, id_column: str) -> list[Row]:
+    names = [name.strip() for name in next(lines, [])]
+    at = _place(names, column)
+    if at is None:
+        have = ", ".join(repr(name) for name in names) or "none"
+        wanted = column or QUESTIONS[0]
+        raise FileError(f"{path} has no column {wanted!r}; its columns are {have}. Name one with --column")
+    if (count := names.count(names[at])) > 1:
+        raise FileError(f"{path} has {count} columns {names[at]!r}; give each a name of its own")
+    id_at = _index(names, id_column)
+    carried = {
+        place: name for place, name in enumerate(_unlike(names)) if names[place] and place not in (at, id_at)
+    }
+    rows = []
+    for number, line in enumerate((line for line in lines if line), start=1):
+        cells = dict(enumerate(line))
+        question = cells.get(at, "")
+        if question.strip():
+            others = {name: cells.get(place, "") for place, name in carried.items()}
+            identity = "" if id_at is None else cells.get(id_at, "").strip()
+            message = {"role": "user", "content": question}
+            rows.append(Row(number, identity, (message,), carried=others))
+    return rows
+
+
+def _unlike(names: Iterable[str]) -> list[str]:
+    """The names, those that are there twice or mean something in the output with a number behind."""
+    seen: Counter[str] = Counter(COLUMNS)
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def _jsonl_rows(path: Path, text: str, column: str | None, id_column: str) -> list[Row]:
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -132,94 +184,26 @@ def _jsonl_rows(path: Path, text: str, column: str, id_column: str) -> list[Row]
             raise FileError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(record, dict):
             raise FileError(f"{path}, line {number}: not a JSON object")
-        identity = record.get(id_column)
+        names = list(record)
+        id_at = _index(names, id_column)
+        identity = None if id_at is None else record[names[id_at]]
         identity = "" if identity is None else str(identity)
-        if column in record:
-            if not isinstance(record[column], str):
-                raise FileError(f"{path}, line {number}: {column!r} is not a string")
-            messages = [{"role": "user", "content": record[column]}] if record[column].strip() else []
+        at = _place(names, column)
+        used = names[at] if at is not None else "messages"
+        if at is not None:
+            if not isinstance(record[used], str):
+                raise FileError(f"{path}, line {number}: {used!r} is not a string")
+            messages = [{"role": "user", "content": record[used]}] if record[used].strip() else []
         elif "messages" in record:
             messages = record["messages"]
             if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
                 raise FileError(f"{path}, line {number}: 'messages' is not a list of objects")
         else:
             have = ", ".join(repr(name) for name in record) or "none"
-            raise FileError(f"{path}, line {number}: neither {column!r} nor 'messages'; its keys are {have}")
+            wanted = repr(column or QUESTIONS[0])
+            raise FileError(f"{path}, line {number}: neither {wanted} nor 'messages'; its keys are {have}")
         if messages:
-            rows.append(Row(number, identity, tuple(messages)))
+            others = [name for place, name in enumerate(names) if name != used and place != id_at]
+            carried = dict(zip(_unlike(others), (record[name] for name in others), strict=True))
+            rows.append(Row(number, identity, tuple(messages), carried=carried))
     return rows
-
-
-class Answers:
-    """The output file, open for appending. `done` maps the key of each row it already holds to its error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.kind = kind_of(path)
-        self.done: dict[str, str] = {}
-        self.repaired = False
-        data = path.read_bytes() if path.exists() else b""
-        whole = _whole_csv(data) if self.kind == "csv" else _whole_jsonl(data)
-        if data and not whole and not data.startswith((b"{", codecs.BOM_UTF8)):
-            raise FileError(f"{path} exists and is not an answer file of this command; it is left as it is")
-        self._read(data[:whole])
-        if whole < len(data):
-            os.truncate(path, whole)
-            self.repaired = True
-        self._file = path.open("ab")
-        if not whole and self.kind == "csv":
-            # The mark at the start is what makes Excel read the file as UTF-8.
-            self._file.write(codecs.BOM_UTF8 + _csv_line(COLUMNS))
-            self._file.flush()
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append one answer, in one write, so that a kill leaves at most one half line behind."""
-        if self.kind == "csv":
-            line = _csv_line(["" if record.get(name) is None else record[name] for name in COLUMNS])
-        else:
-            line = json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-        self._file.write(line)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _read(self, data: bytes) -> None:
-        if not data:
-            return
-        foreign = FileError(
-            f"{self.path} exists and is not an answer file of this command; it is left as it is"
-        )
-        try:
-            text = data.decode("utf-8-sig")
-            if self.kind == "csv":
-                reader = csv.DictReader(io.StringIO(text, newline=""))
-                if tuple(reader.fieldnames or ()) != COLUMNS:
-                    raise foreign
-                records = list(reader)
-            else:
-                records = [json.loads(line) for line in text.split("\n") if line.strip()]
-            self.done = {record["key"]: record["error"] or "" for record in records}
-        except (ValueError, TypeError, KeyError, csv.Error):
-            raise foreign from None
-
-
-def _csv_line(values: Any) -> bytes:
-    out = io.StringIO(newline="")
-    csv.writer(out).writerow(values)
-    return out.getvalue().encode(errors="backslashreplace")
-
-
-def _whole_jsonl(data: bytes) -> int:
-    return data.rfind(b"\n") + 1
-
-
-def _whole_csv(data: bytes) -> int:
-    """Bytes up to the last line end outside quotes: a doubled quote toggles twice and so changes nothing."""
-    whole, end, quoted = 0, 0, False
-    for part in data.splitlines(keepends=True):
-        quoted ^= part.count(b'"') % 2 == 1
-        end += len(part)
-        if not quoted and part.endswith(b"\n"):
-            whole = end
-    return whole

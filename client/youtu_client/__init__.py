@@ -17,6 +17,8 @@ from .errors import (
 from .stream import Stream
 from .wire import Message, Prompt, Sampling
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Answer",
     "AsyncClient",

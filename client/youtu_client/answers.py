@@ -120,6 +120,8 @@ class Answer:
     """With `return_token_ids`: of all tokens that were made, the one that ended the answer included."""
     prompt_token_ids: tuple[int, ...] | None = None
     """With `return_token_ids`: of the prompt."""
+    reasoning_tokens: int | None = None
+    """With `return_parts` and `return_token_ids`: how many of the tokens came until the thinking ended."""
     stop_reason: str | int | None = None
     """Which of `stop` (a text) or of `stop_token_ids` (an id) ended the answer, if any did."""
 

@@ -257,8 +257,19 @@ class Transcript:
             tool_calls=tuple(call for piece in self._pieces for call in piece.tool_calls),
             token_ids=None if self._token_ids is None else tuple(self._token_ids),
             prompt_token_ids=self._prompt_ids,
+            reasoning_tokens=self._reasoning_tokens(),
             stop_reason=end.get("stop_word", end.get("stop_token_id")),
         )
+
+    def _reasoning_tokens(self) -> int | None:
+        """Those up to the last piece of thinking; None where nobody asked for tokens."""
+        if self._token_ids is None:
+            return None
+        made = thought = 0
+        for piece in self._pieces:
+            made += len(piece.token_ids or ())
+            thought = made if piece.reasoning else thought
+        return thought
 
 
 def _tokens(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from ..schema import Strict, Text
+from ..schema import WHOLE, Strict, Text
 
 MAX_TOOLS = 128
 MAX_CALLS = 128
@@ -121,7 +121,7 @@ class ToolCall(Strict):
     function: Function
     id: Text | None = None
     type: Literal["function"] | None = None
-    index: int | None = None
+    index: Annotated[int, WHOLE] | None = None
     cache_control: CacheControl | None = None
     extra_content: Ignored = None
     provider_specific_fields: Ignored = None

@@ -47,7 +47,8 @@ export function showState() {
 let beginning = false; // From Enter or a click until the answer is under way.
 const busy = () => beginning || Boolean(current());
 
-// `prepare()` gives the question to be answered, once it is kept. One at a time, also while the disk is slow.
+// `prepare()` gives the question to be answered, or the answer to go on with, once it is kept. One at a time, also
+// while the disk is slow.
 async function begin(prepare, options) {
   if (busy()) return;
   beginning = true;
@@ -61,7 +62,8 @@ async function begin(prepare, options) {
     beginning = false;
   }
   // The reader may have gone to another conversation meanwhile; here, the question is offered to be tried again.
-  if (state.current?.id === asked.conversation) await answer(asked, options);
+  if (state.current?.id !== asked.conversation) return;
+  await (asked.role === "user" ? answer(asked, options) : goOn(asked));
 }
 
 // What is in the field.
@@ -95,32 +97,55 @@ async function put(text) {
 // Ask for an answer to `asked`, the last message shown. If none comes, the question goes back to where it was typed
 // (`giveBack`), or what was shown before is shown again (`back`, a message's id).
 async function answer(asked, { giveBack = false, back = null } = {}) {
+  const { id: conversation } = state.current;
+  const open = { tab, beat: Date.now() };
+  const message = sessions.message({ conversation, parent: asked.id, role: "assistant", content: "", open });
+  await write(message, () => sessions.append(message), () => takeBack(asked, message, { giveBack, back }));
+}
+
+// The answer goes on where it stopped; if nothing comes, it stays as it was.
+async function goOn(message) {
+  const { facts: before, end } = message;
+  const come = message.content.length;
+  delete message.facts;
+  delete message.end;
+  message.open = { tab, beat: Date.now() };
+  const restore = () => sessions.save(Object.assign(message, before && { facts: before }, end && { end }));
+  await write(message, () => sessions.save(message), restore, { come, before });
+}
+
+// Have the model write `message`, the last one shown, and keep it. `keep` puts it among the others, `nothing` is
+// done when nothing came. `going`: what there was of an answer that goes on.
+async function write(message, keep, nothing, going = null) {
   const conversation = state.current;
   const preset = presets.get(conversation.preset);
-  const path = sessions.path();
-  const messages = toSend(path, conversation.start, preset.system?.trim());
+  const messages = toSend(sessions.path(), conversation.start, preset.system?.trim());
   const controller = new AbortController();
-  const open = { tab, beat: Date.now() };
-  const message = sessions.message({ conversation: conversation.id, parent: asked.id, role: "assistant", content: "", open });
   running.set(conversation.id, { message, controller });
   showNotice(null);
-  await sessions.append(message);
+  await keep();
   showAll();
   view.toEnd();
   view.hush();
   const body = { messages, ...presets.options(preset) };
-  const failure = await read(body, message, controller.signal);
+  if (going) body.continue_final_message = true;
+  const come = going?.come ?? 0;
+  const failure = await read(body, message, controller.signal, come);
   running.delete(conversation.id);
   delete message.open;
   delete message.waiting;
-  if (message.facts || hasText(message)) await sessions.save(message).catch(view.unsaved);
-  else await takeBack(asked, message, { giveBack, back });
+  if (message.facts || hasNew(message, come)) {
+    if (message.facts && going?.before) message.facts.token_count += going.before.token_count;
+    await sessions.save(message).catch(view.unsaved);
+  } else await nothing();
   if (!state.current || state.current.id === conversation.id) await ended(message, failure);
   if (failure && !(failure instanceof Refused && failure.status && failure.status < 500)) look();
 }
 
+const hasNew = (message, come) => (come ? message.content.length > come : hasText(message));
+
 // Read the answer into `message`, saving as it grows. The error, if it ended in one.
-async function read(body, message, signal) {
+async function read(body, message, signal, come) {
   const save = (after) => {
     if (Date.now() - message.open.beat < after) return;
     message.open.beat = Date.now();
@@ -148,7 +173,7 @@ async function read(body, message, signal) {
         if (!message.facts) message.end = "broken";
         return message.facts ? null : new TypeError("the stream ended early");
       } catch (error) {
-        if (!(error instanceof Refused && error.passing) || hasText(message)) throw error;
+        if (!(error instanceof Refused && error.passing) || hasNew(message, come)) throw error;
         if (!(await wait(error, message, signal))) throw error;
       }
     }
@@ -257,11 +282,13 @@ const acts = {
       return asked;
     });
   },
-  // The model is asked to go on: its chat template closes an answer, so it cannot be given half of one to finish.
+  // An answer that ended too early goes on; one that never came beyond its thinking is written again.
   async resume(message) {
-    if (busy()) return;
-    await sessions.select(message.id);
-    await begin(() => put(say("pleaseResume")), { giveBack: true });
+    if (!message.content.trim()) return acts.again(message);
+    await begin(async () => {
+      await sessions.select(message.id);
+      return message;
+    });
   },
   async branch(message) {
     await composer.save();

@@ -203,10 +203,10 @@ def test_locust_finds_one_user_for_each_endpoint() -> None:
 
 
 def test_locust_s_own_command_line_and_report(server: RunningServer, tmp_path: Path) -> None:
-    """Two endpoints at once, under the unchanged `locust`."""
+    """All endpoints at once, under the unchanged `locust`, and nobody names the model."""
     done = ran(
-        "locust", "-f", "benchmarks/locustfile.py", "ChatUser", "TritonUser",
-        "--headless", "-u", "4", "-r", "4", "-t", "3s", "--stop-timeout", str(int(WAIT_S)),
+        "locust", "-f", "benchmarks/locustfile.py",
+        "--headless", "-u", "6", "-r", "4", "-t", "3s", "--stop-timeout", str(int(WAIT_S)),
         "--host", server.http_url,
         "--grpc", server.grpc_url, "--html", str(tmp_path / "report.html"),
         "--samples", str(tmp_path / "samples.jsonl"),
@@ -219,3 +219,4 @@ def test_locust_s_own_command_line_and_report(server: RunningServer, tmp_path: P
     assert "answers ttft" in page
     assert '"grpc"' in page
     assert '"chat"' in page
+    assert '"v1"' in page

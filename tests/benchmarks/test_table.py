@@ -17,11 +17,13 @@ from tests.limits import START_S
 
 
 def test_the_rows_are_the_article_s() -> None:
-    assert [row.name for row in table.rows()] == [
-        "Youtu-LLM-2B",
-        "Qwen-1.5-1.8B",
-        "ChatGLM3-6B-Int4",
-        "Baichuan-13B-Int8",
+    assert [(row.name, row.runtime) for row in table.rows()] == [
+        ("Youtu-LLM-2B", "llama_cpp"),
+        ("Youtu-LLM-2B", "openvino"),
+        ("Qwen-1.5-1.8B", "llama_cpp"),
+        ("Qwen-1.5-1.8B", "openvino"),
+        ("ChatGLM3-6B-Int4", "llama_cpp"),
+        ("Baichuan-13B-Int8", "llama_cpp"),
     ]
     for row in table.rows():
         assert row.shape in SHAPES
@@ -32,7 +34,7 @@ def test_the_rows_are_the_article_s() -> None:
 @pytest.mark.slow
 @pytest.mark.load
 def test_one_model_after_the_other(tmp_path: Path) -> None:
-    """Plain attention in int4 and ALiBi in int8: built, served, loaded, stopped and removed."""
+    """Plain attention on both runtimes, and ALiBi: built, served, loaded, stopped and removed."""
     out = tmp_path / "table"
     kept_from_before = tmp_path / "server" / "engines" / "before"
     kept_from_before.mkdir(parents=True)
@@ -40,24 +42,28 @@ def test_one_model_after_the_other(tmp_path: Path) -> None:
         file.truncate(1 << 30)  # of another model, and no part of this one's size
     done = ran(
         "benchmarks.table", "--shape-prefix", "tiny-", "--out", str(out),
-        "--models", "ChatGLM3-6B-Int4,Baichuan-13B-Int8", "--data-dir", str(tmp_path / "server"),
+        "--models", "Qwen-1.5-1.8B,Baichuan-13B-Int8", "--data-dir", str(tmp_path / "server"),
         "--slots", "2",
         "--load", "--users 1,2 --requests 3 --requests-each 2 --input-tokens 32 --output-tokens 8",
         timeout=2 * START_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    chatglm, baichuan = found["rows"]
-    for row in (chatglm, baichuan):
+    assert [(row["name"], row["runtime"]) for row in found["rows"]] == [
+        ("Qwen-1.5-1.8B", "llama_cpp"), ("Qwen-1.5-1.8B", "openvino"), ("Baichuan-13B-Int8", "llama_cpp"),
+    ]  # fmt: skip
+    for row in found["rows"]:
         assert row["output_tokens"] == 8
         assert row["answers"] == 7
         assert [step["name"] for step in row["steps"]] == ["1 user", "2 users"]
         assert 2e7 < row["memory_at_rest"]["engine"] <= row["memory_after"]["peak"] < 1e9
         assert row["memory_at_rest"]["engine"] < row["memory_at_rest"]["all"]
-    assert chatglm["file_bytes"] < baichuan["file_bytes"]
+    assert len({row["file_bytes"] for row in found["rows"]}) == 3
+    assert len({row["folder"] for row in found["rows"]}) == 3
     assert not list((tmp_path / "server").glob("models/*"))
     assert not (tmp_path / "server" / "engines").exists()
     page = (out / "table.md").read_text()
+    assert "| Qwen-1.5-1.8B | OpenVINO | INT8 |" in page
     assert "tiny shapes" in page
     assert "KV pool fixed at 2 slots of 512 tokens, f16" in page
     # drawn again from what the run left
@@ -70,7 +76,7 @@ def test_one_model_after_the_other(tmp_path: Path) -> None:
 
 def row(name: str, memory: float, seconds: float, article: dict[str, float], **more: Any) -> dict[str, Any]:
     return {
-        "name": name, "weights": "q8_0", "article": article, "memory": memory * 1e9,
+        "name": name, "runtime": "llama_cpp", "weights": "q8_0", "article": article, "memory": memory * 1e9,
         "response": {"mean": seconds}, "parameters": 2e9, **more,
     }  # fmt: skip
 
@@ -101,6 +107,13 @@ def test_only_ratios_that_differ_by_more_than_a_quarter_are_named() -> None:
         "mean response: 3.00 times Youtu-LLM-2B's here, 2.00 times in the article"
     ]
     assert contradictions(base, base) == []
+
+
+def test_models_are_compared_on_one_runtime() -> None:
+    usual = row("Youtu-LLM-2B", 4, 1.0, {"memory": 5.0, "response": 1.0})
+    other = row("Qwen-1.5-1.8B", 4, 1.0, {"memory": 5.0, "response": 1.0}) | {"runtime": "openvino"}
+    assert not table_drawing._is_base(usual, other)
+    assert table_drawing._is_base({**usual, "runtime": "openvino"}, other)
 
 
 def test_what_was_not_measured_says_why(tmp_path: Path) -> None:

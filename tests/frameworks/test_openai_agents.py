@@ -21,6 +21,7 @@ from .conftest import Served
 
 set_tracing_disabled(True)
 CALLS: list[str] = []
+MUST = ModelSettings(temperature=0, max_tokens=60, tool_choice="required", parallel_tool_calls=False)
 
 
 @function_tool

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from frontend.keys import add
 from tests.client.fake_triton import FakeTriton
 from tests.limits import NEVER_S
 
 from .conftest import ROOT, Frontend, script
+from .test_description import application
 
 CHAT = {"messages": [{"role": "user", "content": "q"}]}
 
@@ -152,3 +155,48 @@ def test_methods_that_callers_make_up_are_one_label(frontend: Frontend) -> None:
     page = frontend.get("/metrics").body.decode()
     assert "UP" not in page
     assert 'method="other"' in page
+
+
+def test_usage_of_each_key(fake: FakeTriton, tmp_path: Path) -> None:
+    keys = {name: add(tmp_path / "keys", name) for name in ("shop", "office")}
+    app = application(fake, keys_file=str(tmp_path / "keys")).test_client()
+
+    def send(name: str, path: str, **body: Any) -> int:
+        headers = {"Authorization": f"Bearer {keys[name]}"}
+        status: int = app.post(path, json=body, headers=headers, buffered=True).status_code
+        return status
+
+    chat = {"messages": [{"role": "user", "content": script(tokens=5, cached=2)}]}
+    assert send("shop", "/v1/chat/completions", **chat) == 200
+    assert send("shop", "/v1/messages", max_tokens=3, **chat) == 200
+    assert send("shop", "/v1/responses", input=script(tokens=4), stream=True) == 200
+    assert send("office", "/chat", prompt="one two") == 200
+    assert send("office", "/chat", prompt="") == 400
+    page = app.get("/metrics", headers={"Authorization": f"Bearer {keys['office']}"}).text
+    assert not any(key in page for key in keys.values())
+    found = {
+        (sample.name.removeprefix("youtu_key_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith("youtu_key_")
+    }
+    read = 2 * len(script(tokens=5, cached=2).split()) + len(script(tokens=4).split())
+    assert found == {
+        ("requests_total", "shop", "ok", "/v1/chat/completions"): 1,
+        ("requests_total", "shop", "ok", "/v1/messages"): 1,
+        ("requests_total", "shop", "ok", "/v1/responses"): 1,
+        ("requests_total", "office", "ok", "/chat"): 1,
+        ("requests_total", "office", "invalid", "/chat"): 1,
+        ("prompt_tokens_total", "shop"): read,
+        ("prompt_tokens_total", "office"): 2,
+        ("prompt_tokens_cached_total", "shop"): 4,
+        ("prompt_tokens_cached_total", "office"): 0,
+        ("generation_tokens_total", "shop"): 5 + 3 + 4,
+        ("generation_tokens_total", "office"): 4,
+    }
+
+
+def test_without_keys_nobody_is_counted(frontend: Frontend) -> None:
+    """Addresses are endless: each would be a line of the metrics for ever."""
+    frontend.post({"prompt": "q"})
+    assert "youtu_key_requests_total{" not in frontend.get("/metrics").body.decode()

@@ -124,6 +124,29 @@ def test_other_media_types(app: FlaskClient, kind: str) -> None:
     assert "application/json" in reply.error["message"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Content-Encoding": "gzip"}, 'Content-Encoding "gzip" is not taken here; send the body as it is'),
+        ({"Content-Encoding": "br, gzip"}, '"br, gzip"'),
+        (
+            {"Content-Type": "application/json; charset=gb2312"},
+            'charset of the body must be utf-8, not "gb2312"',
+        ),
+    ],
+)
+def test_a_compressed_body_and_another_charset(app: FlaskClient, headers: dict[str, str], words: str) -> None:
+    reply = post(app, b'{"prompt": "q"}', **headers)
+    assert (reply.status, reply.error["code"]) == (415, "unsupported_media_type")
+    assert words in reply.error["message"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "us-ascii"])
+def test_a_charset_that_is_utf_8(app: FlaskClient, fake: FakeTriton, charset: str) -> None:
+    kind = {"Content-Type": f"application/json; charset={charset}", "Content-Encoding": "identity"}
+    assert post(app, b'{"prompt": "q"}', **kind).status == 200
+
+
 def test_another_site_cannot_pass_a_form_off_as_json(app: FlaskClient, fake: FakeTriton) -> None:
     """The fault: any page a user visits could make the local model work, without the browser asking first."""
     form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://elsewhere.example"}

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from youtu_cli.tables import COLUMNS, Answers, FileError, decode, read_rows
+from youtu_cli.answer_file import COLUMNS, Answers
+from youtu_cli.files import FileError, decode
+from youtu_cli.tables import read_rows
 
 from serve.addresses import free_ports
 from tests.client.cli.test_main import YOUTU, environment, youtu
@@ -225,6 +227,123 @@ def test_files_as_excel_writes_them(fake: FakeTriton, tmp_path: Path, encoding: 
 
 
 @pytest.mark.parametrize(
+    ("encoding", "text", "name"),
+    [
+        ("big5", "問題,備註\n如何退貨？,請在三十天內\n", "Big5"),
+        ("cp950", "question\n今天的天氣怎麼樣，可以出門嗎\n", "Big5"),
+        ("gbk", "问题,备注\n如何退货？,请在三十天内\n", "GBK"),
+        ("gbk", "question\n今天的天气怎么样，可以出门吗\n", "GBK"),
+        (
+            "gbk",
+            "question\n今天的天氣怎麼樣，可以出門嗎\n",
+            "GBK",
+        ),
+    ],
+)
+def test_big5_and_gbk_are_told_apart(tmp_path: Path, encoding: str, text: str, name: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(text.encode(encoding))
+    found, notice = decode(path, None)
+    assert found == text
+    assert notice is not None
+    assert f"reading it as {name}." in notice
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.csv", "Question;Answer;note\na, b;x;1\n"),
+        ("in.csv", "sep=|\nid|问题\n7|a, b\n"),
+        ("in.csv", "id\t問題\tnote\n7\ta, b\t\n"),
+        ("in.tsv", "QUESTION\na, b\n"),
+        ("in.csv", 'question,note\n"a, b",x;y;z\n'),
+    ],
+)
+def test_separators_and_names_of_the_question(tmp_path: Path, name: str, text: str) -> None:
+    (row,) = read_rows(tmp_path / name, text, column=None, id_column="id")
+    assert row.question == "a, b"
+    assert row.id == ("7" if "7" in text else "")
+
+
+def test_the_other_columns_are_carried_into_the_output(fake: FakeTriton, tmp_path: Path) -> None:
+    given = write_csv(
+        tmp_path / "in.csv",
+        [["ID", "问题", "price", "answer", "price", ""], ["x", "a", "1", "old", "2", "-"], ["y", "b"]],
+    )
+    out = tmp_path / "out.csv"
+    done = youtu(fake, "batch", str(given), str(out), "--concurrency", "1")
+    assert done.returncode == 0, done.stderr
+    first, second = table(out)
+    assert list(first) == [*COLUMNS, "price", "answer (2)", "price (2)"]
+    assert list(first.values())[len(COLUMNS) :] == ["1", "old", "2"]
+    assert (first["id"], first["answer"], second["price"]) == ("x", "You said: a", "")
+    lines = tmp_path / "out.jsonl"
+    assert youtu(fake, "batch", str(given), str(lines), "--concurrency", "1").returncode == 0
+    assert jsonl(lines)[0]["input"] == {"price": "1", "answer (2)": "old", "price (2)": "2"}
+    asked = len(fake.calls)
+    write_csv(given, [["ID", "问题", "new"], ["x", "a", "1"], ["z", "c", "3"]])
+    assert youtu(fake, "batch", str(given), str(out)).returncode == 0
+    assert len(fake.calls) == asked + 1
+    assert [row["price"] for row in table(out)] == ["1", "", ""]  # a file that is there keeps its columns
+
+
+def test_json_lines_carry_their_other_keys(fake: FakeTriton, tmp_path: Path) -> None:
+    given, out, lines = tmp_path / "in.jsonl", tmp_path / "out.tsv", tmp_path / "out.jsonl"
+    given.write_text('{"question": "a", "tags": ["x"], "n": 1}\n{"question": "b", "ok": true, "id": 5}\n')
+    for target in (out, lines):
+        assert youtu(fake, "batch", str(given), str(target), "--concurrency", "1").returncode == 0
+    header, first, second = out.read_text(encoding="utf-8-sig").splitlines()
+    assert header.split("\t")[len(COLUMNS) :] == ["tags", "n", "ok"]
+    assert first.split("\t")[len(COLUMNS) :] == ['"[""x""]"', "1", ""]
+    assert second.split("\t")[len(COLUMNS) :] == ["", "", "true"]
+    assert [line["input"] for line in jsonl(lines)] == [{"tags": ["x"], "n": 1}, {"ok": True}]
+
+
+def test_workbooks(fake: FakeTriton, tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for line in (["id", "问题", "price"], [1, "如何退货？", 2.5], [None, None, None], [3, 42, None]):
+        book.active.append(line)
+    book.create_sheet("other").append(["question"])
+    book.save(tmp_path / "in.xlsx")
+    done = youtu(fake, "batch", str(tmp_path / "in.xlsx"), str(tmp_path / "out.csv"), "--concurrency", "1")
+    assert done.returncode == 0, done.stderr
+    found = [(row["row"], row["id"], row["question"], row["price"]) for row in table(tmp_path / "out.csv")]
+    assert found == [("1", "1", "如何退货？", "2.5"), ("3", "3", "42", "")]
+
+
+def test_without_the_library_a_workbook_says_what_to_install(fake: FakeTriton, tmp_path: Path) -> None:
+    (tmp_path / "openpyxl.py").write_text("raise ImportError")
+    (tmp_path / "in.xlsx").write_bytes(b"PK")
+    path = f"{tmp_path}:{environment(fake)['PYTHONPATH']}"
+    done = youtu(fake, "batch", str(tmp_path / "in.xlsx"), str(tmp_path / "o.csv"), PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "pip install 'youtu-client[excel]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--temperature", "-1"], "no row can have --temperature: "),
+        (["--min-tokens", "-2"], "no row can have --min-tokens: "),
+    ],
+)
+def test_an_option_that_no_row_can_have_ends_the_run(
+    fake: FakeTriton, tmp_path: Path, args: list[str], says: str
+) -> None:
+    """The fault: it stood in each row as its error, and a second run took all of them for done."""
+    given, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    write_csv(given, [["question"], *([f"q{number}"] for number in range(20))])
+    done = youtu(fake, "batch", str(given), str(out), *args)
+    assert done.returncode == 2
+    assert f"20 have no answer yet; gave up, because {says}" in done.stderr
+    assert table(out) == []
+    assert len(fake.calls) <= 8
+    assert youtu(fake, "batch", str(given), str(out)).returncode == 0
+    assert [row["error"] for row in table(out)] == [""] * 20
+
+
+@pytest.mark.parametrize(
     ("name", "content", "args", "code", "says"),
     [
         (
@@ -236,7 +355,7 @@ def test_files_as_excel_writes_them(fake: FakeTriton, tmp_path: Path, encoding: 
         ),
         ("in.csv", b"", [], 1, "has no column 'question'; its columns are none"),
         ("in.csv", b'question\n"a" b\n', [], 1, "after line 1: not CSV"),
-        ("in.csv", b"question\n\xff\xff\n", [], 1, "neither UTF-8 (byte 9) nor GBK; name its --encoding"),
+        ("in.csv", b"question\n\xff\xff\n", [], 1, "neither UTF-8 (byte 9) nor GBK nor Big5; name its"),
         ("in.csv", b"question\n\xe9\n", ["--encoding", "ascii"], 1, "is not ascii: byte 9 does not fit"),
         ("in.csv", b"question\na\n", ["--encoding", "klingon"], 1, "there is no such encoding"),
         ("in.jsonl", b'{"question": "a"}\n{"question"\n', [], 1, "line 2: not JSON"),
@@ -250,7 +369,16 @@ def test_files_as_excel_writes_them(fake: FakeTriton, tmp_path: Path, encoding: 
         ),
         ("in.jsonl", b'{"question": 5}\n', [], 1, "line 1: 'question' is not a string"),
         ("in.jsonl", b'{"messages": ["a"]}\n', [], 1, "line 1: 'messages' is not a list of objects"),
-        ("in.xlsx", b"", [], 1, "the name must end in .csv, .jsonl, .ndjson"),
+        ("in.ods", b"", [], 1, "the name must end in .csv, .tsv, .jsonl, .ndjson, .xlsx"),
+        ("in.xlsx", b"PK", [], 1, "cannot be read as a workbook: "),
+        ("in.csv", b"question;id;question\na;1;b\n", [], 1, "has 2 columns 'question'; give each a name"),
+        (
+            "in.csv",
+            b"question\na\n",
+            ["--timeout", "0"],
+            2,
+            "--timeout: should be a number of seconds above 0, not '0'",
+        ),
         ("in.csv", b"question\na\n", ["--concurrency", "0"], 2, "--concurrency must be at least 1"),
     ],
 )
@@ -323,7 +451,7 @@ def test_any_cut_of_an_answer_file_is_mended(tmp_path: Path, suffix: str) -> Non
     blank = dict.fromkeys(COLUMNS)
     ends = [path.stat().st_size]
     for at, text in enumerate(AWKWARD):
-        answers.write(blank | {"row": at, "question": text, "answer": text, "key": f"k{at}"})
+        answers.write(blank | {"row": at, "question": text, "answer": text, "key": f"k{at}"}, {})
         ends.append(path.stat().st_size)
     answers.close()
     data = path.read_bytes()

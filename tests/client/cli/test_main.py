@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import youtu_client
 
 from serve.addresses import free_ports
 from tests.client.fake_triton import FakeTriton
@@ -326,3 +328,21 @@ def test_the_library_runs_as_the_command_too(fake: FakeTriton) -> None:
         timeout=START_S,
     )
     assert (done.returncode, done.stdout) == (0, "You said: hello\n")
+
+
+def test_the_version(fake: FakeTriton) -> None:
+    done = youtu(fake, "--version")
+    assert (done.returncode, done.stdout) == (0, f"youtu {youtu_client.__version__}\n")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk", "ascii"])
+def test_an_output_that_cannot_write_every_character(fake: FakeTriton, encoding: str) -> None:
+    """The fault: a traceback in place of the answer."""
+    more = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [*YOUTU, "ask", "é 你好 😀"]
+    how: dict[str, Any] = {"env": environment(fake, **more), "capture_output": True, "timeout": START_S}
+    done = subprocess.run(command, **how)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == "You said: é 你好 😀\n".encode(encoding, "replace")
+    done = subprocess.run([*command, "--json"], **how)
+    assert json.loads(done.stdout)["answer"] == "You said: é 你好 😀"

@@ -164,7 +164,7 @@ def test_messages_come_in_every_form(
         ),
         ({"tools": [tool("w")], "tool_choice": "maybe"}, "tool_choice", "'required'"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "of the type custom"),
-        ({"tools": [tool("")]}, "tools[0].function.name", "at least 1 characters, not 0"),
+        ({"tools": [tool("")]}, "tools[0].function.name", "at least 1 character"),
         (
             {"tools": [tool("w", returns={})]},
             "tools[0].function.returns",

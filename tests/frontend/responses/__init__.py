@@ -1,0 +1,1 @@
+"""`/v1/responses` and what belongs to it."""
