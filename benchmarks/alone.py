@@ -75,7 +75,11 @@ class Callers:
 def main() -> int:
     options = _parse()
     loaded = own_engine.load(
-        options.engine, slots=options.slots, context=options.context, prefill_chunk=options.prefill_chunk
+        options.engine,
+        slots=options.slots,
+        context=options.context,
+        prefill_chunk=options.prefill_chunk,
+        ik_llama=options.ik_llama,
     )
     engine = loaded.engine()
     run = shared_load.begin(
@@ -105,6 +109,7 @@ def _parse() -> argparse.Namespace:
     add("--slots", type=int, default=8)
     add("--context", type=int, default=512)
     add("--prefill-chunk", type=int, help="default: as served")
+    add("--ik-llama", action="store_true", help="compute a .gguf file with ik_llama.cpp (its wheel)")
     add("--seed", type=int, default=0)
     shared_load.add_options(
         parser, users=(1, 4, 8), requests=8, requests_each=2, input_tokens=48, output_tokens=32

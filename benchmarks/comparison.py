@@ -10,6 +10,7 @@ folder.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], ro
                 if "not_measured" in entry:
                     continue
                 say(f"== round {number + 1} of {rounds}: {each.name}")
-                place = folder / f"round-{number + 1}" / each.name.replace(" ", "-").replace("/", "")
+                place = folder / f"round-{number + 1}" / re.sub(r"[ ,/]+", "-", each.name)
                 try:
                     each.measure(place, number)
                     entry["rounds"].append(str(place.relative_to(folder)))

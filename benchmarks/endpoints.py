@@ -203,7 +203,7 @@ class LlamaServerEndpoint(OpenAIEndpoint):
 
     def sampling(self, question: Question) -> dict[str, Any]:
         own = super().sampling(question)
-        return {**own, "repeat_penalty": own.pop("repetition_penalty"), "repeat_last_n": -1}
+        return {**own, "repeat_penalty": own.pop("repetition_penalty"), "repeat_last_n": 8192}  # all
 
     def exactly(self, tokens: int) -> dict[str, Any]:
         return {"ignore_eos": True, "cache_prompt": True}

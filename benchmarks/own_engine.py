@@ -47,11 +47,16 @@ class Loaded:
 
 
 def load(
-    model: Path, *, slots: int, context: int, prefill_chunk: int | None = None, kv_type: str | None = None
+    model: Path,
+    *,
+    slots: int,
+    context: int,
+    prefill_chunk: int | None = None,
+    ik_llama: bool = False,
 ) -> Loaded:
     """Load a .gguf file with llama.cpp, or with OpenVINO a model.xml or the folder that holds one.
 
-    What is not given is what `make serve` would take.
+    What is not given is what `make serve` would take. ik_llama: let ik_llama.cpp compute the .gguf file.
     """
     from loading import load as load_runtime
 
@@ -61,6 +66,12 @@ def load(
     if name == "openvino":
         suits |= SUITS_OPENVINO
     chunk = prefill_chunk or int(suits["prefill_chunk"])
+    if ik_llama:
+        from benchmarks.ik_llama import IkLlama, prepared
+
+        path = prepared(path, path.resolve().parents[2])
+        other = IkLlama(path, sequences=slots, context=context, batch=chunk + slots)
+        return Loaded(other, "ik_llama", slots, context, chunk)
     parameters = {
         "model": path,
         "runtime": name,
@@ -68,7 +79,7 @@ def load(
         "context": context,
         "threads": 0,
         "prefill_chunk": chunk,
-        "kv_type": kv_type or suits["kv_type"],
+        "kv_type": suits["kv_type"],
         "library": "",
     }
     runtime = load_runtime({key: str(value) for key, value in parameters.items()})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -24,12 +25,13 @@ import psutil
 from benchmarks import comparison, random_weights, runs, shared_load
 from benchmarks.comparison import Contender, through_load
 from benchmarks.measuring import NOT_APPLICABLE, NotApplicable, NotMeasured, say
-from benchmarks.served import CannotStart, Served
+from benchmarks.served import ROOT, CannotStart, Served
 from build.config import Shape
 from build.random_gguf import CHECKPOINT_SHAPES, SHAPES, parameters
 from serve.addresses import free_ports
 
 START_TIMEOUT = 300.0
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
 
 
 def main() -> int:
@@ -107,6 +109,22 @@ class Contenders:
         what = f"int8, our OpenVINO model; its ContinuousBatchingPipeline in a process of its own, {hint}"
         return Contender(name, what, peer, peer.memory)
 
+    def ik_llama(self, name: str) -> Contender:
+        slots = ["--slots", str(self._size["slots"]), "--context", str(self._size["context"])]
+        peer = Peer(
+            ["benchmarks.alone", "--ik-llama", "--engine", self._weights.gguf, *slots, *self._same],
+            peak=False,
+        )
+        return Contender(name, "int8 (Q8_0), weights repacked; under our engine, no server", peer)
+
+    def vllm(self, name: str) -> Contender:
+        size = ["--slots", str(self._size["slots"]), "--context", str(self._size["context"])]
+        options: list[str | Path] = ["--model", self._weights.checkpoint, *size]
+        peer = Peer(["benchmarks.stepped_peer", "vllm", *options, *self._same], VLLM)
+        return Contender(
+            name, "W8A8, weights of its own; its engine in a process of its own", peer, peer.memory
+        )
+
 
 KNOWN: dict[str, Callable[[Contenders, str], Contender]] = {
     "llama.cpp server": Contenders.llama_server,  # the first: the others' ratios are to it
@@ -115,6 +133,8 @@ KNOWN: dict[str, Callable[[Contenders, str], Contender]] = {
     "ours, llama.cpp v1": Contenders.ours,
     "OpenVINO GenAI": Contenders.genai,
     "OpenVINO GenAI f32": Contenders.genai,
+    "ik_llama.cpp": Contenders.ik_llama,
+    "vLLM": Contenders.vllm,
     "transformers": Contenders.transformers,
 }
 
@@ -146,17 +166,23 @@ class Peer:
     The process is a new one each time, and remembers no prompts.
     """
 
-    def __init__(self, command: list[str | Path], python: str = sys.executable) -> None:
-        self._command, self._python, self._peak = command, python, 0
+    def __init__(
+        self, command: list[str | Path], python: Path = Path(sys.executable), *, peak: bool = True
+    ) -> None:
+        self._command, self._python, self._reports, self._peak = command, python, peak, 0
 
     def __call__(self, place: Path, _seed: int) -> None:
+        if not self._python.exists():
+            raise NotApplicable(f"there is no {self._python.relative_to(ROOT)} (benchmarks/README.md)")
         command = [self._python, "-m", *self._command, "--out", place]
-        done = subprocess.run(command, capture_output=True, text=True)
+        paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}  # its environment may know neither
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | paths)
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             kind = NotApplicable if done.returncode == NOT_APPLICABLE else NotMeasured
             raise kind(lines[-1] if lines else f"it ended with {done.returncode}")
-        self._peak = int(done.stdout.splitlines()[-1])
+        if self._reports:
+            self._peak = int(done.stdout.splitlines()[-1])
 
     def memory(self) -> int:
         return self._peak

@@ -3,7 +3,7 @@ load of the served endpoints, without a server.
 
 `python -m benchmarks.stepped_peer genai --model FOLDER --users 1,4 --out FOLDER` leaves a folder like
 `make load` and prints its own peak memory in bytes. Libraries: `genai` (OpenVINO GenAI's
-ContinuousBatchingPipeline on a model of ours).
+ContinuousBatchingPipeline on a model of ours), `vllm` (its CPU wheel, with the shape of a checkpoint).
 """
 
 from __future__ import annotations
@@ -129,7 +129,13 @@ def come_and_go(peer: Stepped, rung: Rung, seed: int, done: Callable[[Sample], N
                 del under_way[number]
 
 
-LIBRARIES: dict[str, Callable[[argparse.Namespace], Stepped]] = {"genai": GenAi}
+def _vllm(options: argparse.Namespace) -> Stepped:
+    from benchmarks.vllm_peer import Vllm
+
+    return Vllm(options)
+
+
+LIBRARIES: dict[str, Callable[[argparse.Namespace], Stepped]] = {"genai": GenAi, "vllm": _vllm}
 
 
 def main() -> int:

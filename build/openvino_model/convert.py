@@ -31,7 +31,7 @@ from build.tokenizer import TokenizerFacts, has_tokenizer, load_tokenizer_facts
 log = logging.getLogger(__name__)
 
 ARCHITECTURES = (ARCHITECTURE, QWEN2, LLAMA)
-GROUP = 64  # int8 weights of a row that share a scale; 0: all
+GROUP = 32  # int8 weights of a row that share a scale, as in Q8_0; 0: all
 
 
 def read_any_shape(checkpoint: Path) -> Shape | GroupedShape:
