@@ -67,7 +67,7 @@ def test_slow_prompts_still_make_progress_and_fast_ones_stay_within_the_limit() 
     pace = Pace(64)
     pace.took(1, 0, 0.01)
     pace.took(0, 64, 64.0)
-    assert pace.prompt_tokens(1) == 8
+    assert pace.prompt_tokens(1) == 4
     fast = Pace(64)
     fast.took(1, 0, 1.0)
     fast.took(0, 64, 0.001)

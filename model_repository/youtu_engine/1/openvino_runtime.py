@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -24,7 +25,13 @@ from runtime import ComputeError, Piece
 BLOCK = 32  # tokens; fixed by OpenVINO's CPU plugin
 SPARE_SEQUENCES = 32  # keep what was read for later prompts; an empty one costs nothing
 KV_TYPES = {"f32": "f32", "f16": "f16", "q8_0": "u8"}
+# Processors without VNNI have no kernels for activations that are rounded as they come.
+_EXACT = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 _MADV_DONTNEED = 4  # madvise(2)
+
+
+class NothingComputed(ComputeError):
+    """A step ended without an error and without logits."""
 
 
 class OpenVino:
@@ -41,8 +48,7 @@ class OpenVino:
 
     def __init__(self, path: Path, *, slots: int, context: int, threads: int, kv_type: str = "q8_0") -> None:
         self.sequences = sequences = slots + SPARE_SEQUENCES
-        core = ov.Core()
-        options = {
+        options: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
@@ -52,7 +58,20 @@ class OpenVino:
             "KEY_CACHE_QUANT_MODE": "BY_TOKEN",
         }
         if kv_type == "f32":  # exact: activations are not rounded either
-            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+            options |= _EXACT
+        self._weights = path.with_suffix(".bin")
+        blocks = slots * -(-context // BLOCK)
+        self._blocks = Blocks(blocks, BLOCK, sequences)
+        self._load(path, options, blocks)
+        # The first step takes seconds: the weights are copied into an order of the processor's.
+        if not self._computes():
+            self._load(path, options | _EXACT, blocks)
+            if not self._computes():
+                raise ComputeError(f"{path}: OpenVINO computes nothing on this processor")
+        _give_back(self._weights)
+
+    def _load(self, path: Path, options: dict[str, Any], blocks: int) -> None:
+        core = ov.Core()
         try:
             model = core.read_model(path)
             paged_attention_transformation(model)
@@ -60,10 +79,7 @@ class OpenVino:
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise ComputeError(f"{path}: {_reason(error)}") from None
-        self._weights = path.with_suffix(".bin")
         self.vocab_size: int = compiled.output(0).get_partial_shape()[-1].get_length()
-        blocks = slots * -(-context // BLOCK)
-        self._blocks = Blocks(blocks, BLOCK, sequences)
         self._caches = []
         for each in compiled.inputs:
             name = each.get_any_name()
@@ -72,7 +88,16 @@ class OpenVino:
                 cache = ov.Tensor(each.get_element_type(), ov.Shape(shape))
                 self._request.set_tensor(name, cache)
                 self._caches.append(cache.data)
-        self._stepped = False
+
+    def _computes(self) -> bool:
+        """Whether a step gives logits: where this processor has no kernel for it, OpenVINO says nothing."""
+        try:
+            self.step([Piece(0, 0, [0, 0], 0, [1])])
+        except NothingComputed:
+            return False
+        finally:
+            self.forget(0, 0)
+        return True
 
     def step(self, pieces: list[Piece]) -> list[list[NDArray[np.float32]]]:
         """See `Runtime.step`."""
@@ -124,11 +149,10 @@ class OpenVino:
             self._request.infer()
         except RuntimeError as error:
             raise ComputeError(_reason(error)) from None
-        if not self._stepped:
-            self._stepped = True
-            _give_back(self._weights)
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return logits.reshape(-1, self.vocab_size)
+        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocab_size)
+        if len(logits) < len(wanted):
+            raise NothingComputed(f"OpenVINO made {len(logits)} of {len(wanted)} rows of logits")
+        return logits
 
     def room(self) -> int:
         return self._blocks.free * BLOCK

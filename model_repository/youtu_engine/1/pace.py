@@ -5,7 +5,7 @@ from __future__ import annotations
 # A step with pieces of prompts takes at most about 1 + 1.6 times as long as one without: readers of running
 # answers wait less than three times as long for a token.
 _LONGER = 1.6
-_LEAST = 8
+_LEAST = 4
 _WEIGHT = 0.25  # of the newest measurement
 
 
