@@ -123,21 +123,6 @@ def test_stop_cancels_and_keeps_what_came_and_continue_goes_on(visit: Visits, fa
     expect(answers(page)).to_have_count(1)
 
 
-def test_an_answer_that_cannot_go_on_stays_as_it_was(visit: Visits, fake: FakeTriton) -> None:
-    page = visit()
-    ask(page, script(pieces=["so far"], finish="length"), wait=True)
-    fake.queue_full = True
-    tool(page, "Continue").click()
-    page.get_by_role("button", name="Cancel").click()
-    fake.queue_full = False
-    expect(answers(page)).to_have_text("so far")
-    expect(facts(page)).to_contain_text("cut at the length limit")
-    reload(page)
-    expect(answers(page)).to_have_text("so far")
-    tool(page, "Continue").click()
-    expect(answers(page)).to_have_text("so farYou said: so far")
-
-
 def test_editing_while_an_answer_is_written_loses_nothing(visit: Visits, fake: FakeTriton) -> None:
     """The fault: what was typed into the field of an earlier question vanished, and nothing was sent."""
     page = visit()
