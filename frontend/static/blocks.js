@@ -61,6 +61,7 @@ export class Blocks {
     this.text = "";
     this.shown = []; // {html, node}
     this.closed = 0; // How many of them nothing will change.
+    this.told = 0; // How many of them were given to `onClosed`.
     this.start = 0; // Where in the text the first open one begins.
     this.next = 0; // When the server may be asked again.
     this.running = null;
@@ -69,8 +70,9 @@ export class Blocks {
     this.host.classList.add("plain");
   }
 
-  // The text so far.
+  // The text so far. What was finished may grow again: its last block is then open once more.
   grow(text) {
+    if (text !== this.text) this.told = Math.min(this.told, this.closed);
     this.text = text;
     if (!this.shown.length) this.host.textContent = text;
     this.running ??= this.follow();
@@ -84,8 +86,15 @@ export class Blocks {
       this.grow(text);
       await this.running;
     }
-    for (const { node } of this.shown.slice(this.closed)) this.onClosed(node.textContent);
-    if (this.retry === null) this.closed = this.shown.length;
+    const told = this.told;
+    this.tell(this.shown.length);
+    if (this.retry !== null) this.told = told;
+  }
+
+  // The first `count` blocks are complete.
+  tell(count) {
+    for (const { node } of this.shown.slice(this.told, count)) this.onClosed(node.textContent);
+    this.told = Math.max(this.told, count);
   }
 
   async follow() {
@@ -128,9 +137,7 @@ export class Blocks {
       }
       this.put(blocks.map((block) => block.html));
       const keep = whole || blocks.length > 1 ? blocks.length - 1 : blocks.length;
-      for (const { node } of this.shown.slice(this.closed, this.closed + Math.max(0, keep))) {
-        this.onClosed(node.textContent);
-      }
+      this.tell(this.closed + Math.max(0, keep));
       if (keep > 0) {
         this.start += keep < blocks.length ? lineStarts(part)[blocks[keep].line] : part.length;
         this.closed += keep;

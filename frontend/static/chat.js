@@ -110,7 +110,10 @@ async function goOn(message) {
   delete message.facts;
   delete message.end;
   message.open = { tab, beat: Date.now() };
-  const restore = () => sessions.save(Object.assign(message, before && { facts: before }, end && { end }));
+  const restore = () => {
+    delete message.end;
+    return sessions.save(Object.assign(message, before && { facts: before }, end && { end }));
+  };
   await write(message, () => sessions.save(message), restore, { come, before });
 }
 

@@ -118,9 +118,26 @@ def test_stop_cancels_and_keeps_what_came_and_continue_goes_on(visit: Visits, fa
     expect(answers(page)).to_have_count(1)
     assert [role for role, _ in sent(fake)] == ["user", "assistant"]
     assert fake.calls[-1].inputs["continue_final_message"] is True
+    # What is sent is what is kept, and what comes goes on where that stops: shown once, and kept.
+    come = sent(fake)[1][1]
+    expect(answers(page)).to_have_text(f"{come}You said: {come}".strip())
     reload(page)
-    expect(answers(page)).to_contain_text("You said: t0 t1")
-    expect(answers(page)).to_have_count(1)
+    expect(answers(page)).to_have_text(f"{come}You said: {come}".strip())
+
+
+def test_an_answer_that_cannot_go_on_stays_as_it_was(visit: Visits, fake: FakeTriton) -> None:
+    page = visit()
+    ask(page, script(pieces=["so far"], finish="length"), wait=True)
+    fake.queue_full = True
+    tool(page, "Continue").click()
+    page.get_by_role("button", name="Cancel").click()
+    fake.queue_full = False
+    expect(answers(page)).to_have_text("so far")
+    expect(facts(page)).to_contain_text("cut at the length limit")
+    reload(page)
+    expect(answers(page)).to_have_text("so far")
+    tool(page, "Continue").click()
+    expect(answers(page)).to_have_text("so farYou said: so far")
 
 
 def test_editing_while_an_answer_is_written_loses_nothing(visit: Visits, fake: FakeTriton) -> None:
