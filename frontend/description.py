@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: the API in OpenAPI 3.1, made from the `Operation` beside each route.
+"""`GET /openapi.json`: the API in OpenAPI 3.1, made from the `Operation` beside each route. `GET /version`.
 
 What a schema cannot express is in the messages of the refusals. A route without one is not part of the
 API: those of the page are for browsers.
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from pydantic import BaseModel, TypeAdapter
 
-from .replies import Error, Reply
+from .replies import Error, Reply, Version
 
 VERSION = "1.0.0"
 """Of this API, as OpenAPI wants it: raised when a caller must change something."""
@@ -48,10 +48,10 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Event:
-    """A kind of server-sent event: its data (a reply as JSON, or a fixed text) and its name, if any."""
+    """A kind of server-sent event: its data (a reply as JSON, or a fixed text), and its names, if any."""
 
     data: type[Any] | str
-    name: str | None = None
+    name: str | tuple[str, ...] | None = None
 
     def schema(self) -> dict[str, Any]:
         """Of one event, as OpenAPI 3.2 and tools for 3.1 understand the schema of an event stream."""
@@ -62,7 +62,8 @@ class Event:
             data |= {"contentMediaType": "application/json", "contentSchema": _ref(self.data)}
         if self.name is None:
             return {"type": "object", "properties": {"data": data}, "required": ["data"]}
-        properties = {"event": {"const": self.name}, "data": data}
+        name = {"const": self.name} if isinstance(self.name, str) else {"enum": list(self.name)}
+        properties = {"event": name, "data": data}
         return {"type": "object", "properties": properties, "required": ["event", "data"]}
 
 
@@ -198,8 +199,13 @@ def _sentences(model: type[BaseModel]) -> str:
 
 
 def blueprint(needs_key: bool) -> Blueprint:
-    """The route."""
+    """The routes."""
     routes = Blueprint("description", __name__)
+
+    @routes.get("/version")
+    @Operation("version", "The version of this API", Version)
+    def version() -> Response:
+        return jsonify(Version(version=VERSION).to_dict())
 
     @routes.get("/openapi.json")
     def read() -> Response:

@@ -6,7 +6,6 @@ GET /health         200 {"status": "healthy", "model": "youtu-demo", "demo": tru
 GET /health/live    200 {"status": "live"} as long as this process answers, whatever Triton does
 GET /health/ready   200 {"status": "ready"}, or 503 with a status as above
 GET, POST /ping     the same, as SageMaker asks and vLLM answers
-GET /version        200 {"version": "1.0.0"}: of this API
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import Literal
 
 from flask import Blueprint, Response, jsonify
 
-from .description import VERSION, Operation
+from .description import Operation
 from .errors import RETRY_AFTER_S
-from .replies import DeviceMemory, Health, Probe, Reply, Version
+from .replies import DeviceMemory, Health, Probe, Reply
 from .service import Service, State
 
 UNREADY = "The model does not take requests; `status` says why."
@@ -99,11 +98,6 @@ def blueprint(service: Service) -> Blueprint:
     )
     def post_ping() -> Response:
         return ready()
-
-    @routes.get("/version")
-    @Operation("version", "The version of this API", Version, open=True)
-    def version() -> Response:
-        return jsonify(Version(version=VERSION).to_dict())
 
     return routes
 

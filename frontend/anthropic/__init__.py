@@ -45,7 +45,7 @@ def blueprint(service: Service) -> Blueprint:
         "error when something failed after the first.",
         events=(
             Event(replies.MessageStart, "message_start"),
-            Event(replies.Bare),
+            Event(replies.Bare, ("ping", "message_stop")),
             Event(replies.BlockStart, "content_block_start"),
             Event(replies.BlockDelta, "content_block_delta"),
             Event(replies.BlockStop, "content_block_stop"),

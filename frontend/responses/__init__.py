@@ -54,7 +54,7 @@ def blueprint(service: Service) -> Blueprint:
         request=ResponseRequest,
         stream="With `stream` true, server-sent events as OpenAI's, numbered, the last of which is "
         "response.completed, response.incomplete or response.failed.",
-        events=tuple(Event(each) for each in replies.EVENTS),
+        events=tuple(Event(each, replies.event_names(each)) for each in replies.EVENTS),
         errors=(*GENERATES, 404),
     )
     def create() -> Response:

@@ -5,7 +5,7 @@ What is built for each piece of a stream is a TypedDict, whose keys are given in
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from typing_extensions import NotRequired, TypedDict
 from youtu_client import Answer
@@ -271,3 +271,8 @@ class DoneEvent(TypedDict):
 
 
 EVENTS = (ResponseEvent, ItemEvent, PartEvent, SummaryPartEvent, DeltaEvent, DoneEvent)
+
+
+def event_names(kind: type[Any]) -> tuple[str, ...]:
+    """The names of the events of one of EVENTS: each is named as its `type` says."""
+    return get_args(get_type_hints(kind)["type"])

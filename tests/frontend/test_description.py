@@ -100,8 +100,8 @@ OPERATIONS = [
     ("/health/ready", "GET"),
     ("/ping", "GET"),
     ("/ping", "POST"),
-    ("/version", "GET"),
     ("/metrics", "GET"),
+    ("/version", "GET"),
 ]
 
 

@@ -17,7 +17,7 @@ from .conftest import Frontend, Reply
 
 ROUTES = [("POST", "/chat"), ("GET", "/"), ("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/page/facts")]
 ROUTES += [("GET", "/static/chat.js"), ("GET", "/nowhere"), ("DELETE", "/chat"), ("OPTIONS", "/chat")]
-ROUTES += [("POST", "/render"), ("GET", "/openapi.json"), ("GET", "/health/"), ("GET", "/health/../chat")]
+ROUTES += [("POST", "/render"), ("GET", "/openapi.json"), ("GET", "/health/x"), ("GET", "/health/../chat")]
 
 
 def served(fake: FakeTriton, **given: str) -> FlaskClient:

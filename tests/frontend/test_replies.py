@@ -20,7 +20,7 @@ from .test_description import document
 THINKING = script(pieces=["so ", "</think>\n\n", "said"], thinking=True)
 CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
-GENERATING = ("/chat", "/v1/chat/completions", "/v1/completions")
+GENERATING = ("/chat", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "/chat": [{}],
@@ -40,6 +40,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"echo": True},
         {"echo": True, "logprobs": 1},
         {"stream_options": {"include_usage": True}},
+    ],
+    "/v1/responses": [
+        {},
+        {"reasoning": {"summary": "auto"}},
+        {"tools": [{"type": "function", "name": "f", "parameters": {}}]},
+    ],
+    "/v1/messages": [
+        {"max_tokens": 100},
+        {"max_tokens": 100, "tools": [{"name": "f", "input_schema": {"type": "object"}}]},
     ],
 }
 
@@ -75,7 +84,8 @@ class Described:
         found = []
         for place, kind in enumerate(kinds):
             properties = kind["properties"]
-            if properties.get("event", {"const": "message"})["const"] != name:
+            named = properties.get("event", {"const": "message"})
+            if name not in named.get("enum", [named.get("const")]):
                 continue
             schema = properties["data"].get("contentSchema", {"const": properties["data"].get("const")})
             if self._validator(schema).is_valid(data):
@@ -99,6 +109,14 @@ def sent(text: str) -> Iterator[tuple[str, Any]]:
 
 
 def body(path: str, prompt: str, options: dict[str, Any]) -> dict[str, Any]:
+    if path == "/v1/responses":
+        return {"input": prompt} | options
+    if path == "/v1/messages":
+        return {
+            "model": "youtu-demo",
+            "max_tokens": 100,
+            "messages": [{"role": "user", "content": prompt}],
+        } | options
     if path == "/v1/chat/completions":
         return {"messages": [{"role": "user", "content": prompt}]} | options
     return {"prompt": prompt} | options
@@ -143,11 +161,43 @@ def test_every_event_of_streams(app: FlaskClient, fake: FakeTriton, described: D
     assert seen == set(range(len(content["text/event-stream"]["schema"]["anyOf"])))
 
 
-GETS = ["/v1/models", "/v1/models/{model}", "/health", "/health/live", "/health/ready", "/metrics"]
+GETS = ["/v1/models", "/v1/models/{model}", "/health", "/health/live", "/health/ready"]
+GETS += ["/ping", "/version", "/metrics"]
+QUESTION = [{"role": "user", "content": "你好 there"}]
+COUNTING: dict[str, dict[str, Any]] = {
+    "/v1/responses/input_tokens": {"input": "你好 there"},
+    "/v1/messages/count_tokens": {"model": "youtu-demo", "messages": QUESTION},
+    "/tokenize": {"prompt": "你好 there", "return_token_strs": True},
+    "/detokenize": {"tokens": [20320, 22909]},
+}
+STORED = ["/v1/responses/{response_id}", "/v1/responses/{response_id}/input_items"]
 
 
 def test_no_route_is_left_out(described: Described) -> None:
-    assert [*GENERATING, *GETS] == list(described.paths)
+    assert sorted([*GENERATING, *GETS, *COUNTING, *STORED]) == sorted(described.paths)
+
+
+@pytest.mark.parametrize("path", COUNTING)
+def test_what_is_counted(app: FlaskClient, fake: FakeTriton, described: Described, path: str) -> None:
+    reply = app.post(path, json=COUNTING[path])
+    assert reply.status_code == 200
+    described.check(reply, path, "post")
+    refused = app.post(path, json={"no_such_field": 1})
+    assert refused.status_code == 400
+    described.check(refused, path, "post")
+
+
+def test_what_is_kept(app: FlaskClient, fake: FakeTriton, described: Described) -> None:
+    kept = (app.post("/v1/responses", json={"input": "你好 there"}).json or {})["id"]
+    for path in STORED:
+        for response_id, status in ((kept, 200), ("resp_none", 404)):
+            reply = app.get(path.format(response_id=response_id))
+            assert reply.status_code == status
+            described.check(reply, path, "get")
+    for status in (200, 404):
+        reply = app.delete(f"/v1/responses/{kept}")
+        assert reply.status_code == status
+        described.check(reply, STORED[0], "delete")
 
 
 @pytest.mark.parametrize("path", GETS)
@@ -170,7 +220,7 @@ def test_what_is_read_while_nothing_is_served(fake: FakeTriton, state: str) -> N
     try:
         for path in GETS:
             reply = client.get(path.format(model="youtu-demo"))
-            if path in ("/health", "/health/ready"):
+            if path in ("/health", "/health/ready", "/ping"):
                 assert reply.status_code == 503
             described.check(reply, path, "get")
         for path in GENERATING:
