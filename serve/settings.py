@@ -77,8 +77,8 @@ class Settings(BaseModel):
     )
     runtime: Literal["auto", "llama_cpp", "openvino"] = Field(
         default="auto",
-        description="What `youtu_engine` computes with: `llama_cpp`, or `openvino`, which is several times "
-        "as fast on a processor with VNNI instructions and does not read .gguf files; `auto` chooses "
+        description="What `youtu_engine` computes with: `llama_cpp`, or `openvino`, which is faster "
+        "on a processor with VNNI instructions and does not read .gguf files; `auto` chooses "
         "(docs/runtimes.md).",
     )
     profile: Name = Field(
