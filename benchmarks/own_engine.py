@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.shared_load import SAMPLING
 from build.model_modules import make_importable
-from serve.__main__ import SUITS_OPENVINO
+from serve.repository import SUITS_OPENVINO
 from serve.settings import Settings
 
 BYTES = 256  # ids that every vocabulary has

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gguf
 import numpy as np
@@ -40,6 +40,7 @@ from build.progress import TerminalProgress
 from build.runtimes import RUNTIMES, CpuEngine, make_chosen_engine
 
 if TYPE_CHECKING:
+    from llama import Llama
     from runtime import Runtime
 
 CONTEXT = 1024
@@ -105,11 +106,9 @@ class Model:
     def close(self) -> None:
         self._runtime.close()
 
-    def llama_ids(self, text: str) -> list[int] | None:
-        """By the vocabulary in the .gguf file; None where there is no such file."""
-        from llama import Llama
-
-        return self._runtime.tokenize(text) if isinstance(self._runtime, Llama) else None
+    def llama_ids(self, text: str) -> list[int]:
+        """By the vocabulary in the .gguf file, of an engine for llama.cpp."""
+        return cast("Llama", self._runtime).tokenize(text)
 
     def _logits(self, ids: Sequence[int], start: int, *, all_rows: bool) -> list[npt.NDArray[np.float32]]:
         """Read the next tokens, the first at `start`: what follows each of them, or the last one."""
@@ -166,14 +165,13 @@ def tokenizer_checks(model: Model, source: Path | None) -> Iterator[Check]:
     texts = [*SAMPLES, *PARAGRAPHS.values()]
     own = [model.ids(text, special=False) for text in texts]
     name = "tokenizer, llama.cpp"
-    theirs = [model.llama_ids(text) for text in texts]
-    if None in theirs:
+    if not isinstance(model.engine, EngineInfo):
         yield Check(name, None, "the runtime is OpenVINO", "the ids of llama.cpp")
     elif model.engine.architecture in ("YoutuForCausalLM", "deepseek2"):
         # it takes upper and lower case for one there; the engine reads tokenizer.json
         yield Check(name, None, "llama.cpp splits Youtu's text in a way of its own", "the ids of llama.cpp")
     else:
-        yield _same(name, texts, own, theirs)
+        yield _same(name, texts, own, [model.llama_ids(text) for text in texts])
     name = "tokenizer, transformers"
     if source is None or not (source / TOKENIZER).is_file():
         yield Check(name, None, "the source is a .gguf file", "the ids of transformers")
@@ -186,7 +184,7 @@ def tokenizer_checks(model: Model, source: Path | None) -> Iterator[Check]:
         yield _same(name, texts, own, [reference.encode(text, add_special_tokens=False) for text in texts])
 
 
-def _same(name: str, texts: list[str], own: list[list[int]], theirs: Sequence[list[int] | None]) -> Check:
+def _same(name: str, texts: list[str], own: list[list[int]], theirs: list[list[int]]) -> Check:
     other = [text for text, one, two in zip(texts, own, theirs, strict=True) if one != two]
     found = f"{len(texts) - len(other)} of {len(texts)} texts" + (f", not {other[0][:20]!r}" if other else "")
     return Check(name, not other, found, "the same ids")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,30 @@ class Decoder:
     rope_theta: float
 
 
+def decoder_tensors(
+    decoder: Decoder, attention: Callable[[str], dict[str, tuple[int, ...]]], *, tied: bool
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of a checkpoint, in the order of the model.
+
+    attention: those of one layer's attention, whose names begin with the given text. tied: the embedding is
+    the head, too.
+    """
+    d, inner = decoder.hidden_size, decoder.intermediate_size
+    expected: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (decoder.vocab_size, d)}
+    for n in range(decoder.num_hidden_layers):
+        layer = f"model.layers.{n}"
+        expected[f"{layer}.input_layernorm.weight"] = (d,)
+        expected |= attention(f"{layer}.self_attn")
+        expected[f"{layer}.post_attention_layernorm.weight"] = (d,)
+        expected[f"{layer}.mlp.gate_proj.weight"] = (inner, d)
+        expected[f"{layer}.mlp.up_proj.weight"] = (inner, d)
+        expected[f"{layer}.mlp.down_proj.weight"] = (d, inner)
+    expected["model.norm.weight"] = (d,)
+    if not tied:
+        expected["lm_head.weight"] = (decoder.vocab_size, d)
+    return expected
+
+
 @dataclass(frozen=True)
 class Shape(Decoder):
     """The numbers of config.json that decide what is computed; names as in `transformers.YoutuConfig`."""
@@ -56,28 +80,21 @@ class Shape(Decoder):
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each tensor such a checkpoint must have, in the order of the model."""
+        return decoder_tensors(self, self._attention, tied=self.tie_word_embeddings)
+
+    def _attention(self, attn: str) -> dict[str, tuple[int, ...]]:
         d, h, r = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
-        expected: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, d)}
-        for n in range(self.num_hidden_layers):
-            layer, attn = f"model.layers.{n}", f"model.layers.{n}.self_attn"
-            expected[f"{layer}.input_layernorm.weight"] = (d,)
-            if self.q_lora_rank is None:
-                expected[f"{attn}.q_proj.weight"] = (h * self.qk_head_dim, d)
-            else:
-                expected[f"{attn}.q_a_proj.weight"] = (self.q_lora_rank, d)
-                expected[f"{attn}.q_a_layernorm.weight"] = (self.q_lora_rank,)
-                expected[f"{attn}.q_b_proj.weight"] = (h * self.qk_head_dim, self.q_lora_rank)
-            expected[f"{attn}.kv_a_proj_with_mqa.weight"] = (r + self.qk_rope_head_dim, d)
-            expected[f"{attn}.kv_a_layernorm.weight"] = (r,)
-            expected[f"{attn}.kv_b_proj.weight"] = (h * (self.qk_nope_head_dim + self.v_head_dim), r)
-            expected[f"{attn}.o_proj.weight"] = (d, h * self.v_head_dim)
-            expected[f"{layer}.post_attention_layernorm.weight"] = (d,)
-            expected[f"{layer}.mlp.gate_proj.weight"] = (self.intermediate_size, d)
-            expected[f"{layer}.mlp.up_proj.weight"] = (self.intermediate_size, d)
-            expected[f"{layer}.mlp.down_proj.weight"] = (d, self.intermediate_size)
-        expected["model.norm.weight"] = (d,)
-        if not self.tie_word_embeddings:
-            expected["lm_head.weight"] = (self.vocab_size, d)
+        expected: dict[str, tuple[int, ...]] = {}
+        if self.q_lora_rank is None:
+            expected[f"{attn}.q_proj.weight"] = (h * self.qk_head_dim, d)
+        else:
+            expected[f"{attn}.q_a_proj.weight"] = (self.q_lora_rank, d)
+            expected[f"{attn}.q_a_layernorm.weight"] = (self.q_lora_rank,)
+            expected[f"{attn}.q_b_proj.weight"] = (h * self.qk_head_dim, self.q_lora_rank)
+        expected[f"{attn}.kv_a_proj_with_mqa.weight"] = (r + self.qk_rope_head_dim, d)
+        expected[f"{attn}.kv_a_layernorm.weight"] = (r,)
+        expected[f"{attn}.kv_b_proj.weight"] = (h * (self.qk_nope_head_dim + self.v_head_dim), r)
+        expected[f"{attn}.o_proj.weight"] = (d, h * self.v_head_dim)
         return expected
 
 

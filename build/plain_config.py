@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from build.config import ConfigFile, Decoder
+from build.config import ConfigFile, Decoder, decoder_tensors
 from build.errors import BuildError
 
 QWEN2, LLAMA = "Qwen2ForCausalLM", "LlamaForCausalLM"
@@ -26,24 +26,17 @@ class GroupedShape(Decoder):
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each tensor such a checkpoint must have, in the order of the model."""
+        return decoder_tensors(self, self._attention, tied=self.tie_word_embeddings)
+
+    def _attention(self, attn: str) -> dict[str, tuple[int, ...]]:
         d, q = self.hidden_size, self.num_attention_heads * self.head_dim
         kv = self.num_key_value_heads * self.head_dim
-        expected: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, d)}
-        for n in range(self.num_hidden_layers):
-            layer = f"model.layers.{n}"
-            expected[f"{layer}.input_layernorm.weight"] = (d,)
-            for part, rows in (("q", q), ("k", kv), ("v", kv)):
-                expected[f"{layer}.self_attn.{part}_proj.weight"] = (rows, d)
-                if self.qkv_bias:
-                    expected[f"{layer}.self_attn.{part}_proj.bias"] = (rows,)
-            expected[f"{layer}.self_attn.o_proj.weight"] = (d, q)
-            expected[f"{layer}.post_attention_layernorm.weight"] = (d,)
-            expected[f"{layer}.mlp.gate_proj.weight"] = (self.intermediate_size, d)
-            expected[f"{layer}.mlp.up_proj.weight"] = (self.intermediate_size, d)
-            expected[f"{layer}.mlp.down_proj.weight"] = (d, self.intermediate_size)
-        expected["model.norm.weight"] = (d,)
-        if not self.tie_word_embeddings:
-            expected["lm_head.weight"] = (self.vocab_size, d)
+        expected: dict[str, tuple[int, ...]] = {}
+        for part, rows in (("q", q), ("k", kv), ("v", kv)):
+            expected[f"{attn}.{part}_proj.weight"] = (rows, d)
+            if self.qkv_bias:
+                expected[f"{attn}.{part}_proj.bias"] = (rows,)
+        expected[f"{attn}.o_proj.weight"] = (d, q)
         return expected
 
 

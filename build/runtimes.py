@@ -1,8 +1,8 @@
 """Which runtime of the CPU engine computes a model, and why; OpenVINO is installed when it is first wanted.
 
-Measured on the 2B shape: on a processor with VNNI instructions OpenVINO reads prompts and writes answers
-several times as fast as llama.cpp, without them llama.cpp is as fast or faster, and a tiny model is faster
-with llama.cpp anywhere (docs/runtimes.md).
+On a processor with VNNI instructions OpenVINO is faster, most of all for prompts and for several requests at
+once; without them llama.cpp is as fast or faster. A tiny model is faster with llama.cpp on any processor
+(docs/runtimes.md has the figures).
 """
 
 from __future__ import annotations

@@ -17,20 +17,17 @@ from build import cuda
 from build.engine import make_engine
 from build.engine_info import EngineInfo
 from build.errors import BuildError
-from build.openvino_model.info import OpenVinoEngineInfo
 from build.progress import TerminalProgress
-from build.runtimes import CpuEngine, make_chosen_engine
+from build.runtimes import make_chosen_engine
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from frontend.keys import Keys, KeysError
 from serve import card, preflight, run_folder, terminal
 from serve.addresses import authority
 from serve.launch import Server, programs, watches
 from serve.messages import flush, say
-from serve.repository import Engine, RepositoryError
+from serve.repository import Engine, RepositoryError, suited
 from serve.run_folder import RunFolder
 from serve.settings import Settings, SettingsError, reachable
-
-SUITS_OPENVINO = {"prefill_chunk": 128, "kv_type": "q8_0"}
 
 
 class CannotServe(Exception):
@@ -84,7 +81,7 @@ def _serve() -> int:
         _refuse(preflight.context_faults(settings, engine))
         say(f"{gpu.name}: {settings.slots} slots of {settings.context} tokens")
     else:
-        settings = fitted(settings, engine)
+        settings = suited(settings, engine)
         _refuse(preflight.before_start(settings, engine))
     run = RunFolder(settings.data_dir.absolute())
     try:
@@ -116,14 +113,6 @@ def _engine(settings: Settings, progress: TerminalProgress) -> Engine:
     if settings.device == "cuda":
         return make_engine(model, root, hub=hub, progress=progress)
     return make_chosen_engine(model, root, runtime=settings.runtime, hub=hub, progress=progress, say=say)
-
-
-def fitted(settings: Settings, engine: CpuEngine) -> Settings:
-    """`settings` with what suits the engine's runtime where nothing was given."""
-    suits = SUITS_OPENVINO if isinstance(engine, OpenVinoEngineInfo) else {}
-    return settings.model_copy(
-        update={name: value for name, value in suits.items() if name not in settings.model_fields_set}
-    )
 
 
 def _keys_faults(settings: Settings) -> list[str]:

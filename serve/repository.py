@@ -15,8 +15,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from build import cuda
-from build.engine_info import TOKENIZER, EngineInfo
+from build.engine_info import TOKENIZER
 from build.openvino_model.info import OpenVinoEngineInfo
+from build.runtimes import CpuEngine
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from build.tensorrt_llm.machine import interpreter
 from build.tensorrt_llm.xgrammar_info import XGRAMMAR_INFO
@@ -42,11 +43,23 @@ FIXED = {
         "tokenizer_dir",
     },
 }
-Engine = EngineInfo | OpenVinoEngineInfo | TensorRTEngineInfo
+Engine = CpuEngine | TensorRTEngineInfo
+
+
+# What suits OpenVINO where the settings say nothing.
+SUITS_OPENVINO = {"prefill_chunk": 128, "kv_type": "q8_0"}
 
 
 class RepositoryError(Exception):
     """The committed model repository does not fit this code; the message names model and parameter."""
+
+
+def suited(settings: Settings, engine: CpuEngine) -> Settings:
+    """`settings` with what suits the engine's runtime where nothing was given."""
+    suits = SUITS_OPENVINO if isinstance(engine, OpenVinoEngineInfo) else {}
+    return settings.model_copy(
+        update={name: value for name, value in suits.items() if name not in settings.model_fields_set}
+    )
 
 
 def models(settings: Settings) -> tuple[str, str]:
@@ -121,7 +134,7 @@ def _facts(
     }
 
 
-def _of_youtu_engine(settings: Settings, engine: EngineInfo | OpenVinoEngineInfo) -> dict[str, str]:
+def _of_youtu_engine(settings: Settings, engine: CpuEngine) -> dict[str, str]:
     return {
         "library": str(cuda.current(settings.data_dir)) if settings.device == "cuda" else "",
         "context": str(settings.context),

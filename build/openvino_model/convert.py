@@ -1,15 +1,12 @@
 """Turn a checkpoint of Youtu, Qwen2 or Llama into the model.xml and model.bin that OpenVINO runs.
 
-`python -m build.openvino_model.convert CHECKPOINT FOLDER [--weights int8|f32]`. Weights pass through a few
-megabytes at a time. What the conversion to GGUF refuses is refused here too.
+Weights pass through a few megabytes at a time. What the conversion to GGUF refuses is refused here too.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -104,38 +101,3 @@ def _notes(constants: Constants, tokenizer: TokenizerFacts | None) -> Iterator[s
         )
     if tokenizer is None:
         yield "the checkpoint has no tokenizer: the model takes and gives token ids only"
-
-
-def main() -> None:
-    """The command line; exit status 1 and one line on stderr when the checkpoint is refused."""
-    parser = argparse.ArgumentParser(
-        prog="python -m build.openvino_model.convert", description="checkpoint to an OpenVINO model"
-    )
-    parser.add_argument("checkpoint", type=Path, help="folder with config.json and safetensors")
-    parser.add_argument("folder", type=Path, help="where to write model.xml and model.bin")
-    parser.add_argument("--weights", choices=get_args(WeightFormat), default="int8")
-    parser.add_argument("--group", type=int, default=GROUP, help="int8 weights that share a scale; 0: a row")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\rconverting {done / total:4.0%} of {total / 1e9:.2f} GB")
-
-    try:
-        model = convert(
-            arguments.checkpoint,
-            arguments.folder,
-            weights=arguments.weights,
-            group=arguments.group,
-            progress=show,
-        )
-    except BuildError as error:
-        sys.exit(f"error: {error}")
-    sys.stdout.write(
-        f"{model.path}: {model.weights}, {model.parameters:,} parameters, {model.file_bytes / 1e9:.2f} GB\n"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -16,8 +16,8 @@ from build.engine_info import EngineInfo
 from build.errors import BuildError
 from build.openvino_model.info import OpenVinoEngineInfo
 from build.runtimes import choose, make_chosen_engine
-from serve.__main__ import fitted
 from serve.preflight import openvino_cache_bytes
+from serve.repository import suited
 from serve.settings import Settings
 from tests.serve.engines import an_engine
 
@@ -103,10 +103,10 @@ def test_the_engine_says_what_computes_and_why(checkpoint: Path, tmp_path: Path)
     engine = make_chosen_engine(str(checkpoint), tmp_path / "var", say=lines.append)
     assert isinstance(engine, OpenVinoEngineInfo)
     assert lines == ["OpenVINO computes: this processor has AVX-VNNI"]
-    settings = fitted(Settings(), engine)
+    settings = suited(Settings(), engine)
     assert (settings.prefill_chunk, settings.kv_type) == (128, "q8_0")
     given = Settings(prefill_chunk=32, kv_type="f16")
-    assert fitted(given, engine) == given
+    assert suited(given, engine) == given
 
 
 def test_llama_cpp_computes_where_openvino_cannot_be_had(
@@ -120,7 +120,7 @@ def test_llama_cpp_computes_where_openvino_cannot_be_had(
     engine = make_chosen_engine(str(checkpoint), tmp_path / "var", say=lines.append)
     assert isinstance(engine, EngineInfo)
     assert lines == ["llama.cpp computes: OpenVINO cannot: openvino cannot be installed: no network"]
-    assert fitted(Settings(), engine) == Settings()
+    assert suited(Settings(), engine) == Settings()
     with pytest.raises(BuildError, match="no network"):
         make_chosen_engine(str(checkpoint), tmp_path / "var", runtime="openvino")
 

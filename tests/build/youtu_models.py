@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,13 @@ class Case:
     layers: int = 3
     theta: float = 10_000.0
 
-    def model(self, seed: int = 0) -> YoutuForCausalLM:
-        """Random weights, and norm weights between 0.5 and 1.5, so that a norm in the wrong place shows."""
+    def model(self, seed: int = 0, **config: Any) -> YoutuForCausalLM:
+        """Random weights, and norm weights between 0.5 and 1.5, so that a norm in the wrong place shows.
+
+        config: further values of YoutuConfig.
+        """
         torch.manual_seed(seed)
-        config = YoutuConfig(
-            vocab_size=300,
+        settings = YoutuConfig(
             hidden_size=self.hidden,
             intermediate_size=self.hidden * 3 // 2,
             num_hidden_layers=self.layers,
@@ -52,8 +55,9 @@ class Case:
             tie_word_embeddings=self.tied,
             rope_parameters={"rope_type": "default", "rope_theta": self.theta},
             rope_interleave=self.interleave,
+            **({"vocab_size": 300} | config),
         )
-        model = YoutuForCausalLM(config)
+        model = YoutuForCausalLM(settings)
         model.train(False)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -100,10 +100,12 @@ class Caches:
     def make_room(self, pieces: list[Piece]) -> None:
         """Drop idle caches, the one used longest ago first, until the pieces have room."""
         needed = sum(len(piece.tokens) + self._runtime.block for piece in pieces)
+        if self._runtime.room() >= needed:
+            return
         idle = sorted(
             (cache for cache in self._all if not cache.used and cache.length), key=lambda cache: cache.used_at
         )
         for cache in idle:
+            self.cut(cache, 0)
             if self._runtime.room() >= needed:
                 return
-            self.cut(cache, 0)

@@ -99,6 +99,9 @@ class OpenVino:
             self.forget(0, 0)
         return True
 
+    def __str__(self) -> str:
+        return f"{len(self._caches)} caches of {len(self._caches[0])} blocks of {BLOCK} tokens"
+
     def step(self, pieces: list[Piece]) -> list[list[NDArray[np.float32]]]:
         """See `Runtime.step`."""
         spans: list[tuple[int, int, list[int]]] = []  # of rows: first position, count, blocks

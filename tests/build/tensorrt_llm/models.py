@@ -4,64 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import YoutuConfig, YoutuForCausalLM
+from transformers import YoutuForCausalLM
 
 from build.tensorrt_llm.convert import convert
+from tests.build import youtu_models
 from tests.build.checkpoints import SMALL, write
 
 VOCABULARY = SMALL.vocab_size
 
 
 @dataclass(frozen=True)
-class Case:
-    """One shape, named as in YoutuConfig. `nope` + `rope` is a head size of the attention plugin."""
+class Case(youtu_models.Case):
+    """One shape. `nope` + `rope` is a head size of the attention plugin."""
 
-    nope: int = 32
-    rope: int = 16
-    v: int = 32
-    hidden: int = 64
-    heads: int = 4
     q_lora_rank: int = 48
-    kv_lora_rank: int = 32
-    layers: int = 3
     theta: float = 1_600_000.0
-    eps: float = 1e-6
-    interleave: bool = True
-    tied: bool = True
 
-    def model(self, seed: int = 0) -> YoutuForCausalLM:
-        """Random weights, and norm weights between 0.5 and 1.5, so that a norm in the wrong place shows."""
-        torch.manual_seed(seed)
-        config = YoutuConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=self.hidden,
-            intermediate_size=self.hidden * 3 // 2,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.heads,
-            kv_lora_rank=self.kv_lora_rank,
-            q_lora_rank=self.q_lora_rank,
-            qk_rope_head_dim=self.rope,
-            v_head_dim=self.v,
-            qk_nope_head_dim=self.nope,
-            max_position_embeddings=512,
-            rms_norm_eps=self.eps,
-            bos_token_id=1,
-            eos_token_id=2,
-            tie_word_embeddings=self.tied,
-            rope_parameters={"rope_type": "default", "rope_theta": self.theta},
-            rope_interleave=self.interleave,
-            initializer_range=0.1,
-            embedding_initializer_range=0.5,
-        )
-        model = YoutuForCausalLM(config)
-        model.train(False)
+    def model(self, seed: int = 0, **config: Any) -> YoutuForCausalLM:
+        """Random weights that fit bf16."""
+        given = {"vocab_size": VOCABULARY, "initializer_range": 0.1, "embedding_initializer_range": 0.5}
+        model = super().model(seed, **(given | config))
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.copy_(torch.rand_like(parameter) + 0.5)
                 parameter.copy_(parameter.bfloat16())
         return model
 
