@@ -87,10 +87,13 @@ def _filled(texts: list[str]) -> list[str]:
 
 
 def _bias(value: object) -> object:
-    """JSON's keys are strings; pydantic's strict integers are not."""
+    """JSON's keys are strings, which pydantic's strict integers refuse; integers were validated already."""
     if not isinstance(value, dict):
         return value
-    return {int(key) if _TOKEN.fullmatch(key) else key: bias for key, bias in value.items()}
+    return {
+        int(key) if isinstance(key, str) and _TOKEN.fullmatch(key) else key: bias
+        for key, bias in value.items()
+    }
 
 
 def field_type(row: Tensor) -> Any:

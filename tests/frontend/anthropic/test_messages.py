@@ -82,9 +82,10 @@ def test_the_options_reach_the_model(sdk: Anthropic, fake: FakeTriton) -> None:
         stop_sequences=["x", "y"],
         output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}, "effort": "low"},
         cache_control={"type": "ephemeral"},
-        extra_body={"temperature": 0.5, "top_p": 0.25, "top_k": 40, "seed": 7},
+        extra_body={"temperature": 0.5, "top_p": 0.25, "top_k": 40, "seed": 7, "logit_bias": {"7": 1}},
     )
     inputs = fake.calls[-1].inputs
+    assert json.loads(inputs["logit_bias"]) == {"7": 1}
     expected = {"temperature": 0.5, "top_p": 0.25, "top_k": 40, "seed": 7, "stop_words": ["x", "y"]}
     expected |= {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": '{"type": "object"}'}
     assert {name: inputs[name] for name in expected} == expected

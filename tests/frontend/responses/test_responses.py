@@ -79,7 +79,13 @@ def test_the_options_reach_the_model(sdk: OpenAI, fake: FakeTriton) -> None:
         top_p=0.25,
         top_logprobs=2,
         text={"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}},
-        extra_body={"top_k": 40, "seed": 7, "enable_thinking": True, "stop": ["x"]},
+        extra_body={
+            "top_k": 40,
+            "seed": 7,
+            "enable_thinking": True,
+            "stop": ["x"],
+            "logit_bias": {"7": 1},
+        },
         user="u",
         safety_identifier="s",
         prompt_cache_key="k",
@@ -90,6 +96,7 @@ def test_the_options_reach_the_model(sdk: OpenAI, fake: FakeTriton) -> None:
     )
     inputs = dict(fake.calls[-1].inputs)
     assert json.loads(inputs.pop("guided_decoding_guide")) == {"type": "object"}
+    assert json.loads(inputs.pop("logit_bias")) == {"7": 1}
     expected: dict[str, Any] = {"temperature": 0.5, "top_p": 0.25, "top_k": 40, "seed": 7, "top_log_probs": 2}
     expected |= {"stop_words": ["x"], "guided_decoding_guide_type": "json_schema"}
     expected |= {"chat_template_kwargs": '{"enable_thinking":true}', "return_log_probs": True}
