@@ -17,7 +17,18 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "licences.md"
-LOCKS = ("serve", "openvino", "bench", "test", "peers", "quality", "torch-cuda", "cuda")
+LOCKS = (
+    "serve",
+    "openvino",
+    "bench",
+    "test",
+    "frameworks",
+    "frameworks-openai-2",
+    "peers",
+    "quality",
+    "torch-cuda",
+    "cuda",
+)
 """Each but the first is listed without what stands in one before it. torch-cpu.lock is a build of torch."""
 
 Pin = tuple[str, str]
