@@ -25,6 +25,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
+from youtu_cli import markdown_rules
 
 from . import render_formula
 
@@ -72,7 +73,7 @@ _CLEANER = nh3.Cleaner(
         "math": {"display", "xmlns"},
         **{tag: _MATHS_STYLE for tag in _MATHS - {"math"}},
     },
-    allowed_classes={"span": set(STANDARD_TYPES.values())},
+    allowed_classes={"span": set(STANDARD_TYPES.values()), "li": {"task"}},
     set_tag_attribute_values={"a": {"target": "_blank"}},
     url_schemes={"http", "https", "mailto"},
     url_relative="deny",
@@ -130,6 +131,7 @@ def _rendered(state: StateCore, part: list[Token]) -> Block:
     state.tokens = part
     inline(state)
     text_join(state)
+    markdown_rules.mark_tasks(part)
     html = _PARSER.renderer.render(part, _PARSER.options, state.env)
     clean = _CLEANER.clean(html)
     _count(state.env, len(clean) - len(html))
@@ -268,6 +270,7 @@ def _parser() -> MarkdownIt:
     parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     parser.inline.ruler.after("text", "address", _address)
     render_formula.add_to(parser)
+    markdown_rules.add_to(parser)
     for name, rule in {
         "fence": _fence,
         "code_block": _code_block,

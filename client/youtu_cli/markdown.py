@@ -21,6 +21,7 @@ from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 
+from . import markdown_rules
 from .terminal import printable
 
 REDRAW = 1 / 15  # s between two drawings, or five times what the last one took
@@ -154,6 +155,7 @@ def _parser() -> MarkdownIt:
     # HTML is text here: rich would leave it out.
     parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
     parser.inline.ruler.before("escape", "formula", _formula)
+    markdown_rules.add_to(parser)
     return parser
 
 

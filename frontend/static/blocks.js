@@ -10,6 +10,8 @@ const LEAST_MS = 120;
 const FAILED_MS = 1000;
 const RETRIES = 10; // After the text has stopped growing, while the server is busy.
 const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader.
+const SHORT = 20; // Characters of a cell that are kept on one line.
+const LONGEST_NUMBER = 60;
 const REFERENCES = /^ {0,3}\[[^\]\n]+\]:/m;
 
 let queue = Promise.resolve(); // One request at a time.
@@ -32,18 +34,31 @@ function lineStarts(text) {
   return starts;
 }
 
-// What a browser must add to the server's HTML: something to copy code with, and ways to scroll by keyboard.
+// Whether a cell of a table stays on one line: a number, a date, a few words. Chinese is twice as wide.
+function isShort(text) {
+  if (/^[\p{N}\p{P}\p{S}\s]*$/u.test(text)) return text.length <= LONGEST_NUMBER;
+  return text.length + (text.match(/[\u1100-\uffe6]/g)?.length ?? 0) <= SHORT;
+}
+
+// What a browser must add to the server's HTML: something to copy code with, and ways to scroll by keyboard. Each
+// block runs in the direction of its own text; code always from left to right.
 function finished(html) {
   const block = element("div", { class: "block" });
   block.innerHTML = html;
+  for (const node of block.children) if (node.tagName !== "PRE") node.dir = "auto";
   for (const code of block.querySelectorAll("pre")) {
     code.tabIndex = 0;
+    code.dir = "ltr";
     const language = code.dataset.language;
     const bar = element("div", { class: "code-bar" }, element("span", { text: language || say("code") }));
     bar.append(copier(say("copyCode"), say("copied"), () => code.textContent.replace(/\n$/, "")));
     const box = element("div", { class: "code" }, bar);
     code.replaceWith(box);
     box.append(code);
+  }
+  for (const cell of block.querySelectorAll("th, td")) {
+    cell.dir = "auto";
+    if (isShort(cell.textContent)) cell.className = "short";
   }
   for (const table of block.querySelectorAll("table")) {
     const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": say("table") });
@@ -68,6 +83,7 @@ export class Blocks {
     this.retry = null; // The timer of another attempt at the part that is shown as it is.
     this.tries = 0;
     this.host.classList.add("plain");
+    this.host.dir = "auto";
   }
 
   // The text so far. What was finished may grow again: its last block is then open once more.

@@ -11,6 +11,7 @@ const PATHS = {
   send: "M12 19V6M6 11l6-6 6 6",
   stop: "M8 8h8v8H8z",
   copy: "M9 9h10v10H9zM5 15V5h10",
+  plain: "M9 9h10v10H9zM5 15V5h10M12 12h4M14 12v4",
   check: "M5 13l4 4L19 7",
   retry: "M19 12a7 7 0 1 1-2-5M19 4v4h-4",
   edit: "M5 19l1-4L16 5l3 3L9 18z",
@@ -69,13 +70,13 @@ export async function copy(text) {
 }
 
 // A copy button that shows for a moment that it did.
-export function copier(label, done, text) {
-  const made = button("copy", label, async () => {
-    await copy(text());
+export function copier(label, done, text, name = "copy") {
+  const made = button(name, label, async () => {
+    await copy(await text());
     made.replaceChildren(icon("check"));
     made.ariaLabel = made.title = done;
     setTimeout(() => {
-      made.replaceChildren(icon("copy"));
+      made.replaceChildren(icon(name));
       made.ariaLabel = made.title = label;
     }, 1600);
   });

@@ -5,6 +5,7 @@ import * as circumstances from "./circumstances.js";
 import * as composer from "./composer.js";
 import { $, composing, element, icon } from "./dom.js";
 import { choose, language, onLanguage, say, showWords } from "./language.js";
+import { printConversation } from "./printing.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
 import * as settings from "./settings.js";
@@ -21,6 +22,7 @@ const SHORTCUTS = [
   [["↑"], "keyEdit"],
   [["Ctrl", "Shift", "O"], "keyNew"],
   [["Ctrl", "K"], "keySearch"],
+  [["Ctrl", "P"], "keyPrint"],
   [["Ctrl", ","], "keySettings"],
   [["Ctrl", "/"], "keyShortcuts"],
 ];
@@ -94,6 +96,7 @@ function onKey(event) {
   if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
   const acts = {
     k: sidebar.startSearch,
+    p: document.body.dataset.view === "chat" && printConversation,
     ",": settings.open,
     "/": () => $("shortcuts").showModal(),
     O: fresh,

@@ -2,6 +2,7 @@
 
 import { $, button, download, element, question } from "./dom.js";
 import { date, onLanguage, say } from "./language.js";
+import { printConversation } from "./printing.js";
 import * as sessions from "./sessions.js";
 import { conversationToJson, conversationToMarkdown, fileName } from "./transfer.js";
 
@@ -42,6 +43,7 @@ function tools(conversation) {
     "div",
     { class: "session-tools" },
     item("rename", () => rename(conversation)),
+    ...(conversation.id === sessions.state.current?.id ? [item("print", printConversation)] : []),
     item("exportMarkdown", () => save("md")),
     item("exportJson", () => save("json")),
     item("delete", () => remove(conversation), true),

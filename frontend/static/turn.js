@@ -3,6 +3,7 @@
 import { Blocks } from "./blocks.js";
 import { button, composing, copier, element } from "./dom.js";
 import { number, say } from "./language.js";
+import { plainText } from "./plain.js";
 import { hasText } from "./tree.js";
 
 function why(message) {
@@ -53,6 +54,7 @@ export class Turn {
       this.blocks = new Blocks(this.text, (text) => this.speaks && acts.spoken(text));
     } else {
       this.text.textContent = message.content;
+      this.text.dir = "auto";
     }
     this.node.append(this.tools);
     this.fill(versions);
@@ -65,7 +67,8 @@ export class Turn {
     this.tools.replaceChildren();
     if (message.open) return;
     const answer = message.role === "assistant";
-    this.tools.append(copier(say("copy"), say("copied"), () => message.content));
+    this.tools.append(copier(say(answer ? "copyMarkdown" : "copy"), say("copied"), () => message.content));
+    if (answer) this.tools.append(copier(say("copyPlain"), say("copied"), () => this.plain(), "plain"));
     if (versions.length > 1) this.tools.append(versionsBar(versions, message, acts.version));
     if (answer) {
       this.tools.append(button("retry", say("regenerate"), () => acts.again(message)));
@@ -91,6 +94,11 @@ export class Turn {
     this.show();
     await this.blocks.finish(this.message.content);
     this.speaks = false;
+  }
+
+  async plain() {
+    await this.finish();
+    return plainText(this.text);
   }
 
   think(text, open) {

@@ -94,6 +94,12 @@ export async function ended(message) {
   await turns.get(message.id)?.finish();
 }
 
+// Render what has not come into view yet.
+export async function finishAll() {
+  for (const { node, message } of turns.values()) if (message.role === "assistant") seen.unobserve(node);
+  for (const turn of turns.values()) if (turn.message.role === "assistant" && !turn.message.open) await turn.finish();
+}
+
 export function editLast() {
   const last = sessions.path().findLast(({ role }) => role === "user");
   turns.get(last?.id)?.edit();

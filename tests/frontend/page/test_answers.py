@@ -51,7 +51,7 @@ def test_thinking_and_answer_come_apart(
         summary.click()
         expect(page.locator(".thought strong")).to_have_text("well")
         page.screenshot(path=shots / f"thought-{language}.png")
-        tool(page, "Copy" if language == "en-US" else "复制").click()
+        tool(page, "Copy as Markdown" if language == "en-US" else "复制为 Markdown").click()
         assert page.evaluate("navigator.clipboard.readText()") == "yes"
         reload(page)
     page.fill("#search", "hm")
@@ -105,7 +105,7 @@ def test_code_is_copied(visit: Visits) -> None:
     ask(page, script(pieces=["```python\nx = '<b>'\n```"]), wait=True)
     page.get_by_role("button", name="Copy the code").click()
     assert page.evaluate("navigator.clipboard.readText()") == "x = '<b>'"
-    tool(page, "Copy").click()
+    tool(page, "Copy as Markdown").click()
     assert page.evaluate("navigator.clipboard.readText()") == "```python\nx = '<b>'\n```"
 
 
@@ -114,7 +114,7 @@ def test_copying_works_where_the_browser_has_no_clipboard_object(visit: Visits) 
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     ask(page, "hello", wait=True)
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
-    tool(page, "Copy").click()
+    tool(page, "Copy as Markdown").click()
     page.evaluate("delete navigator.clipboard")
     assert page.evaluate("navigator.clipboard.readText()") == "You said: hello"
 
