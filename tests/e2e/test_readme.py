@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works as it stands there (with this server's ports)."""
+"""What the READMEs and docs/contract.md tell a newcomer to type works (with the ports of this server)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.limits import START_S
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+LONGEST = 150  # lines of a README
 
 
 def for_this(server: RunningServer, text: str) -> str:
@@ -28,7 +30,7 @@ def for_this(server: RunningServer, text: str) -> str:
 
 
 def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README + CHINESE, re.S)
+    return re.findall(r"```python\n(.*?)```", README + CHINESE + CONTRACT, re.S)
 
 
 @pytest.mark.parametrize("number", range(len(python_blocks())))
@@ -54,6 +56,11 @@ def test_curl(server: RunningServer, text: str) -> None:
         )
         assert done.returncode == 0, (line, done.stderr, done.stdout)
         assert len(done.stdout) > 20
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])
+def test_the_readmes_stay_short(text: str) -> None:
+    assert len(text.splitlines()) <= LONGEST
 
 
 def test_every_make_target_of_the_readmes_exists() -> None:
