@@ -168,6 +168,10 @@ runtime: .venv/.stamp .venv-bench/.stamp  ## both runtimes: shared prompts, gaps
 promises: .venv/.stamp .venv-bench/.stamp  ## milliseconds: slots of callers who left, probes beside full slots, starts [ARGS]
 	@exec .venv-bench/bin/python -m benchmarks.promises $(ARGS)
 
+.PHONY: documents
+documents: .venv-bench/.stamp  ## passages found for 75 questions in two languages; time and memory to read 1,000 pages
+	@exec .venv-bench/bin/python -m benchmarks.documents
+
 .PHONY: quality
 quality: .venv/.stamp .venv-bench/.stamp  ## Chinese, code and maths through the served API, marked [MODEL=... or ARGS="--url ..."]
 	@exec .venv-bench/bin/python -m benchmarks.quality.run $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)

@@ -26,6 +26,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from . import access, anthropic, chat, description, errors, health, openai, page, render, responses
     from . import metrics as prometheus
     from .admission import Admission
+    from .documents import routes as documents
+    from .documents.collection import Collection
     from .keys import Keys
     from .metrics import Metrics
     from .openai import not_offered, tokens
@@ -44,7 +46,8 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
         lambda: admission.waiting,
         lambda: served.device_memory,
     )
-    service = Service(settings, served, admission, Drain(settings.drain_timeout), metrics)
+    drain = Drain(settings.drain_timeout)
+    service = Service(settings, served, admission, drain, metrics, Collection(settings))
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
@@ -66,6 +69,9 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     rendering = render.blueprint(renderer, metrics)
     limiter.limit(render.RATE)(rendering)
     app.register_blueprint(rendering)
+    reading = documents.blueprint(service)
+    limiter.limit(documents.RATE, methods=["POST"])(reading)
+    app.register_blueprint(reading)
     app.register_blueprint(page.blueprint(service, needs_key=bool(keys), on_open=renderer.start))
     app.register_blueprint(prometheus.blueprint(metrics))
     app.register_blueprint(description.blueprint(needs_key=bool(keys)))

@@ -48,6 +48,11 @@ def read(limit: int) -> bytes:
     allowed = JSON_TYPES[:1] if "Origin" in request.headers else JSON_TYPES
     if kind not in allowed:
         raise ApiError("unsupported_media_type", f"Content-Type must be application/json, not {shown(kind)}")
+    return received(limit)
+
+
+def received(limit: int) -> bytes:
+    """The body of the present request, whatever its type. Raises ApiError 413."""
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit, f"{length}")

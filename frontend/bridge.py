@@ -10,7 +10,7 @@ import asyncio
 import collections
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -44,19 +44,29 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Bridge:
-    """The ASGI app. `threads`: how many requests are handled at once. `max_body`: of all routes, in bytes.
+    """The ASGI app. `threads`: how many requests are handled at once. `max_body`: of all routes, in bytes,
+    but those whose paths are in `larger`, which have their own.
 
     `closing`: whether the server ends, so that connections are not kept. Raises RuntimeError when the system
     does not give it as many threads.
     """
 
-    def __init__(self, app: Wsgi, *, threads: int, max_body: int, closing: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: Wsgi,
+        *,
+        threads: int,
+        max_body: int,
+        closing: Callable[[], bool],
+        larger: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._max_body = max_body
+        self._larger = larger or {}
         self._closing = closing
         self.running: set[Future[None]] = set()
         self._pool = _started(threads)
-        self._bodies = Bodies(max(BODIES_BYTES, 2 * max_body))
+        self._bodies = Bodies(max(BODIES_BYTES, 2 * max(max_body, *self._larger.values(), 0)))
         self._starting = threading.Lock()
         self._submitted = self._started = 0
         self._started_at = time.monotonic()  # when a thread last took a request, or there was none to take
@@ -64,7 +74,8 @@ class Bridge:
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         connection: Connection = scope["state"]["connection"]
         length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
-        body, complete = bytearray(), length <= self._max_body
+        most = self._larger.get(scope["path"].rstrip("/"), self._max_body)
+        body, complete = bytearray(), length <= most
         try:
             more = complete
             while more:
@@ -75,7 +86,7 @@ class Bridge:
                 more = message["more_body"]
                 if more:
                     self._bodies.hold(connection, len(body))
-                if len(body) > self._max_body:
+                if len(body) > most:
                     more = complete = False
             if scope["path"] == LIVE and scope["method"] in ("GET", "HEAD"):
                 await self._send_live(scope, connection, send)

@@ -29,6 +29,10 @@ log = structlog.get_logger()
 READ_S = 15.0
 """Seconds for a complete head from its first byte on, and again for the body behind it."""
 
+SHORT_BYTES = 2**20
+SLOWEST = 128 * 2**10
+"""Bytes in a second: a body of more than SHORT_BYTES has time for what is beyond, at this pace."""
+
 LINGER_S = 2.0
 DRAIN_BYTES = 256 * 2**20
 """How much is taken and thrown away of a body that nobody reads."""
@@ -169,7 +173,7 @@ class Connection(H11Protocol):
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.closing:
-            self._start_limit()  # the body's time begins
+            self._start_limit(READ_S + self._time_for_long())  # the body's time begins
 
     def eof_received(self) -> bool:  # type: ignore[override]
         self._half_closed = True
@@ -270,10 +274,15 @@ class Connection(H11Protocol):
 
     # Time limits
 
-    def _start_limit(self) -> None:
+    def _start_limit(self, seconds: float = READ_S) -> None:
         self._stop_limit()
         self._waiting.add(self)
-        self._limit = self.loop.call_later(READ_S, self.refuse, too_slow())
+        self._limit = self.loop.call_later(seconds, self.refuse, too_slow())
+
+    def _time_for_long(self) -> float:
+        headers = self.scope["headers"]
+        length = next((int(value) for name, value in headers if name == b"content-length"), 0)
+        return max(0, min(length, DRAIN_BYTES) - SHORT_BYTES) / SLOWEST
 
     def _stop_limit(self) -> None:
         if self._limit is not None:

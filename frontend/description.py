@@ -26,8 +26,9 @@ ERRORS = {
     404: "There is no such model, or nothing with this id.",
     408: "The request was not sent in time.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
+    415: "The body is not of a type that is taken here.",
     421: "Without keys: the Host header names another server.",
+    422: "The document cannot be read: `code` and message say why.",
     429: "No place in the queue, the rate of this key is used up, or too many wrong keys were sent.",
     502: "The inference server failed.",
     503: "The model is loading, the server is ending, or the engine is away.",
@@ -74,7 +75,7 @@ class Operation:
     `reply`: the model of its 200, whose docstring describes it, or a sentence about a plain text. `events`:
     of a streamed answer, which `stream` describes in words. `errors`: statuses out of ERRORS. `further`:
     other statuses whose body is a reply, each with a sentence. `query`: parameters behind the `?`, each with
-    its schema. `error`: the shape of its errors. `open`: it asks for no key.
+    its schema. `error`: the shape of its errors. `open`: it asks for no key. `file`: its body is a file.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Operation:
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: type[Reply] = Error
     open: bool = False
+    file: bool = False
 
     def __call__(self, view: View) -> View:
         view.operation = self  # type: ignore[attr-defined]
@@ -121,6 +123,9 @@ class Operation:
                 "required": True,
                 "content": {"application/json": {"schema": _ref(self.request)}},
             }
+        if self.file:
+            content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+            value["requestBody"] = {"required": True, "content": content}
         responses = {200: self._answered()}
         responses |= {status: _response(status, self.error, ERRORS[status]) for status in sorted(self.errors)}
         responses |= {status: _response(status, *each) for status, each in self.further.items()}

@@ -22,6 +22,8 @@ from werkzeug.exceptions import HTTPException
 from youtu_client import DeadlineExceeded, InvalidRequest, YoutuError
 from youtu_contract.errors import CODES
 
+from .documents import unreadable
+
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2
@@ -56,6 +58,7 @@ STATUSES = {name: code.http for name, code in CODES.items()} | {
     "not_http": 400,
     "unknown_field": 400,
     "invalid_api_key": 401,
+    "document_not_found": 404,
     "item_not_found": 404,
     "model_not_found": 404,
     "previous_response_not_found": 404,
@@ -65,15 +68,18 @@ STATUSES = {name: code.http for name, code in CODES.items()} | {
     "line_too_long": 414,
     "unsupported_media_type": 415,
     "unknown_host": 421,
+    "documents_busy": 429,
     "render_busy": 429,
     "too_many_wrong_keys": 429,
     "headers_too_large": 431,
     "internal_error": 500,
+    "documents_loading": 503,
     "draining": 503,
     "keys_unusable": 503,
     "render_failed": 503,
     "not_offered": 501,
     "too_busy": 503,
+    **unreadable.CODES,
 }
 """Code to status: those of the contract, and those of what never reaches the model."""
 

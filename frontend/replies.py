@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 from youtu_client import Answer
+
+from .documents.quoting import Source
 
 
 class Reply(BaseModel):
@@ -86,10 +90,38 @@ class ChatUsage(Usage):
     cached_tokens: int
 
 
+class QuotedSource(Reply):
+    """What the model was given of a document, behind the mark [`number`]: a passage, or the `whole` of it.
+
+    `document`: as the request names it, or of a document in the knowledge base its id. `page` counts from 1;
+    `section`: the headings above, or the sheet.
+    """
+
+    number: int
+    document: str
+    name: str
+    page: int | None
+    section: str | None
+    text: str
+    whole: bool
+
+    @classmethod
+    def of(cls, sources: Sequence[Source]) -> list[QuotedSource]:
+        """As they go out."""
+        return [cls(**asdict(source)) for source in sources]
+
+
+class SourcesEvent(Reply):
+    """What the model was given of documents, before its answer begins."""
+
+    sources: list[QuotedSource]
+
+
 class ChatReply(Reply):
     """The whole answer: its text, how long the caller waited for it (`time_cost`), and its figures.
 
-    `reasoning_content` is there when the model thought before it answered.
+    `reasoning_content` is there when the model thought before it answered, `sources` when it was given
+    documents.
     """
 
     response: str
@@ -101,11 +133,15 @@ class ChatReply(Reply):
     model: str
     request_id: str
     reasoning_content: str = ""
+    sources: list[QuotedSource] = Field(default=[])
 
     @classmethod
-    def of(cls, answer: Answer, *, model: str, seconds: float) -> ChatReply:
+    def of(
+        cls, answer: Answer, *, model: str, seconds: float, sources: Sequence[QuotedSource] = ()
+    ) -> ChatReply:
         """`seconds`: what the caller waited, measured here."""
         usage = answer.usage
+        optional: dict[str, Any] = {"reasoning_content": answer.reasoning, "sources": list(sources)}
         return cls(
             response=answer.content,
             time_cost=f"{seconds:.1f}s",
@@ -120,7 +156,7 @@ class ChatReply(Reply):
             timings=Timings.of([answer]),
             model=model,
             request_id=answer.request_id,
-            **({"reasoning_content": answer.reasoning} if answer.reasoning else {}),
+            **{name: value for name, value in optional.items() if value},
         )
 
 

@@ -44,6 +44,9 @@ def _not_blank(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_only_text)]
 Question = Annotated[Text, AfterValidator(_not_blank)]
+MAX_DOCUMENTS = 20
+DocumentName = Annotated[Text, Field(min_length=1, max_length=100)]
+"""The id of a document that was sent, or `knowledge`."""
 INT32_MAX = RANGES["INT32"][1]
 UINT64_MAX = RANGES["UINT64"][1]
 
@@ -159,6 +162,7 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
     `history` is a list of {"role", "content"} or of [question, answer] pairs. `max_tokens` in tokens
     (default: what is left of the context); temperature 0 is greedy; `stop` a string or a list of them.
     With `continue_final_message` the last of `messages`, which is the assistant's, is gone on with.
+    `documents`: what the answer is to be found in: ids of `POST /documents`, or `knowledge`.
     """
 
     model_config = ConfigDict(
@@ -186,6 +190,7 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
     system: Text | None = None
     thinking: bool | None = None
     continue_final_message: bool | None = None
+    documents: Annotated[list[DocumentName], Field(max_length=MAX_DOCUMENTS)] | None = None
     stream: bool | None = None
 
     @model_validator(mode="after")

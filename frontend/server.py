@@ -21,6 +21,7 @@ from serve.settings import Settings
 from . import create_app
 from .bridge import Bridge
 from .connection import Connection, Waiting
+from .documents import routes as documents
 from .render import MAX_BODY
 from .service import Drain
 
@@ -82,7 +83,13 @@ class Server(uvicorn.Server):
         self._full = False
         max_body = max(settings.max_body, MAX_BODY)
         try:
-            self.bridge = Bridge(app, threads=threads, max_body=max_body, closing=lambda: self._drain.begun)
+            self.bridge = Bridge(
+                app,
+                threads=threads,
+                max_body=max_body,
+                closing=lambda: self._drain.begun,
+                larger={documents.PATH: settings.document_size},
+            )
         except RuntimeError as error:
             raise CannotStart(
                 f"cannot start {threads} threads ({error}); raise the limit on processes and threads, "

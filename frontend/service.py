@@ -25,6 +25,7 @@ from youtu_client import (
 from serve.settings import Settings
 
 from .admission import Admission
+from .documents.collection import Collection
 from .errors import ApiError, shown
 from .metrics import Metrics
 
@@ -163,6 +164,7 @@ class Service:
     admission: Admission
     drain: Drain
     metrics: Metrics
+    documents: Collection
 
     def state(self) -> State:
         """Whether an answer would come out now; asks the model like `ServedModel.state`."""

@@ -80,6 +80,7 @@ def before_build(settings: Settings, machine: Machine | None = None) -> list[str
     faults += _open_files(settings, machine)
     faults += _shared_memory(machine)
     faults += _disk(settings, machine)
+    faults += _documents(settings)
     return faults
 
 
@@ -264,6 +265,13 @@ def _shared_memory(machine: Machine) -> list[str]:
             f"{SHARED_MEMORY_NEEDED >> 20}: make it larger (docker run --shm-size=64m)"
         ]
     return []
+
+
+def _documents(settings: Settings) -> list[str]:
+    folder = settings.documents_dir
+    if folder is None or (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        return []
+    return [f"{PREFIX}DOCUMENTS_DIR={folder} is not a folder that can be read"]
 
 
 def _disk(settings: Settings, machine: Machine) -> list[str]:

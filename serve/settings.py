@@ -239,6 +239,30 @@ class Settings(BaseModel):
         le=256 * 1024 * 1024,
         description="Largest request body the frontend takes, in bytes or written like `2MiB`.",
     )
+    documents_dir: Path | None = Field(
+        default=None,
+        description="Folder whose documents are the knowledge base (docs/documents.md). Whoever may ask the "
+        "model may have all of them quoted.",
+    )
+    document_size: ByteSize = Field(
+        default=ByteSize(20 * 1024 * 1024),
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="Largest file of `POST /documents` and of the knowledge base, in bytes or written like "
+        "`20MiB`.",
+    )
+    document_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        le=600,
+        description="Seconds that reading one document may take, then it is refused.",
+    )
+    document_memory: ByteSize = Field(
+        default=ByteSize(512 * 1024 * 1024),
+        ge=128 * 1024 * 1024,
+        le=64 * 1024**3,
+        description="Memory of the process that reads one document. Two are read at once.",
+    )
     stored_responses: int = Field(
         default=1000,
         ge=0,
@@ -394,6 +418,8 @@ class Settings(BaseModel):
         content = self.model_dump(mode="json") | {"data_dir": str(self.data_dir.absolute())}
         if self.keys_file is not None:
             content["keys_file"] = str(self.keys_file.absolute())
+        if self.documents_dir is not None:
+            content["documents_dir"] = str(self.documents_dir.absolute())
         if self.api_key is not None:
             content["api_key"] = self.api_key.get_secret_value()
         return json.dumps(content)

@@ -16,8 +16,9 @@ from youtu_client import ModelInfo, Stream
 from .. import body
 from ..access import log_record
 from ..description import ASKS_MODEL, GENERATES, Event, Operation
+from ..documents.answering import with_documents
 from ..inference import Inference, Open
-from ..replies import Error
+from ..replies import Error, QuotedSource
 from ..service import Service
 from . import chat, completions
 from .replies import (
@@ -64,6 +65,12 @@ def blueprint(service: Service) -> Blueprint:
         info = served(request.model)
         chat.check(request, info)
         conversation = request.conversation()
+        sources: list[QuotedSource] = []
+        if ours := request.document_names():
+            longest = getattr(request, request.length_field)
+            conversation, sources = with_documents(
+                service, request, conversation, ours, longest, request.sampling(0), chat.names(request)
+            )
         opens = _opens(
             request.choices,
             lambda choice, **call: client.stream(conversation, **request.sampling(choice), **call),
@@ -71,8 +78,8 @@ def blueprint(service: Service) -> Blueprint:
         inference = Inference(service, opens, chat.names(request), request)
         first = head("chatcmpl", info.id)
         if request.stream:
-            return inference.streamed(chat.Chunks(request, first))
-        return inference.whole(lambda answers: chat.whole(request, first, answers))
+            return inference.streamed(chat.Chunks(request, first, sources))
+        return inference.whole(lambda answers: chat.whole(request, first, answers, sources))
 
     @routes.post("/completions")
     @Operation(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from youtu_client import Answer, ModelInfo, Piece
 from youtu_contract.parts import ToolCall
 
 from ..errors import unsupported
-from ..replies import Timings
+from ..replies import QuotedSource, Timings
 from ..schema import NAMES
 from . import forms
 from .forms import chat_log_probs, check_generation, prompt_facts, prompt_log_probs
@@ -65,8 +65,11 @@ def check_tools(request: ChatPrompt, info: ModelInfo) -> None:
         raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
 
 
-def whole(request: ChatCompletion, head: Head, answers: list[Answer]) -> ChatCompletionReply:
+def whole(
+    request: ChatCompletion, head: Head, answers: list[Answer], sources: list[QuotedSource]
+) -> ChatCompletionReply:
     """The reply with all choices."""
+    quoted: dict[str, Any] = {"sources": sources} if sources else {}
     return ChatCompletionReply(
         **head,
         object="chat.completion",
@@ -74,6 +77,7 @@ def whole(request: ChatCompletion, head: Head, answers: list[Answer]) -> ChatCom
         usage=CompletionUsage.of([answers]),
         timings=Timings.of(answers),
         **prompt_facts(request, answers[0]),
+        **quoted,
     )
 
 
@@ -111,9 +115,10 @@ class Chunks(forms.Chunks):
 
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
-    def __init__(self, request: ChatCompletion, head: Head) -> None:
+    def __init__(self, request: ChatCompletion, head: Head, sources: list[QuotedSource]) -> None:
         super().__init__(request, head)
         self._request = request
+        self._sources = sources
         self._calls: dict[int, int] = {}  # of each answer that has begun: its calls of tools so far
 
     def piece(self, index: int, piece: Piece) -> str:
@@ -152,6 +157,8 @@ class Chunks(forms.Chunks):
         chunk = self._chunk(index, {"role": "assistant", "content": ""})
         if self._tells_ids and prompt_ids is not None:
             chunk["prompt_token_ids"] = list(prompt_ids)
+        if self._sources:
+            chunk["sources"] = self._sources
         return self.event(chunk)
 
     def _deltas(self, index: int, piece: Piece) -> Iterator[Delta]:

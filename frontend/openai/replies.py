@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 from youtu_client import Answer
 
-from ..replies import Reply, Timings, Usage
+from ..replies import QuotedSource, Reply, Timings, Usage
 
 FinishReason = Literal["stop", "length"]
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
@@ -135,6 +135,7 @@ class ChatCompletionReply(Reply):
     timings: Timings
     prompt_token_ids: list[int] = Field(default=[])
     prompt_logprobs: PromptLogProbs = Field(default=[])
+    sources: list[QuotedSource] = Field(default=[])
 
 
 class ToolCallDelta(Reply):
@@ -167,7 +168,7 @@ class ChatChunkChoice(TypedDict):
 
 
 class ChatCompletionChunk(TypedDict):
-    """News of one answer. `timings` in its last chunk; `usage` where it was asked for."""
+    """News of one answer. `sources` in its first chunk, `timings` in its last; `usage` where asked for."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -178,6 +179,7 @@ class ChatCompletionChunk(TypedDict):
     usage: NotRequired[Usage | None]
     prompt_token_ids: NotRequired[list[int]]
     prompt_logprobs: NotRequired[PromptLogProbs]
+    sources: NotRequired[list[QuotedSource]]
 
 
 class TextLogProbs(TypedDict):

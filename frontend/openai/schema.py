@@ -23,7 +23,16 @@ from pydantic import (
 from typing_extensions import Self
 from youtu_contract.rows import FUNCTION, SAMPLING_OPTIONS
 
-from ..schema import INT32_MAX, UINT64_MAX, WHOLE, Strict, Text, sampling_fields, sampling_options
+from ..schema import (
+    INT32_MAX,
+    UINT64_MAX,
+    WHOLE,
+    DocumentName,
+    Strict,
+    Text,
+    sampling_fields,
+    sampling_options,
+)
 from .guides import GuidedRequest
 from .labels import (
     LABELS,
@@ -185,6 +194,13 @@ class Thinking(Strict):
     display: Annotated[Text | None, Field(repr=False)] = None
 
 
+TemplateOrOurs = Annotated[
+    Annotated[dict[str, Any], Tag("<object>")] | Annotated[DocumentName, Tag("<name>")],
+    Discriminator(lambda item: "<name>" if isinstance(item, str) else "<object>"),
+]
+"""An object for the chat template, or a document of this server by its id."""
+
+
 class ChatPrompt(Strict):
     """What a conversation becomes a prompt by."""
 
@@ -238,8 +254,8 @@ class ChatPrompt(Strict):
         kwargs = dict(self.chat_template_kwargs or {})
         if self.thinks is not None:
             kwargs.setdefault("enable_thinking", self.thinks)
-        if self.documents:
-            kwargs["documents"] = self.documents
+        if for_template := [each for each in self.documents or [] if not isinstance(each, str)]:
+            kwargs["documents"] = for_template
         if offered := self.offered():
             kwargs["tools"] = [tool.for_model() for tool in offered]
         return {
@@ -271,6 +287,7 @@ class ChatCompletion(ChatPrompt, GenerationRequest, _ChatSilent):  # type: ignor
         }
     )
 
+    documents: list[TemplateOrOurs] | None = None  # type: ignore[assignment]
     include_reasoning: bool | None = None
     logprobs: bool | None = None
     max_completion_tokens: Length | None = None
@@ -291,6 +308,10 @@ class ChatCompletion(ChatPrompt, GenerationRequest, _ChatSilent):  # type: ignor
         for name in sorted(self._named() - known):
             raise ValueError(f"tool_choice names {name}, which is none of the tools")
         return self
+
+    def document_names(self) -> list[str]:
+        """The documents of this server, whose text goes into the last question."""
+        return [each for each in self.documents or [] if isinstance(each, str)]
 
     def _named(self) -> set[str]:
         """The functions that `tool_choice` names."""

@@ -100,6 +100,9 @@ OPERATIONS = [
     ("/health/ready", "GET"),
     ("/ping", "GET"),
     ("/ping", "POST"),
+    ("/documents", "POST"),
+    ("/documents", "GET"),
+    ("/documents/{id}", "DELETE"),
     ("/metrics", "GET"),
     ("/version", "GET"),
 ]

@@ -61,7 +61,7 @@ def test_the_status_follows_from_the_code_whatever_the_message_says(
 def test_every_code_of_the_frontend_has_its_status_in_the_one_table() -> None:
     used = set()
     for path in (ROOT / "frontend").rglob("*.py"):
-        used |= set(re.findall(r'ApiError\(\s*"(\w+)"', path.read_text(encoding="utf-8")))
+        used |= set(re.findall(r'(?:ApiError|Unreadable)\(\s*"(\w+)"', path.read_text(encoding="utf-8")))
     assert len(used) > 20
     assert used <= set(STATUSES)
     assert set(STATUSES) - used <= set(CODES)

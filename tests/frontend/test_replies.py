@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,6 +148,12 @@ def test_whole_replies(app: FlaskClient, fake: FakeTriton, described: Described,
                 described.check(reply, path, "post")
 
 
+def document_id(app: FlaskClient) -> str:
+    """Of a document that was sent."""
+    reply = app.post("/documents?name=a.txt", data=b"words", content_type="application/octet-stream")
+    return str(json.loads(reply.data)["id"])
+
+
 @pytest.mark.parametrize("path", GENERATING)
 def test_every_event_of_streams(app: FlaskClient, fake: FakeTriton, described: Described, path: str) -> None:
     """Each is of exactly one kind, and every kind that is described comes."""
@@ -157,6 +164,9 @@ def test_every_event_of_streams(app: FlaskClient, fake: FakeTriton, described: D
                 reply = app.post(path, json=body(path, prompt, options | {"stream": True}))
                 assert (reply.status_code, reply.mimetype) == (200, "text/event-stream")
                 seen.update(described.check(reply, path, "post"))
+    if path in ("/chat", "/v1/chat/completions"):
+        asked = body(path, "which words?", {"documents": [document_id(app)], "stream": True})
+        seen.update(described.check(app.post(path, json=asked), path, "post"))
     content = described.paths[path]["post"]["responses"]["200"]["content"]
     assert seen == set(range(len(content["text/event-stream"]["schema"]["anyOf"])))
 
@@ -170,11 +180,25 @@ COUNTING: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "你好 there", "return_token_strs": True},
     "/detokenize": {"tokens": [20320, 22909]},
 }
+DOCUMENTS = ["/documents", "/documents/{id}"]
 STORED = ["/v1/responses/{response_id}", "/v1/responses/{response_id}/input_items"]
 
 
 def test_no_route_is_left_out(described: Described) -> None:
-    assert sorted([*GENERATING, *GETS, *COUNTING, *STORED]) == sorted(described.paths)
+    assert sorted([*GENERATING, *GETS, *COUNTING, *STORED, *DOCUMENTS]) == sorted(described.paths)
+
+
+def test_replies_about_documents(app: FlaskClient, fake: FakeTriton, described: Described) -> None:
+    file = {"data": b"words", "content_type": "application/octet-stream"}
+    described.check(app.post("/documents", **file), "/documents", "post")
+    described.check(app.post("/documents", **(file | {"data": b"\x89PNG\0"})), "/documents", "post")
+    described.check(app.get("/documents"), "/documents", "get")
+    for _ in range(2):
+        described.check(app.delete(f"/documents/{document_id(app)}"), "/documents/{id}", "delete")
+        described.check(app.delete("/documents/none"), "/documents/{id}", "delete")
+    for path in ("/chat", "/v1/chat/completions"):
+        asked = body(path, "which words?", {"documents": [document_id(app)]})
+        described.check(app.post(path, json=asked), path, "post")
 
 
 @pytest.mark.parametrize("path", COUNTING)

@@ -187,6 +187,14 @@ def test_a_data_folder_that_cannot_be_made_is_reported(settings: Settings, tmp_p
     assert faults[0].startswith(f"YOUTU_DATA_DIR={tmp_path / 'file' / 'var'} cannot be made")
 
 
+def test_a_folder_of_documents_that_is_not_there_is_reported(settings: Settings, tmp_path: Path) -> None:
+    there = settings.model_copy(update={"documents_dir": tmp_path})
+    missing = settings.model_copy(update={"documents_dir": tmp_path / "none"})
+    fault = f"YOUTU_DOCUMENTS_DIR={tmp_path / 'none'} is not a folder that can be read"
+    assert fault in preflight.before_build(missing)
+    assert not any("DOCUMENTS_DIR" in each for each in preflight.before_build(there))
+
+
 def test_shared_memory_that_is_missing_or_small_is_reported(settings: Settings, tmp_path: Path) -> None:
     (fault,) = preflight.before_build(settings, Machine(shared_memory=tmp_path / "none"))
     assert "mount a tmpfs" in fault
