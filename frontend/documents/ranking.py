@@ -15,6 +15,8 @@ from .words import words
 
 K1 = 1.2
 B = 0.75
+QUESTION_CHARACTERS = 4000
+"""A longer question is looked for by its end, where people put what they want to know."""
 EARLIER = 0.3
 """How much a word of the question before counts, beside those of the question itself."""
 
@@ -24,8 +26,9 @@ Place = tuple[int, int]
 
 def question_words(question: str, earlier: str = "") -> dict[str, float]:
     """The words to look for, with their weights. "And in winter?" needs the words of the question before."""
-    weights: dict[str, float] = dict.fromkeys(words(earlier), EARLIER)
-    weights |= {word: min(2.0, float(count)) for word, count in Counter(words(question)).items()}
+    weights: dict[str, float] = dict.fromkeys(words(earlier[-QUESTION_CHARACTERS:]), EARLIER)
+    asked = Counter(words(question[-QUESTION_CHARACTERS:]))
+    weights |= {word: min(2.0, float(count)) for word, count in asked.items()}
     return weights
 
 

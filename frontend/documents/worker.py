@@ -23,8 +23,8 @@ from .passages import passages
 from .unreadable import Unreadable
 from .words import words
 
-MAX_CHARACTERS = 8_000_000
-"""Of the text of one document: about 4,000 pages."""
+MAX_CHARACTERS = 4_000_000
+"""Of the text of one document: about 2,000 pages."""
 NICE = 10
 
 
