@@ -5,7 +5,7 @@ Its streams live in `stream`; what it shares with the client for asyncio, in `co
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
@@ -26,7 +26,8 @@ class Client(BaseClient[Stream]):
     """Talks to one or several Triton servers that hold the same model.
 
     `servers`: "host:port", several of them with commas, or a list. `timeout`: seconds for a whole request,
-    unless it brings its own. May be shared by any number of threads; make one per process (a channel that was
+    unless it brings its own. `affinity`: conversations return to the server that knows their beginning, see
+    `balancing`. May be shared by any number of threads; make one per process (a channel that was
     used does not survive a fork). All errors are `YoutuError`s, see `errors`.
     """
 
@@ -46,19 +47,19 @@ class Client(BaseClient[Stream]):
         The options that count are those of the chat template. No slot is needed, and a prompt that does not
         fit the context is no error.
         """
-        return _result(self._tokenized(messages, raw=False, options=options))
+        return result_of(self._tokenized(messages, raw=False, options=options))
 
     def tokenize_text(self, text: RawPrompt, **options: Unpack[Sampling]) -> Tokens:
         """A raw prompt as tokens, as `complete` would read it; of token ids, the text of each."""
-        return _result(self._tokenized(text, raw=True, options=options))
+        return result_of(self._tokenized(text, raw=True, options=options))
 
     def live(self, timeout: float = 5.0) -> bool:
         """Whether any server answers at all."""
-        return _result(self._live(timeout))
+        return result_of(self._live(timeout))
 
     def ready(self, timeout: float = 5.0) -> bool:
         """Whether text would come out of any server now, see `probe`."""
-        return _result(self._ready(timeout))
+        return result_of(self._ready(timeout))
 
     def probe(self, timeout: float = 5.0) -> Probed:
         """Ask the servers, each for at most `timeout` seconds, until one says that text would come out now.
@@ -67,11 +68,36 @@ class Client(BaseClient[Stream]):
         server's error: EngineStalled when its engine has work and makes no progress, NotReady while it loads,
         DeadlineExceeded when something on the way hangs.
         """
-        return _result(self._probe(timeout))
+        return result_of(self._probe(timeout))
 
     def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Id, limits and defaults of the model, from the first server that answers."""
-        return _result(self._model_info(timeout))
+        return result_of(self._model_info(timeout))
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Its servers as they are now."""
+        return self._servers.servers
+
+    @property
+    def working(self) -> int:
+        """How many servers are asked before others, at least one."""
+        return max(1, sum(not server.down for server in self.servers))
+
+    def set_slots(self, slots: int) -> None:
+        """Say how many requests each server answers at once, so that none waits where another has a slot."""
+        self._servers.slots = slots
+
+    def replace_servers(self, addresses: Sequence[str]) -> list[Server]:
+        """Have these servers from now on; those that are known stay. Returns the new ones.
+
+        Streams under way go on where they are.
+        """
+        known = {server.address: server for server in self.servers}
+        new = [Server(address, self._channel) for address in addresses if address not in known]
+        made = {server.address: server for server in new}
+        self._servers.servers = tuple(known.get(address) or made[address] for address in addresses)
+        return new
 
     def close(self) -> None:
         """Close the channels. Streams under way end with Cancelled."""
@@ -102,7 +128,7 @@ def _read_out(stream: Stream) -> Answer:
         return stream.answer
 
 
-def _result(question: Coroutine[Any, Any, T]) -> T:
+def result_of(question: Coroutine[Any, Any, T]) -> T:
     """What a coroutine of `core` returns. Its calls block here, so its first step is its last."""
     try:
         question.send(None)

@@ -14,8 +14,9 @@ import grpc  # type: ignore[import-untyped]
 
 from . import wire
 from .answers import Answer, ModelInfo, Piece, Probed, Tokens
-from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, YoutuError, from_message, from_rpc
-from .servers import RoundRobin, Server, addresses
+from .balancing import Balancer, load
+from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, EngineStalled, YoutuError, from_message, from_rpc
+from .servers import Server, addresses
 from .wire import Prompt, RawPrompt, Sampling, Transcript, model_info
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class BaseStream:
     it failed with. It closes the stream when reading raises anything.
     """
 
+    moved = 0
+    """How many servers it has given up before one answered."""
+
     def __init__(
         self,
         servers: Sequence[Server],
@@ -46,13 +50,13 @@ class BaseStream:
         self._request = request
         self._metadata = tuple((metadata or {}).items())
         self._deadline = time.monotonic() + timeout
-        self._servers = iter(servers)
+        first, *self._others = servers
         self._transcript = Transcript(request.id)
         self._failure: YoutuError | None = None
         self._done = False
         self._call: Any = None
         self._reader: Any = None  # the shell's: what reads the present call
-        self._start(next(self._servers))
+        self._start(first)
 
     @property
     def done(self) -> bool:
@@ -80,6 +84,7 @@ class BaseStream:
             self._failure = Cancelled("the stream was closed before its end", server=self._server.address)
             self._done = True
             call.cancel()
+            self._server.end(self)
 
     def __del__(self) -> None:
         if getattr(self, "_call", None) is not None:
@@ -90,14 +95,20 @@ class BaseStream:
         self._server = server
         left = max(0.0, self._deadline - time.monotonic())
         self._call = server.infer(self._request, timeout=left, metadata=self._metadata)
+        server.begin(self)
         self._reader = None
         self._refusal: YoutuError | None = None
         if self._failure is not None:  # closed meanwhile
             self._call.cancel()
+            server.end(self)
 
     def _handle(self, event: Any) -> Piece | None:
         """The piece an event brings, if any. Raises what the stream fails with."""
         if event is PENDING:
+            if self._server.hung:
+                self._call.cancel()
+                address = self._server.address
+                self._failed(EngineStalled(f"{address} makes no progress", server=address))
             return None
         if self._refusal is not None and (event is END or isinstance(event, YoutuError)):
             self._failed(self._refusal)
@@ -126,18 +137,22 @@ class BaseStream:
         if self._failure is not None:  # closed meanwhile
             raise self._failure
         self._done = True
+        self._server.end(self)
         self._transcript.answer()  # raises when the last response has not come
 
     def _failed(self, failure: YoutuError) -> None:
-        """Turn to the next server where that is allowed, else raise."""
+        """Turn to another server where that is allowed, else raise."""
+        self._server.end(self)
         if self._failure is None:  # else it was closed meanwhile
             if self._transcript.finished and not self._done:  # The answer is whole, only its end was lost.
                 self._finish()
                 return
             if isinstance(failure, ELSEWHERE):
                 self._server.failed()
-                following = None if self._transcript.started else next(self._servers, None)
-                if following is not None:
+                if self._others and not self._transcript.started:
+                    following = min(self._others, key=load)
+                    self._others.remove(following)
+                    self.moved += 1
                     self._start(following)
                     return
             self._failure = failure
@@ -167,10 +182,12 @@ class BaseClient(Generic[S]):
         *,
         timeout: float = 300.0,
         model: str = "youtu_llm",
+        affinity: bool = False,
     ) -> None:
         self.timeout = wire.seconds(timeout)
         self.model = model
-        self._servers = RoundRobin([Server(address, self._channel) for address in addresses(servers)])
+        self._affinity = affinity
+        self._servers = Balancer([Server(address, self._channel) for address in addresses(servers)])
 
     def stream(self, messages: Prompt, **options: Unpack[Sampling]) -> S:
         """Like `chat`, piece by piece as it is made. The request is sent at once."""
@@ -183,7 +200,8 @@ class BaseClient(Generic[S]):
     def _open(self, prompt: Prompt | RawPrompt, *, raw: bool, stream: bool, options: Sampling) -> S:
         request = wire.infer_request(self.model, prompt, raw=raw, stream=stream, options=options)
         timeout = wire.seconds(options.get("timeout"), self.timeout)
-        return self._stream_type(self._servers.order(), request, timeout, options.get("metadata"))
+        order = self._servers.order(wire.beginning(prompt, raw=raw) if self._affinity else b"")
+        return self._stream_type(order, request, timeout, options.get("metadata"))
 
     async def _live(self, timeout: float) -> bool:
         for server in self._servers.order():
@@ -205,15 +223,18 @@ class BaseClient(Generic[S]):
         failures = []
         for server in self._servers.order():
             try:
-                call = self._responses(server, wire.probe_request(self.model), timeout)
-                responses = await _reply(server, call)
-                if refusal := "".join(response.error_message for response in responses):
-                    raise from_message(refusal, server.address)
-                server.answered()
-                return wire.probed(responses)
+                return await self._probe_of(server, timeout)
             except YoutuError as error:
                 failures.append(error)
         raise failures[0]
+
+    async def _probe_of(self, server: Server, timeout: float) -> Probed:
+        call = self._responses(server, wire.probe_request(self.model), timeout)
+        responses = await _reply(server, call)
+        if refusal := "".join(response.error_message for response in responses):
+            raise from_message(refusal, server.address)
+        server.answered()
+        return wire.probed(responses)
 
     async def _tokenized(self, prompt: Prompt | RawPrompt, *, raw: bool, options: Sampling) -> Tokens:
         request = wire.infer_request(

@@ -1,11 +1,10 @@
-"""Where requests go: one shared channel per server, and which server is next.
+"""The servers of a client: addresses, one shared channel each, what runs there, and which failed lately.
 
-It knows addresses, channel options and which server failed lately; it does not know what is asked.
+It does not know what is asked, nor which server a request goes to (`balancing`).
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
@@ -19,6 +18,9 @@ from .wire import stream_infer, stub
 MESSAGE_BYTES = 64 * 2**20
 DOWN_SECONDS = 2.0
 """A server that failed is asked last for this long."""
+
+SLOW_SECONDS = 2.0
+"""So is one that has not answered a question about its health for this long, until it does."""
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -77,6 +79,11 @@ class Server:
         self._open: tuple[Any, Any, Any] | None = None
         self._process = 0
         self._down_until = 0.0
+        self._running: set[int] = set()
+        self.asked_at: float | None = None
+        """When the question about its health was sent that it has not answered (`health`)."""
+        self.hung = False
+        """It makes no progress: no request should wait for it any longer."""
 
     @property
     def stub(self) -> Any:
@@ -100,34 +107,32 @@ class Server:
 
     @property
     def down(self) -> bool:
-        return time.monotonic() < self._down_until
+        """Whether others should be asked first: it failed a moment ago, hangs, or may hang."""
+        now, asked = time.monotonic(), self.asked_at
+        return self.hung or now < self._down_until or (asked is not None and now - asked > SLOW_SECONDS)
 
     def failed(self) -> None:
         self._down_until = time.monotonic() + DOWN_SECONDS
 
     def answered(self) -> None:
         self._down_until = 0.0
+        self.hung = False
+
+    @property
+    def running(self) -> int:
+        """How many streams of this client wait for it or read from it."""
+        return len(self._running)
+
+    def begin(self, stream: object) -> None:
+        """A stream has been started here."""
+        self._running.add(id(stream))
+
+    def end(self, stream: object) -> None:
+        """It is over, or has moved. More than once does no harm."""
+        self._running.discard(id(stream))
 
     def release(self) -> Any:
         """Give the channel up; returns it, or None when none is open."""
         with self._lock:
             opened, self._open = self._open, None
             return opened[0] if opened else None
-
-
-class RoundRobin:
-    """Requests go to the servers in turn; those that failed lately come last, but are never left out."""
-
-    def __init__(self, servers: Sequence[Server]) -> None:
-        self._servers = list(servers)
-        self._turn = itertools.count()
-
-    def order(self) -> list[Server]:
-        """All servers, in the order in which one request should try them."""
-        at = next(self._turn) % len(self._servers)
-        turned = self._servers[at:] + self._servers[:at]
-        return sorted(turned, key=lambda server: server.down)
-
-    def release(self) -> list[Any]:
-        """Give up the channels that are open, for the caller to close in its own manner."""
-        return [channel for server in self._servers if (channel := server.release()) is not None]

@@ -36,6 +36,9 @@ class Sampling(Options, total=False):
     metadata: Mapping[str, str] | None
 
 
+BEGINNING = 256
+"""Characters or tokens of a raw prompt by which requests are told to begin alike."""
+
 _NAMES = (*OPTIONS, "timeout", "request_id", "metadata")
 
 
@@ -141,6 +144,21 @@ def _prompt(prompt: Prompt | RawPrompt, *, raw: bool) -> tuple[str, list[Any]]:
     if not prompt:
         raise InvalidRequest("text must be a string or at least one token id, not an empty list")
     return "input_ids", encoded("text", TEXT_INPUTS["input_ids"], prompt)
+
+
+def beginning(prompt: Prompt | RawPrompt, *, raw: bool) -> bytes:
+    """What later requests of a conversation have in common with this one: all up to its first user message.
+
+    Of a raw prompt, its first BEGINNING characters or tokens.
+    """
+    if raw:
+        return repr(prompt[:BEGINNING]).encode("utf-8", "replace")
+    messages = _conversation(prompt)
+    users = (at for at, message in enumerate(messages) if message.get("role") == "user")
+    head = messages[: next(users, 0) + 1]
+    return repr([(message.get("role"), message.get("content")) for message in head]).encode(
+        "utf-8", "replace"
+    )
 
 
 def seconds(timeout: object, default: float | None = None) -> float:

@@ -41,11 +41,13 @@ State of the whole server: `fake.live`, `fake.ready`, `fake.queue_full`, `fake.s
 `fake.calls` holds one `Call` per stream, in order of arrival; a probe is not one. Those from number
 `fake.silent_from` on send nothing until it is None again.
 
-`python -m tests.client.fake_triton [PORT]` runs it alone and prints its address.
+With `slots=N` no more than N answers are made at once; the others wait for theirs, silently, as in an engine.
+`python -m tests.client.fake_triton [--port PORT] [--slots N]` runs it alone and prints its address.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import itertools
@@ -151,8 +153,9 @@ class Refusal(Exception):
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The server. `port=0` takes a free one; `workers` bounds the streams served at once."""
 
-    def __init__(self, port: int = 0, workers: int = 160) -> None:
+    def __init__(self, port: int = 0, workers: int = 160, slots: int | None = None) -> None:
         self.port = port
+        self._free = threading.Semaphore(workers if slots is None else slots)
         self.live = self.ready = True
         self.queue_full = self.stalled = False
         self.device_memory: list[int] = []
@@ -308,12 +311,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         with self._arriving:
             call.number = len(self.calls)
             self.calls.append(call)
+        while not self._free.acquire(timeout=0.02):
+            if gone.is_set():
+                return
         try:
             yield from self._pieces(request, call, gone)
         except GeneratorExit:
             leave()
             raise
         finally:
+            self._free.release()
             if call.cancelled is None:
                 call.ended = time.monotonic()
                 call.over.set()
@@ -555,7 +562,13 @@ def script_pieces(script: dict[str, Any], text: str) -> Iterator[str]:
 
 
 def main() -> None:
-    fake = FakeTriton(int(sys.argv[1]) if len(sys.argv) > 1 else 0).start()
+    parser = argparse.ArgumentParser(prog="python -m tests.client.fake_triton")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--slots", type=int)
+    given = parser.parse_args()
+    if given.slots is not None:
+        PARAMETERS["slots"] = str(given.slots)
+    fake = FakeTriton(given.port, slots=given.slots).start()
     print(fake.address, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
