@@ -56,6 +56,10 @@ help:  ## list these targets
 serve: .venv/.stamp $(if $(filter cuda,$(YOUTU_DEVICE)),.venv-cuda/.stamp)  ## start Triton and the web frontend [MODEL=demo | smollm2 | hub name | folder | file.gguf] [DEVICE=cuda or ENGINE=tensorrt_llm]
 	@exec .venv/bin/python -m serve
 
+.PHONY: upgrade
+upgrade: .venv/.stamp  ## another MODEL or version takes the place of the server that runs, with no request lost [MODEL=...]
+	@exec .venv/bin/python -m serve --upgrade
+
 .PHONY: engine
 engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=tensorrt_llm PROFILE=8gb|24gb|int8-kv on a GPU]
 	@case "$${YOUTU_ENGINE:-youtu_engine}" in
@@ -96,7 +100,7 @@ check-model: .venv/.stamp  ## does the engine compute MODEL rightly? Tokenizer, 
 install: .venv/.stamp  ## make .venv, which serving runs in
 
 .PHONY: test
-test: .venv/.stamp .venv-test/.stamp chromium  ## install what the tests need and run them all [ARGS="tests/build -x"]
+test: .venv/.stamp .venv-test/.stamp chromium test-programs  ## install what the tests need and run them all [ARGS="tests/build -x"]
 	@exec .venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: test-smollm2
@@ -172,6 +176,18 @@ promises: .venv/.stamp .venv-bench/.stamp  ## milliseconds: slots of callers who
 documents: .venv-bench/.stamp  ## passages found for 75 questions in two languages; time and memory to read 1,000 pages
 	@exec .venv-bench/bin/python -m benchmarks.documents
 
+.PHONY: affinity
+affinity: .venv/.stamp .venv-bench/.stamp  ## what it brings that conversations return to their server, three on this machine [ARGS]
+	@exec .venv-bench/bin/python -m benchmarks.affinity $(ARGS)
+
+.PHONY: scaling
+scaling: .venv/.stamp .venv-test/.stamp  ## answers per second with 1, 2 and 4 servers (fakes) behind one frontend, and its limit [ARGS]
+	@exec .venv-test/bin/python -m benchmarks.scaling $(ARGS)
+
+.PHONY: sizing
+sizing: .venv-bench/.stamp  ## servers, cost and first bottleneck for so many users, on paper [ARGS="--users 1000000 --answer 250"]
+	@exec .venv-bench/bin/python -m benchmarks.sizing $(ARGS)
+
 .PHONY: quality
 quality: .venv/.stamp .venv-bench/.stamp  ## Chinese, code and maths through the served API, marked [MODEL=... or ARGS="--url ..."]
 	@exec .venv-bench/bin/python -m benchmarks.quality.run $(if $(findstring --url,$(ARGS)),,--model "$(or $(MODEL),demo)") $(ARGS)
@@ -219,6 +235,22 @@ chromium:
 	echo "Installing chromium"
 	apt-get -qq update
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null
+
+# Real ones for the tests of docs/servers.md and docs/runbook.md: haproxy, redis-server, promtool (in prometheus).
+.PHONY: test-programs
+test-programs:
+	@missing=()
+	for program in haproxy redis-server promtool; do
+		PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || missing+=($${program/promtool/prometheus})
+	done
+	if [ $${#missing[@]} = 0 ]; then exit; fi
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "The tests need more programs: install them (Debian: sudo apt-get install $${missing[*]})" >&2
+		exit 1
+	fi
+	echo "Installing $${missing[*]}"
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$${missing[@]}" >/dev/null
 
 # The pictures show Chinese; the tests do without.
 .PHONY: chinese-fonts

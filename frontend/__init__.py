@@ -28,26 +28,34 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     from .admission import Admission
     from .documents import routes as documents
     from .documents.collection import Collection
+    from .fleet import Fleet
     from .keys import Keys
     from .metrics import Metrics
     from .openai import not_offered, tokens
     from .renderer import Renderer
     from .service import Drain, ServedModel, Service
 
+    several = bool(settings.triton_servers)
     if client is None:
-        client = Client(settings.triton_grpc_address, timeout=settings.request_timeout)
+        servers = settings.triton_servers or settings.triton_grpc_address
+        client = Client(servers, timeout=settings.request_timeout, affinity=several)
     keys = Keys.of(settings)
     admission = Admission(settings.slots, settings.queue)
     names = [name.strip() for name in settings.served_model_name.split(",") if name.strip()]
-    served = ServedModel(client, lambda info: admission.resize(info.slots), names)
+    fleet = Fleet(client, admission)
+    served = ServedModel(client, lambda info: fleet.learn(info.slots), names)
     metrics = Metrics(
         lambda: admission.slots,
         lambda: admission.taken,
         lambda: admission.waiting,
         lambda: served.device_memory,
     )
-    drain = Drain(settings.drain_timeout)
+    if several:
+        metrics.watch_servers(lambda: client.servers)
+        fleet.watch(settings.triton_servers.split(","), settings.hang_timeout)
+    drain = Drain(settings.drain_timeout, settings.leave_timeout)
     service = Service(settings, served, admission, drain, metrics, Collection(settings))
+    metrics.watch_state(service.state)
 
     app = Flask(__name__)
     app.url_map.strict_slashes = False
@@ -55,6 +63,7 @@ def create_app(settings: Settings, client: Client | None = None) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
     app.extensions["drain"] = service.drain
+    app.extensions["state"] = service.state
     errors.init_app(app, {anthropic.ROOT: anthropic.error_body})
     limiter = access.init_app(app, settings, keys, metrics)
     for make in (chat.blueprint, openai.blueprint, responses.blueprint, anthropic.blueprint):

@@ -17,33 +17,41 @@ def main() -> int:
     from serve.settings import SettingsError
 
     from . import logs
+    from .handover import take
     from .keys import Keys, KeysError
     from .server import CannotListen, CannotStart, listen, serve
 
     try:
-        settings = _settings(sys.argv[1:])
+        given = _arguments(sys.argv[1:])
+        settings = _settings(given.settings)
         Keys.of(settings)
-        listener = listen(settings.host, settings.port)
+        taken = take(given.take) if given.take else None
+        listener = taken or listen(settings.host, settings.port)
     except (SettingsError, KeysError, CannotListen) as error:
         sys.stderr.write(f"frontend: {error}\n")
         return 1
     logs.configure(settings.log_level)
     try:
-        serve(settings, listener)
+        serve(settings, listener, offer_at=given.offer, wait=taken is not None)
     except CannotStart as error:
         sys.stderr.write(f"frontend: {error}\n")
         return 1
     return 0
 
 
-def _settings(arguments: list[str]) -> Settings:
-    """Those of the file that `--settings` names; without it, those of environment and TOML file."""
-    from serve.settings import Settings
-
+def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m frontend", allow_abbrev=False)
     parser.add_argument("--settings", type=Path, metavar="FILE", help="JSON written by `python -m serve`")
-    given = parser.parse_args(arguments).settings
-    return Settings.load() if given is None else Settings.from_document(given)
+    parser.add_argument("--offer", type=Path, metavar="PATH", help="where to offer the socket to a successor")
+    parser.add_argument("--take", type=Path, metavar="PATH", help="where a predecessor offers its socket")
+    return parser.parse_args(arguments)
+
+
+def _settings(document: Path | None) -> Settings:
+    """Those of the file; without one, those of environment and TOML file."""
+    from serve.settings import Settings
+
+    return Settings.load() if document is None else Settings.from_document(document)
 
 
 if __name__ == "__main__":

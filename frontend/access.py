@@ -12,6 +12,7 @@ It knows no route by heart but those that are open without a key. The line never
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -24,6 +25,7 @@ import structlog
 from flask import Flask, Response, g, request
 from flask_cors import CORS
 from flask_limiter import Limiter
+from limits.errors import StorageError
 from pydantic import BaseModel
 from youtu_client import Answer
 
@@ -61,6 +63,9 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+
+REDIS = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "wrap_exceptions": True}
+"""How long the Redis that frontends share may take; then each counts for itself until it answers again."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -175,7 +180,9 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
     # Its own headers would put a Retry-After on every answer; `end` writes them.
     limiter = Limiter(
         key_func=lambda: log_record().client,
-        storage_uri="memory://",
+        storage_uri=settings.rate_storage or "memory://",
+        storage_options=REDIS if settings.rate_storage else {},  # type: ignore[arg-type]
+        in_memory_fallback_enabled=bool(settings.rate_storage),
         headers_enabled=False,
         on_breach=lambda _: metrics.refused("rate_limited"),
     )
@@ -209,12 +216,8 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
         path = route.rule if route else "-"
         if status >= 500 and record.reason is None and response.is_json:
             record.reason = response.get_json().get("status")  # Health answers so, which is no error.
-        if (limit := limiter.current_limit) is not None:
-            response.headers["X-RateLimit-Limit"] = str(limit.limit.amount)
-            response.headers["X-RateLimit-Remaining"] = str(limit.remaining)
-            response.headers["X-RateLimit-Reset"] = str(limit.reset_at)
-            if limit.breached:
-                response.headers["Retry-After"] = str(max(1, math.ceil(limit.window[0] - time.time())))
+        with contextlib.suppress(StorageError):  # The request has been counted; only its headers are missing.
+            _tell_limit(response, limiter)
 
         def over() -> None:
             outcome = record.outcome(status)
@@ -235,7 +238,19 @@ def init_app(app: Flask, settings: Settings, keys: Keys, metrics: Metrics) -> Li
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]
         CORS(app, origins=origins, expose_headers=["X-Request-ID", "Retry-After"], max_age=600)
     limiter.init_app(app)
+    if settings.rate_storage:
+        metrics.watch_rate_storage(lambda: limiter.storage.check())
     return limiter
+
+
+def _tell_limit(response: Response, limiter: Limiter) -> None:
+    if (limit := limiter.current_limit) is None:
+        return
+    response.headers["X-RateLimit-Limit"] = str(limit.limit.amount)
+    response.headers["X-RateLimit-Remaining"] = str(limit.remaining)
+    response.headers["X-RateLimit-Reset"] = str(limit.reset_at)
+    if limit.breached:
+        response.headers["Retry-After"] = str(max(1, math.ceil(limit.window[0] - time.time())))
 
 
 def _owner(keys: Keys, guessing: Guessing, metrics: Metrics) -> str:

@@ -78,7 +78,7 @@ class Inference:
     def __init__(
         self, service: Service, opens: list[Open], names: dict[str, str], request: BaseModel
     ) -> None:
-        if service.drain.begun:
+        if service.drain.refuses:
             raise draining()
         self._service = service
         self._opens = opens
@@ -143,6 +143,8 @@ class Inference:
         """Give up what is still under way, and the slots."""
         for stream in self._streams:
             stream.close()
+            self._service.metrics.moved(stream.moved)
+        self._streams.clear()
         self._ticket.release()
         if self._record.tokens is None and self._made:  # broken off
             self._record.tokens, self._record.prompt_tokens = self._made, self._read or None

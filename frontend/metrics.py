@@ -7,13 +7,14 @@ request arrives here, so they hold the time in the queue. Knows numbers; knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from flask import Blueprint, Response
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -21,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from youtu_client import Answer
+from youtu_client.servers import Server
 
 from .description import Operation
 
@@ -39,6 +41,9 @@ _REQUEST_S = (
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
+STATES = ("ready", "loading", "stalled", "down", "draining")
+
+
 class Metrics:
     """The counters of one process. The functions are asked when somebody reads it."""
 
@@ -51,6 +56,7 @@ class Metrics:
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
+        ProcessCollector("youtu", registry=registry)
         registry.register(_Gauges(slots, running, waiting, device_memory))
 
         def counter(name: str, words: str, *labels: str) -> Counter:
@@ -65,6 +71,7 @@ class Metrics:
         self._success = counter("request_success", "Answers made to their end.", "finished_reason")
         self._cancelled = counter("requests_cancelled", "Requests whose client left before their end.")
         self._refused = counter("requests_refused", "Requests turned away unasked: overload.", "reason")
+        self._moved = counter("requests_moved", "Times a request without a token left a server that failed.")
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
         self._cached = counter("prompt_tokens_cached", "Tokens of prompts out of the prefix cache.")
         self._generated = counter("generation_tokens", "Tokens made.")
@@ -85,6 +92,22 @@ class Metrics:
         )
         self._prompt_each = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
         self._made_each = histogram("request_generation_tokens", "Tokens made per request.", _TOKENS)
+
+    def watch_state(self, state: Callable[[], str]) -> None:
+        """Show whether text would come out, as /health says it."""
+        self.registry.register(_State(state))
+
+    def watch_servers(self, servers: Callable[[], Sequence[Server]]) -> None:
+        """Show what runs on each Triton and whether it works."""
+        self.registry.register(_Servers(servers))
+
+    def watch_rate_storage(self, works: Callable[[], bool]) -> None:
+        """Show whether the Redis that holds the rates answers."""
+        self.registry.register(_RateStorage(works))
+
+    def moved(self, count: int) -> None:
+        """A request without a token has left so many servers that failed."""
+        self._moved.inc(count)
 
     def request(self, route: str, method: str, status: int, outcome: str) -> None:
         """One request is over. `outcome`: ok, invalid, refused, failed or cancelled."""
@@ -148,6 +171,47 @@ class _Gauges(Collector):
             used, total = memory
             yield GaugeMetricFamily("youtu_device_memory_used_bytes", "Of the engine's card.", used)
             yield GaugeMetricFamily("youtu_device_memory_total_bytes", "Of the engine's card.", total)
+
+
+class _State(Collector):
+    """One of STATES is 1."""
+
+    def __init__(self, state: Callable[[], str]) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        words = "Whether text would come out, as /health says it; one state is 1."
+        family = GaugeMetricFamily("youtu_state", words, labels=["state"])
+        now = self._state()
+        for state in STATES:
+            family.add_metric([state], float(state == now))
+        yield family
+
+
+class _Servers(Collector):
+    """Each Triton, where there are several."""
+
+    def __init__(self, servers: Callable[[], Sequence[Server]]) -> None:
+        self._servers = servers
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        up = GaugeMetricFamily("youtu_server_up", "Whether a Triton works.", labels=["server"])
+        running = GaugeMetricFamily("youtu_server_requests", "Requests at a Triton.", labels=["server"])
+        for server in self._servers():
+            up.add_metric([server.address], float(not server.down))
+            running.add_metric([server.address], server.running)
+        yield from (up, running)
+
+
+class _RateStorage(Collector):
+    """The Redis of the rates."""
+
+    def __init__(self, works: Callable[[], bool]) -> None:
+        self._works = works
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        words = "Whether the Redis of the rates answers; each frontend counts for itself while it does not."
+        yield GaugeMetricFamily("youtu_rate_storage_up", words, float(self._works()))
 
 
 def blueprint(metrics: Metrics) -> Blueprint:

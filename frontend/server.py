@@ -11,6 +11,8 @@ import logging
 import os
 import resource
 import socket
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -22,6 +24,8 @@ from . import create_app
 from .bridge import Bridge
 from .connection import Connection, Waiting
 from .documents import routes as documents
+from .fleet import MOST_SLOTS
+from .handover import offer
 from .render import MAX_BODY
 from .service import Drain
 
@@ -31,6 +35,10 @@ SPARE_THREADS = 64
 BACKLOG = 2048
 ACCEPTS_AT_ONCE = 100
 RETRY_ACCEPT_S = 0.1
+READY_EVERY_S = 0.25
+KEPT_S = 10.0
+"""Seconds in which callers with kept connections may ask once more, after a successor has taken over."""
+
 AFTER_DRAIN_S = 2.0
 """At drain_timeout the app ends what still runs with an error; a little later the process ends."""
 
@@ -58,12 +66,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
+def serve(
+    settings: Settings, listener: socket.socket, *, offer_at: Path | None = None, wait: bool = False
+) -> None:
     """Answer on `listener` until SIGTERM, then up to `drain_timeout` seconds for what still runs.
 
-    Raises CannotStart.
+    `offer_at`: where a successor may take the listener over (`handover`). `wait`: accept nothing before the
+    model is ready, since a predecessor still does. Raises CannotStart.
     """
-    server = Server(settings, listener)
+    server = Server(settings, listener, offer_at, wait)
     server.run(sockets=[])
     if server.bridge.running:  # a thread that does not end would keep the process
         logging.shutdown()
@@ -73,11 +84,17 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 class Server(uvicorn.Server):
     """uvicorn's server, except that it limits its connections, and accepts new ones while it drains."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, offer_at: Path | None, wait: bool
+    ) -> None:
         app = create_app(settings)
-        threads = settings.slots + settings.queue + SPARE_THREADS
+        slots = MOST_SLOTS if settings.triton_servers else settings.slots
+        threads = slots + settings.queue + SPARE_THREADS
         self._drain: Drain = app.extensions["drain"]
+        self._ready: Callable[[], str] = app.extensions["state"]
         self._listener = listener
+        self._offer_at, self._wait = offer_at, wait
+        self._handed_over = False
         self._waiting = Waiting()
         self._most = max(50, min(2 * threads + 4000, _descriptors() - 200))
         self._full = False
@@ -121,24 +138,49 @@ class Server(uvicorn.Server):
         """The first signal begins to drain, the second ends at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
-        self._drain.begin()
+        if self._handed_over:  # The other accepts; connections that are kept get one more answer here.
+            self._loop.call_soon_threadsafe(self._stop_accepting)
+        self._drain.begin(leave=KEPT_S if self._handed_over else 0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         self._listener.listen(BACKLOG)
-        self._loop.add_reader(self._listener, self._accept)
+        if self._wait:
+            self._accepting = self._loop.create_task(self._accept_when_ready())
+        else:
+            self._begin()
+
+    async def _accept_when_ready(self) -> None:
+        while await asyncio.to_thread(self._ready) != "ready":
+            await asyncio.sleep(READY_EVERY_S)
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self.should_exit:
+            self._loop.add_reader(self._listener, self._accept)
+            if self._offer_at is not None:
+                offer(self._offer_at, self._listener, self._taken)
+
+    def _taken(self) -> None:
+        self._handed_over = True
+
+    def _stop_accepting(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop: not while requests are answered, unless their time is over."""
         if not await super().on_tick(counter):
             return False
-        return self.force_exit or self._drain.over_for(AFTER_DRAIN_S) or not self.busy()
+        gone = self._handed_over and not self.server_state.connections
+        done = (self._drain.refuses or gone) and not self.busy()
+        return self.force_exit or self._drain.over_for(AFTER_DRAIN_S) or done
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        self._stop_accepting()
         await super().shutdown(sockets)
 
     def _accept(self) -> None:

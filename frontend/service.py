@@ -129,21 +129,28 @@ class ServedModel:
 class Drain:
     """The end of this process: when it began, and when what still runs must be done.
 
-    Shared by the server, which begins it, and the routes, which heed it.
+    Shared by the server, which begins it, and the routes, which heed it. First we are unready, but take
+    what comes for `leave` seconds, until balancers have seen it; then what runs has `seconds` left.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._ends: float | None = None
+    def __init__(self, seconds: float, leave: float = 0.0) -> None:
+        self._seconds, self._leave = seconds, leave
+        self._refuses = self._ends = math.inf
 
-    def begin(self) -> None:
-        """From now on nothing new is taken in; what runs has `seconds` left. Safe in a signal handler."""
-        if self._ends is None:
-            self._ends = time.monotonic() + self._seconds
+    def begin(self, leave: float = 0.0) -> None:
+        """Safe in a signal handler. `leave`: seconds, where that is more than we leave anyway."""
+        if not self.begun:
+            self._refuses = time.monotonic() + max(leave, self._leave)
+            self._ends = self._refuses + self._seconds
 
     @property
     def begun(self) -> bool:
-        return self._ends is not None
+        return self._ends < math.inf
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing new is taken in any more."""
+        return time.monotonic() >= self._refuses
 
     @property
     def over(self) -> bool:
@@ -152,7 +159,7 @@ class Drain:
 
     def over_for(self, seconds: float) -> bool:
         """Whether it has been up for `seconds`."""
-        return self._ends is not None and time.monotonic() >= self._ends + seconds
+        return time.monotonic() >= self._ends + seconds
 
 
 @dataclass(frozen=True)

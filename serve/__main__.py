@@ -1,5 +1,8 @@
 """`python -m serve`, which `make serve` runs: check, build the engine if need be, start, watch, end.
 
+With `--upgrade` (`make upgrade`) it starts beside a server that runs, takes its place and ends it
+(serve.upgrade).
+
 Exit status: 0 when it was stopped (Ctrl-C, SIGTERM, SIGHUP), 1 when it could not start or stay up, with
 one line for each reason. Under make, Ctrl-C at a terminal gives 0 too. A SIGTERM or SIGINT sent to make
 itself ends everything just as well, but make reports its own death by that signal (143 or 130).
@@ -7,6 +10,7 @@ itself ends everything just as well, but make reports its own death by that sign
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -21,9 +25,9 @@ from build.progress import TerminalProgress
 from build.runtimes import make_chosen_engine
 from build.tensorrt_llm.info import TensorRTEngineInfo
 from frontend.keys import Keys, KeysError
-from serve import card, preflight, run_folder, terminal
+from serve import card, preflight, run_folder, terminal, upgrade
 from serve.addresses import authority
-from serve.launch import Server, programs, watches
+from serve.launch import Server, frontend, programs, watches
 from serve.messages import flush, say
 from serve.repository import Engine, RepositoryError, suited
 from serve.run_folder import RunFolder
@@ -44,7 +48,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         with terminal.foreground():
-            return _serve()
+            return _serve(upgrading=_arguments().upgrade)
     except (SettingsError, CannotServe, BuildError, RepositoryError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"cannot serve: {line}\n")
@@ -60,12 +64,28 @@ def _ask_to_end(_number: int, _frame: FrameType | None) -> None:
     raise AskedToEnd
 
 
-def _serve() -> int:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serve", allow_abbrev=False)
+    parser.add_argument("--upgrade", action="store_true", help="take the place of the server that runs")
+    return parser.parse_args()
+
+
+def _serve(*, upgrading: bool) -> int:
     begun = time.monotonic()
     settings = Settings.load()
+    replaced = upgrade.running(settings) if upgrading else None
+    if upgrading and replaced is None:
+        address = authority(settings.host, settings.port)
+        raise CannotServe(f"nothing to upgrade: no server of this user answers on {address}; run make serve")
+    ports = settings.ports()
+    if replaced is not None:
+        settings = upgrade.beside(settings)
+        ports = tuple(name for name in ports if name != "port")
     if ended := run_folder.end_leftovers():
         say(f"ended {len(ended)} processes of an earlier run whose launcher is gone")
-    _refuse([*preflight.before_build(settings), *_keys_faults(settings)])
+    _refuse([*preflight.before_build(settings, ports=ports), *_keys_faults(settings)])
+    if settings.triton_servers:
+        return _serve_frontend(settings, begun, replaced)
     if settings.device == "cuda":
         cuda.make_library(settings.data_dir)
     progress = TerminalProgress()
@@ -88,16 +108,37 @@ def _serve() -> int:
         if not run.keeps_logs:
             folder = settings.data_dir / "log"
             say(f"{folder} cannot be written: the logs of this run are in {run.logs} until it ends")
-        say(f"starting Triton and the frontend with {engine.model_id} (logs: {run.logs})")
-        started = programs(settings, engine, run)
-        server = Server(
-            started,
-            run,
-            watches(settings),
-            lambda: _announce(settings, engine, begun),
-            settings.hang_timeout,
-        )
-        return server.run()
+        both = "Triton" if settings.frontend == "off" else "Triton and the frontend"
+        say(f"starting {both} with {engine.model_id} (logs: {run.logs})")
+        started = programs(settings, engine, run, replaced)
+
+        def up() -> None:
+            _announce(settings, engine, begun)
+            _end_replaced(replaced)
+
+        return Server(started, run, watches(settings, run), up, settings.hang_timeout).run()
+    finally:
+        run.close()
+
+
+def _end_replaced(replaced: upgrade.Running | None) -> None:
+    if replaced is not None:
+        say("this server takes all new requests; the earlier one finishes its answers and ends")
+        replaced.end()
+
+
+def _serve_frontend(settings: Settings, begun: float, replaced: upgrade.Running | None) -> int:
+    """The frontend alone, for Tritons that others started."""
+    run = RunFolder(settings.data_dir.absolute())
+    try:
+        say(f"starting the frontend for {settings.triton_servers} (logs: {run.logs})")
+        started = [frontend(settings, run, replaced)]
+
+        def up() -> None:
+            say(f"Up after {time.monotonic() - begun:.1f} s: {_web(settings)}/")
+            _end_replaced(replaced)
+
+        return Server(started, run, watches(settings, run), up, settings.hang_timeout).run()
     finally:
         run.close()
 
@@ -129,17 +170,22 @@ def _refuse(faults: list[str]) -> None:
         raise CannotServe("\n".join(faults))
 
 
+def _web(settings: Settings) -> str:
+    return f"http://{authority(reachable(settings.host), settings.port)}"
+
+
 def _announce(settings: Settings, engine: Engine, begun: float) -> None:
-    web = f"http://{authority(reachable(settings.host), settings.port)}"
+    web = _web(settings)
     inside = reachable(settings.triton_host)
     http = f"HTTP {authority(inside, settings.http_port)}, " if settings.triton_http == "on" else ""
     asks_for_keys = settings.api_key is not None or settings.keys_file is not None
     key = " -H 'Authorization: Bearer YOUR-KEY'" if asks_for_keys else ""
+    pages = f"""
+  page      {web}/
+  shell     curl{key} -d '{{"prompt": "你好"}}' {web}/chat"""
     say(f"""
 Up after {time.monotonic() - begun:.1f} s.
-
-  page      {web}/
-  shell     curl{key} -d '{{"prompt": "你好"}}' {web}/chat
+{"" if settings.frontend == "off" else pages}
   Triton    {http}gRPC {authority(inside, settings.grpc_port)}, \
 metrics {authority(inside, settings.metrics_port)}/metrics
   model     {engine.model_id}: {engine.description}

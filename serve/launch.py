@@ -26,6 +26,7 @@ from serve.program import AFTER_GRACE, Child, Program
 from serve.repository import Engine, render, slots
 from serve.run_folder import RunFolder
 from serve.settings import Settings, reachable
+from serve.upgrade import LISTENER, Running, note
 from serve.watch import Stalled, Watch
 
 RESTARTS, RESTARTS_WITHIN = 20, 600.0  # more of one program in so many seconds, and we give up
@@ -41,33 +42,41 @@ STOPPED_EVERY = 3.0  # s between two looks for processes that a signal has stopp
 LAST_LINES = 8
 
 
-def programs(settings: Settings, engine: Engine, run: RunFolder) -> list[Program]:
-    """Triton and the frontend, with the files they need written to the run's folder."""
+def programs(
+    settings: Settings, engine: Engine, run: RunFolder, replaced: Running | None = None
+) -> list[Program]:
+    """Triton and, unless it is off, the frontend, with the files they need written to the run's folder."""
     found = triton.find(settings)
     linked = replace(engine, path=run.link("engine", engine.path))
     repository = render(settings, linked, run.path / "models")
     backends = triton.lay_out_backend(found, run.path / "backends")
     resolved = settings.model_copy(update={"slots": slots(settings, engine)})
-    document = run.write("frontend.json", resolved.to_document())
-    return [
-        Program(
-            "triton",
-            triton.command(found, settings, run, repository, backends),
-            grace=settings.drain_timeout + 5,  # its own exit timeout, and unloading the models
-            environment=triton.environment(found, run),
-            guard_options=["--models", "--shared-memory", run.shared_memory_prefix],
-        ),
-        Program(
-            "frontend",
-            [str(run.python), "-m", "frontend", "--settings", str(document)],
-            grace=settings.drain_timeout + 5,
-        ),
-    ]
+    of_triton = Program(
+        "triton",
+        triton.command(found, settings, run, repository, backends),
+        grace=settings.drain_timeout + 5,  # its own exit timeout, and unloading the models
+        environment=triton.environment(found, run),
+        guard_options=["--models", "--shared-memory", run.shared_memory_prefix],
+    )
+    return [of_triton] if settings.frontend == "off" else [of_triton, frontend(resolved, run, replaced)]
 
 
-def watches(settings: Settings) -> dict[str, Watch]:
+def frontend(settings: Settings, run: RunFolder, replaced: Running | None = None) -> Program:
+    """The frontend, with its settings written to the run's folder; it takes over the socket of `replaced`."""
+    document = run.write("frontend.json", settings.to_document())
+    note(run, settings)
+    command = [str(run.python), "-m", "frontend", "--settings", str(document)]
+    command += ["--offer", str(run.path / LISTENER)]
+    return Program(
+        "frontend",
+        command if replaced is None else [*command, "--take", str(replaced.listener)],
+        grace=settings.leave_timeout + settings.drain_timeout + 5,
+    )
+
+
+def watches(settings: Settings, run: RunFolder) -> dict[str, Watch]:
     """What is asked of each program to know that it is ready, and that it works."""
-    client = Client(settings.triton_grpc_address)
+    client = Client(settings.triton_servers or settings.triton_grpc_address)
 
     def triton_works(timeout: float) -> None:
         try:
@@ -76,7 +85,9 @@ def watches(settings: Settings) -> dict[str, Watch]:
             raise Stalled(str(error)) from error
 
     def frontend_is_ready(timeout: float) -> None:
-        if triton_watch.up:  # it is not ready before
+        if not (run.path / LISTENER).exists():  # in an upgrade another answers at the same address
+            raise NotReady("the frontend does not listen yet")
+        if settings.triton_servers or triton_watch.up:  # it is not ready before
             get(settings.host, settings.port, "/health/ready", timeout)
         else:
             raise NotReady("Triton is not ready")
@@ -86,10 +97,10 @@ def watches(settings: Settings) -> dict[str, Watch]:
         get(settings.host, settings.port, "/health/live", timeout)
 
     triton_watch = Watch(triton_works, triton_works, settings.hang_timeout)
-    return {
-        "triton": triton_watch,
-        "frontend": Watch(frontend_is_ready, frontend_answers, settings.hang_timeout),
-    }
+    web = {"frontend": Watch(frontend_is_ready, frontend_answers, settings.hang_timeout)}
+    if settings.triton_servers:
+        return web
+    return {"triton": triton_watch, **({} if settings.frontend == "off" else web)}
 
 
 class Server:

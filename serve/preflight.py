@@ -68,15 +68,22 @@ class Machine:
         return 1 << 30 if hard == resource.RLIM_INFINITY else hard
 
 
-def before_build(settings: Settings, machine: Machine | None = None) -> list[str]:
-    """Platform, libpython, ports, open files, shared memory, and the disk's room for what MODEL needs."""
+def before_build(
+    settings: Settings, machine: Machine | None = None, *, ports: Iterable[str] | None = None
+) -> list[str]:
+    """Platform, libpython, ports, open files, shared memory, and the disk's room for what MODEL needs.
+
+    `ports`: the names of those that must be free, instead of all.
+    """
     machine = machine or Machine()
+    if settings.triton_servers:
+        return [*ports_in_use(settings, ports), *_open_files(settings, machine)]
     faults = []
     try:
         triton.find(settings)
     except triton.TritonMissing as error:
         faults.append(str(error))
-    faults += ports_in_use(settings)
+    faults += ports_in_use(settings, ports)
     faults += _open_files(settings, machine)
     faults += _shared_memory(machine)
     faults += _disk(settings, machine)
@@ -179,13 +186,11 @@ def openvino_cache_bytes(settings: Settings, sizes: Iterable[tuple[int, int]]) -
     return settings.slots * settings.context * per_token
 
 
-def ports_in_use(settings: Settings) -> list[str]:
-    """A line for every port that cannot be bound, with who holds it if that can be seen."""
+def ports_in_use(settings: Settings, names: Iterable[str] | None = None) -> list[str]:
+    """A line for every port that cannot be bound, with who holds it if that can be seen; `names`: not all."""
     faults = []
-    of_triton = ["http_port"] if settings.triton_http == "on" else []
-    of_triton += ["grpc_port", "metrics_port"]
     unusable = set()  # hosts whose fault has been reported with an earlier port
-    for name in ("port", *of_triton):
+    for name in settings.ports() if names is None else names:
         setting = "host" if name == "port" else "triton_host"
         host, port, variable = getattr(settings, setting), getattr(settings, name), f"{PREFIX}{name.upper()}"
         if setting in unusable:

@@ -174,6 +174,20 @@ def end_leftovers(home: Path = HOME) -> list[int]:
     return ended
 
 
+def living(home: Path = HOME) -> list[Path]:
+    """The folders of this user's runs whose launcher lives, the newest first."""
+    found = []
+    for folder in sorted(home.glob(f"{PREFIX}*"), reverse=True):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            try:
+                os.close(_lock(folder))
+            except BlockingIOError:
+                found.append(folder)
+    return found
+
+
 def remove_regions(prefix: str, home: Path = HOME) -> None:
     """Remove the shared memory whose name begins with `prefix`: a process that was killed has left it."""
     for region in home.glob(f"{prefix}*"):

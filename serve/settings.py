@@ -98,6 +98,16 @@ class Settings(BaseModel):
         description="Address Triton listens on and the frontend finds it at; a name is resolved once, at the "
         "start. Triton itself asks for no key (docs/ports.md).",
     )
+    triton_servers: str = Field(
+        default="",
+        description="Tritons of other machines or ports that the frontend asks: `host:port` (gRPC), several "
+        "with commas; a name with several addresses is as many servers. Only the frontend is started then "
+        "(docs/servers.md).",
+    )
+    frontend: Literal["on", "off"] = Field(
+        default="on",
+        description="`off` starts Triton alone, for frontends elsewhere (docs/servers.md).",
+    )
     triton_http: Literal["on", "off"] = Field(
         default="on",
         description="`off` closes Triton's HTTP port; gRPC and metrics stay. Most of Triton's published bugs "
@@ -140,6 +150,13 @@ class Settings(BaseModel):
         default="",
         description="What one key (or address, without keys) may ask for on all generating routes together, "
         "such as `60/minute` or `10/second;1000/day`. Empty: no limit.",
+    )
+    rate_storage: str = Field(
+        default="",
+        pattern=r"^(rediss?://\S+)?$",
+        description="Redis in which several frontends count together, such as "
+        "`redis://:password@redis:6379/0`. While it does not answer, each counts for itself. Empty: each for "
+        "itself, always.",
     )
 
     slots: int = Field(
@@ -218,6 +235,13 @@ class Settings(BaseModel):
         ge=0,
         le=3600,
         description="Seconds that running answers get to finish when the server is stopped.",
+    )
+    leave_timeout: float = Field(
+        default=0.0,
+        ge=0,
+        le=300,
+        description="Seconds after the signal to stop in which requests are still taken while "
+        "`/health/ready` says 503, for a balancer in front to notice. Then `drain_timeout` begins.",
     )
     hang_timeout: float = Field(
         default=15.0,
@@ -323,6 +347,13 @@ class Settings(BaseModel):
             raise ValueError("should be printable ASCII without spaces, at least one character")
         return key
 
+    @field_validator("triton_servers")
+    @classmethod
+    def _are_addresses(cls, servers: str) -> str:
+        from youtu_client.servers import addresses  # gRPC is not loaded for settings that name none
+
+        return ",".join(addresses(servers)) if servers else ""
+
     @field_validator("rate_limit")
     @classmethod
     def _is_a_rate(cls, rate: str) -> str:
@@ -367,6 +398,15 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _something_is_started(self) -> Self:
+        if self.triton_servers and self.frontend == "off":
+            raise ValueError(
+                "YOUTU_TRITON_SERVERS starts the frontend alone and YOUTU_FRONTEND=off starts Triton alone: "
+                "drop one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _device_fits_engine(self) -> Self:
         if self.device == "cuda" and self.engine == "tensorrt_llm":
             raise ValueError("YOUTU_DEVICE=cuda is for youtu_engine; tensorrt_llm needs no YOUTU_DEVICE")
@@ -379,9 +419,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
         seen: dict[int, str] = {}
-        for name in ("port", "http_port", "grpc_port", "metrics_port"):
-            if name == "http_port" and self.triton_http == "off":
-                continue
+        for name in self.ports():
             port = getattr(self, name)
             if port in seen:
                 raise ValueError(f"{seen[port]} and {name} are both {port}; each needs a port of its own")
@@ -404,6 +442,12 @@ class Settings(BaseModel):
         if settings is None or faults:
             raise SettingsError(faults)
         return settings
+
+    def ports(self) -> tuple[str, ...]:
+        """The names of the ports that are listened on."""
+        web = () if self.frontend == "off" else ("port",)
+        http = ("http_port",) if self.triton_http == "on" else ()
+        return web if self.triton_servers else (*web, *http, "grpc_port", "metrics_port")
 
     @property
     def triton_grpc_address(self) -> str:
@@ -437,7 +481,8 @@ def _sentence(fault: ErrorDetails, given: Mapping[str, tuple[str, Any]]) -> str:
     if not fault["loc"]:
         return message
     origin, value = given[str(fault["loc"][0])]
-    sent = "" if fault["loc"][0] == "api_key" else f", not {value!r}"  # a key is never shown
+    secret = fault["loc"][0] in ("api_key", "rate_storage")  # a key or a password is never shown
+    sent = "" if secret else f", not {value!r}"
     return f"{origin}: {message[0].lower()}{message[1:]}{sent}"
 
 
