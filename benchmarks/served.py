@@ -104,10 +104,14 @@ class Served:
     def log(self) -> str:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
+    def family(self) -> list[psutil.Process]:
+        """The launcher's process and all below it."""
+        launcher = psutil.Process(self._process.pid)
+        return [launcher, *launcher.children(recursive=True)]
+
     def memory(self) -> Memory:
         """What its processes hold now. RuntimeError when the engine's process is not there."""
-        members = [psutil.Process(self._process.pid)]
-        members += members[0].children(recursive=True)
+        members = self.family()
         engine = [p for p in members if _is_engine(p)]
         if len(engine) != 1:
             raise RuntimeError(f"{len(engine)} engine processes found, expected one")
