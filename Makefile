@@ -184,6 +184,10 @@ affinity: .venv/.stamp .venv-bench/.stamp  ## what it brings that conversations 
 scaling: .venv/.stamp .venv-test/.stamp  ## answers per second with 1, 2 and 4 servers (fakes) behind one frontend, and its limit [ARGS]
 	@exec .venv-test/bin/python -m benchmarks.scaling $(ARGS)
 
+.PHONY: hour
+hour: .venv/.stamp .venv-bench/.stamp  ## play an hour of load in minutes: ramp, burst, outage, recovery; draws it [ARGS="--minutes 3"]
+	@exec .venv-bench/bin/python -m benchmarks.hour $(ARGS)
+
 .PHONY: sizing
 sizing: .venv-bench/.stamp  ## servers, cost and first bottleneck for so many users, on paper [ARGS="--users 1000000 --answer 250"]
 	@exec .venv-bench/bin/python -m benchmarks.sizing $(ARGS)
