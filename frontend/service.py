@@ -141,7 +141,7 @@ class Drain:
         """Safe in a signal handler. `leave`: seconds, where that is more than we leave anyway."""
         if not self.begun:
             self._refuses = time.monotonic() + max(leave, self._leave)
-            self._ends = self._refuses + self._seconds
+            self._ends = time.monotonic() + self._leave + self._seconds
 
     @property
     def begun(self) -> bool:

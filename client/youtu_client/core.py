@@ -15,7 +15,16 @@ import grpc  # type: ignore[import-untyped]
 from . import wire
 from .answers import Answer, ModelInfo, Piece, Probed, Tokens
 from .balancing import Balancer, load
-from .errors import ELSEWHERE, Cancelled, DeadlineExceeded, EngineStalled, YoutuError, from_message, from_rpc
+from .errors import (
+    ELSEWHERE,
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EngineStalled,
+    YoutuError,
+    from_message,
+    from_rpc,
+)
 from .servers import Server, addresses
 from .wire import Prompt, RawPrompt, Sampling, Transcript, model_info
 
@@ -27,6 +36,9 @@ END = object()
 
 PENDING = object()
 """What reading a call gives when the time to wait is over first."""
+
+MOST_LOST = 2
+"""Servers that may die or hang while they have one request; it is given up then: it may be what ends them."""
 
 
 class BaseStream:
@@ -51,6 +63,7 @@ class BaseStream:
         self._metadata = tuple((metadata or {}).items())
         self._deadline = time.monotonic() + timeout
         first, *self._others = servers
+        self._lost = 0
         self._transcript = Transcript(request.id)
         self._failure: YoutuError | None = None
         self._done = False
@@ -149,7 +162,8 @@ class BaseStream:
                 return
             if isinstance(failure, ELSEWHERE):
                 self._server.failed()
-                if self._others and not self._transcript.started:
+                self._lost += _had_it(failure)
+                if self._others and not self._transcript.started and self._lost <= MOST_LOST:
                     following = min(self._others, key=load)
                     self._others.remove(following)
                     self.moved += 1
@@ -161,6 +175,12 @@ class BaseStream:
         # ends, where gRPC's own __del__ may wait for a lock that a thread of its own took along.
         self._call = self._reader = None
         raise self._failure from None
+
+
+def _had_it(failure: YoutuError) -> bool:
+    """Whether the server may have had the request when it failed: it refused nothing, and was reached."""
+    broke = isinstance(failure, (ConnectionFailed, EngineStalled))
+    return broke and "failed to connect" not in failure.message.lower()
 
 
 S = TypeVar("S", bound=BaseStream)

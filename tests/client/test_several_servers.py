@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from youtu_client import Client, ConnectionFailed, EngineStalled, Stream
 from youtu_client.balancing import Balancer
+from youtu_client.core import MOST_LOST
 from youtu_client.health import EVERY_S, Health
 from youtu_client.servers import Server
 
+from serve.addresses import free_ports
 from tests.client.fake_triton import FakeTriton
 from tests.limits import WAIT_S
 
@@ -186,6 +189,27 @@ def test_a_request_without_a_token_moves_when_its_server_hangs(fakes: list[FakeT
     # The call that hung was given up: it is not answered a second time.
     hanging.calls[0].wait_cancelled()
     assert asked([hanging, other]) == [1, 1]
+
+
+def test_a_request_that_ends_every_server_is_given_up_before_all_are_gone() -> None:
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(FakeTriton()) for _ in range(5)]
+        nobody = [f"127.0.0.1:{port}" for port in free_ports(4)]
+        client = Client([*nobody, *(fake.address for fake in many)], timeout=WAIT_S)
+        for fake in many:
+            fake.silent_from = 0
+
+        def end_each_that_is_asked() -> None:
+            for _ in range(MOST_LOST + 1):
+                eventually(lambda: sum(asked(many)) > sum(not one.live for one in many))
+                mine = next(one for one in many if one.calls and one.live)
+                mine.live = False
+                mine.stop()
+
+        threading.Thread(target=end_each_that_is_asked, daemon=True).start()
+        with pytest.raises(ConnectionFailed):
+            client.chat("x")
+        assert sum(asked(many)) == MOST_LOST + 1, "servers that were never reached do not count"
 
 
 @pytest.mark.parametrize("fault", ["hangs", "says that it hangs", "dies"])
