@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.drawing import STYLE, pyplot
+from matplotlib import pyplot
+
+from benchmarks.drawing import STYLE
 from benchmarks.machine import facts
 from benchmarks.measuring import say
 from benchmarks.served import CannotStart, Served

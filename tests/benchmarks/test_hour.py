@@ -12,7 +12,9 @@ from benchmarks.hour import HOUR_S, SHAPE, Sample, by_phase, draw, rate_at
 def test_the_shape() -> None:
     assert 60 * sum(phase.minutes for phase in SHAPE) == HOUR_S
     assert rate_at(0) == ("ramp", 0.1)
-    assert rate_at(15 * 60 / 2) == ("ramp", pytest.approx(0.35))
+    phase, share = rate_at(15 * 60 / 2)
+    assert phase == "ramp"
+    assert share == pytest.approx(0.35)
     assert rate_at(27 * 60) == ("burst", 1.0)
     assert rate_at(40 * 60)[0] == "outage"
     assert rate_at(HOUR_S + 1) == ("recovery", 0.2)
