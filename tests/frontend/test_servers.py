@@ -55,8 +55,8 @@ def metric(frontend: Frontend, name: str) -> dict[str, float]:
 
 
 def test_slots_add_up_over_the_servers_that_work(frontend: Frontend, fakes: list[FakeTriton]) -> None:
-    frontend.connect({"prompt": script(unending=True, delay=0.1), "stream": True})
-    frontend.connect({"prompt": script(unending=True, delay=0.1, pieces=["b"]), "stream": True})
+    asked = {"prompt": script(unending=True, delay=0.1), "stream": True}
+    callers = [frontend.connect(asked) for _ in fakes]
     frontend.wait_gauges(2, 0)
     eventually(lambda: sum(metric(frontend, "server_requests").values()) == 2, frontend)
     fakes[0].stop()
@@ -69,6 +69,8 @@ def test_slots_add_up_over_the_servers_that_work(frontend: Frontend, fakes: list
     assert frontend.post({"prompt": "x"}).json["response"] == "You said: x"
     fakes[0].start()
     eventually(lambda: frontend.gauge("slots") == 8, frontend)
+    for caller in callers:
+        caller.close()
 
 
 def waits_at(fakes: list[FakeTriton]) -> tuple[FakeTriton, FakeTriton]:
