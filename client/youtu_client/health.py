@@ -63,8 +63,8 @@ class Health:
             found = resolved(self._given)
         except OSError:  # the servers that are known may work all the same
             return
-        if new := self._client.replace_servers(found):
-            for server in new:
+        if found != [server.address for server in self._client.servers]:
+            for server in self._client.replace_servers(found):
                 self._watch_in_thread(server)
             self._changed()
 
@@ -84,7 +84,8 @@ class Health:
 
     def _ask(self, server: Server, missed: int) -> int:
         """Ask it once; returns how many questions in a row have had no answer."""
-        server.asked_at = time.monotonic()
+        if not missed:
+            server.asked_at = time.monotonic()
         try:
             result_of(self._client._probe_of(server, self._answer_s))
         except DeadlineExceeded:
@@ -97,8 +98,7 @@ class Health:
         except YoutuError:
             server.hung = False  # what it has not answered yet fails by itself
             server.failed()
-        finally:
-            server.asked_at = None
+        server.asked_at = None
         return 0
 
 

@@ -32,10 +32,10 @@ def fakes() -> Iterator[list[FakeTriton]]:
 
 
 @contextlib.contextmanager
-def watched(client: Client, hang_timeout: float, *servers: str) -> Iterator[Health]:
-    health = Health(
-        client, servers or [server.address for server in client.servers], hang_timeout, lambda: None
-    )
+def watched(
+    client: Client, hang_timeout: float, *servers: str, changed: Callable[[], None] = lambda: None
+) -> Iterator[Health]:
+    health = Health(client, servers or [server.address for server in client.servers], hang_timeout, changed)
     health.start()
     try:
         yield health
@@ -243,6 +243,19 @@ def test_a_server_that_answers_slowly_does_not_hang(fakes: list[FakeTriton]) -> 
         eventually(lambda: not client.servers[0].down)
 
 
+def test_a_server_that_may_hang_is_asked_last_until_it_answers(fakes: list[FakeTriton]) -> None:
+    """The fault: with the second question it counted as working again, for two seconds."""
+    client = client_of(fakes[:2])
+    server = client.servers[0]
+    with watched(client, 8.0):
+        with fakes[0].holding_probes():
+            eventually(lambda: server.down)
+            while not server.hung:
+                assert server.down
+                time.sleep(0.01)
+        eventually(lambda: not server.down)
+
+
 def test_a_death_is_noticed_without_a_request_and_so_is_a_return(fakes: list[FakeTriton]) -> None:
     assert EVERY_S < SOON_S
     client = client_of(fakes[:2])
@@ -273,7 +286,8 @@ def test_a_name_with_several_addresses_is_several_servers(
     monkeypatch.setattr("youtu_client.health.LOOK_UP_S", 0.05)
     name = f"tritons.example:{port}"
     client = Client(name, timeout=WAIT_S)
-    with watched(client, 15.0, name):
+    changes: list[int] = []
+    with watched(client, 15.0, name, changed=lambda: changes.append(len(client.servers))):
         assert [server.address for server in client.servers] == [f"127.0.0.1:{port}"]
         stream = client.stream(UNENDING)
         next(stream)
@@ -285,3 +299,5 @@ def test_a_name_with_several_addresses_is_several_servers(
         there[:] = ["127.0.0.1", "192.0.2.8"]
         eventually(lambda: f"127.0.0.1:{port}" in [server.address for server in client.servers])
         assert client.chat("x").text == "You said: x"
+        there[:] = ["127.0.0.1"]
+        eventually(lambda: changes[-1:] == [1])
