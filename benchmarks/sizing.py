@@ -97,15 +97,22 @@ def h100(sampling: str, price: float) -> Machine:
 
 
 def cpu(price: float) -> Machine:
-    """Two cores of an EPYC with VNNI, as the README has them."""
+    """Two cores with VNNI, as `make peers` measured OpenVINO through `/v1`; prompts are short there."""
+    path = RESULTS / "peers-youtu" / "comparison.json"
+    contenders = json.loads(path.read_text(encoding="utf-8"))["contenders"]
+    (loads,) = [each["loads"] for each in contenders if each["name"] == "ours, OpenVINO v1"]
+    decode = {
+        slots: loads[f"{slots} user{'s' if slots > 1 else ''}"]["tokens_per_second"]["median"]
+        for slots in (1, 4, 8)
+    }
     return Machine(
         name="2 cores, OpenVINO",
-        source="README.md, 2B shape",
-        decode={1: 5.5, 4: 14.0},
-        computed={1: 5.5, 4: 14.0},
-        prompt=20.0,
+        source="benchmarks/results/peers-youtu/comparison.json",
+        decode=decode,
+        computed=decode,
+        prompt=loads["prompt of 512"]["prompt_tokens_per_second"]["median"],
         weights=2_300_000_000,
-        token=19_585,
+        token=192_512,
         memory=24_000_000_000,
         price=price,
     )
