@@ -13,6 +13,7 @@ import collections
 import math
 import threading
 import time
+from collections.abc import Callable
 
 SMOOTHING = 0.2
 """Weight of the newest request in the running mean of how long one holds its slots."""
@@ -32,8 +33,9 @@ class Full(Exception):
 class Ticket:
     """One request's claim to `weight` slots. Whoever got it must `release` it, whatever happens."""
 
-    def __init__(self, admission: Admission, client: str, weight: int) -> None:
+    def __init__(self, admission: Admission, client: str, weight: int, name: str = "") -> None:
         self.client = client
+        self.name = name
         self.weight = weight
         self.asked = time.monotonic()
         self.granted: float | None = None
@@ -72,15 +74,24 @@ class Admission:
                 self.slots = slots
                 self._grant()
 
-    def ask(self, client: str, weight: int = 1) -> Ticket:
-        """A ticket for `weight` slots, at most all of them: granted at once or waiting. Raises Full."""
+    def ask(self, client: str, weight: int = 1, name: str = "") -> Ticket:
+        """A ticket for `weight` slots, at most all of them: granted at once or waiting. Raises Full.
+
+        By its `name` a waiting one is found again.
+        """
         with self._lock:
-            ticket = Ticket(self, client, min(weight, self.slots))
+            ticket = Ticket(self, client, min(weight, self.slots), name)
             if len(self._waiting) >= self.queue and not self._grantable(ticket):
                 self._make_room(client)
             self._waiting.append(ticket)
             self._grant()
         return ticket
+
+    def place(self, name: str) -> int:
+        """Which one of those that wait is next but so many, from 1; 0 if none of this name waits."""
+        with self._lock:
+            order = sorted(self._waiting, key=self._turn())
+        return next((at for at, ticket in enumerate(order, start=1) if ticket.name == name), 0)
 
     @property
     def taken(self) -> int:
@@ -124,15 +135,17 @@ class Admission:
         victim.displaced = refusal
         victim.settled.set()
 
+    def _turn(self) -> Callable[[Ticket], tuple[int, float, float]]:
+        """What those who wait are sorted by: the least is next."""
+        held: collections.Counter[str] = collections.Counter()
+        for ticket in self._running:
+            held[ticket.client] += ticket.weight
+        turns = self._turns
+        return lambda one: (held[one.client], turns.get(one.client, 0.0), one.asked)
+
     def _grant(self) -> None:
         while self._waiting:
-            held: collections.Counter[str] = collections.Counter()
-            for ticket in self._running:
-                held[ticket.client] += ticket.weight
-            turns = self._turns
-            ticket = min(
-                self._waiting, key=lambda one: (held[one.client], turns.get(one.client, 0.0), one.asked)
-            )
+            ticket = min(self._waiting, key=self._turn())
             # One that needs several slots is waited for: if others went past it, it might wait for ever.
             if min(ticket.weight, self.slots) > self.slots - self.taken:
                 break

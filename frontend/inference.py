@@ -94,7 +94,9 @@ class Inference:
         if service.settings.log_text == "on":
             self._record.text["asked"] = request.model_dump(exclude_none=True)
         try:
-            self._ticket: Ticket = service.admission.ask(self._record.client, len(opens))
+            self._ticket: Ticket = service.admission.ask(
+                self._record.client, len(opens), self._record.request_id
+            )
         except Full as full:
             raise self._queue_full(full) from None
 

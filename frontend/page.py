@@ -1,7 +1,8 @@
 """The page at `/`, and the facts it needs about what is served. All else happens in the browser.
 
 GET /page/facts     200 {"status": "healthy", "model", "demo", "description", "context", "slots", "queue",
-                         "defaults": {"temperature", "top_p", "repetition_penalty"}, "needs_key"}
+                         "defaults": {"temperature", "top_p", "repetition_penalty"}, "needs_key",
+                         "place": of ?request=ID (its X-Request-ID) in the queue, from 1; 0: none}
                     503 {"status": "loading" | "unhealthy" | "draining", "needs_key"} + Retry-After
 
 Both are open without a key: the page is where the key is typed in.
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from flask import Blueprint, Response, jsonify, make_response, render_template
+from flask import Blueprint, Response, jsonify, make_response, render_template, request
 from pydantic import Field
 
 from .health import unready, unready_status
@@ -37,6 +38,7 @@ class Facts(Reply):
     queue: int = 0
     defaults: dict[str, float] = Field(default={})
     needs_key: bool
+    place: int | None = None
 
 
 def blueprint(service: Service, *, needs_key: bool, on_open: Callable[[], None]) -> Blueprint:
@@ -71,6 +73,8 @@ def blueprint(service: Service, *, needs_key: bool, on_open: Callable[[], None])
                 defaults=info.defaults,
                 needs_key=needs_key,
             )
+            if name := request.args.get("request"):
+                known.place = service.admission.place(name)
             response = jsonify(known.to_dict())
         response.headers["Cache-Control"] = "no-store"
         return response

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TextIO
 from youtu_client import Client, Piece, Sampling, YoutuError
 
 from .terminal import has_extra, is_screen, printable, quiet_keyboard
+from .words import say
 
 POLL = 0.05  # s; so late may Ctrl-C and the clock on the screen be
 
@@ -43,7 +44,7 @@ class Plain:
     def add_thinking(self, text: str) -> None:
         if self._terminal and not self._thinking_noted:
             self._thinking_noted = True
-            self.add_text("(thinking)\n")
+            self.add_text(say("(thinking)") + "\n")
 
     def add_text(self, text: str) -> None:
         text = printable(text) if self._terminal else text
@@ -109,7 +110,8 @@ def show_reply(client: Client, messages: list[dict[str, Any]], options: Sampling
             end, failure = "failed", error
         text = "".join(piece.content for piece in pieces)
         thinking = "".join(piece.reasoning for piece in pieces)
-        shown.end(NOTES.get(end, "") if text or thinking or end == "stopped" else "")
+        noted = end in NOTES and (text or thinking or end == "stopped")
+        shown.end(say(NOTES[end]) if noted else "")
     return Reply(text, thinking, end, failure)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import FileError, kind_of
+from .spreadsheet import guarded
 
 COLUMNS = (
     "row",
@@ -103,6 +104,8 @@ def _cell(value: Any) -> Any:
     """What a CSV file has for a value of JSON."""
     if value is None:
         return ""
+    if isinstance(value, str):
+        return guarded(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value
 
 

@@ -16,6 +16,7 @@ from youtu_client.servers import addresses
 from .answer import show_reply
 from .conversation import with_system
 from .terminal import print_error, printable
+from .words import say
 
 
 def ask(client: Client, question: str, *, system: str | None, as_json: bool, options: Sampling) -> int:
@@ -65,7 +66,7 @@ def info(servers: str, *, as_json: bool) -> int:
                 sys.stdout.write(f"{name:<12} {printable(str(value))}\n")
     not_ready = [str(facts["server"]) for facts in found if not facts["ready"]]
     if not_ready:
-        print_error(f"not ready: {', '.join(not_ready)}")
+        print_error(say("not ready: {servers}", servers=", ".join(not_ready)))
     return 1 if not_ready else 0
 
 

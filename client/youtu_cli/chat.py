@@ -16,6 +16,7 @@ from .answer import Reply, show_reply, view
 from .conversation import Autosave, Conversation, ConversationError, with_system
 from .editor import Read, editor
 from .terminal import print_error, printable
+from .words import say
 
 COMMANDS = {
     "/help": "this list",
@@ -34,14 +35,14 @@ KEYS = "Enter sends, Alt-Enter or Ctrl-J begins a new line, the arrows bring old
 
 def chat(client: Client, *, system: str | None, resume: bool, options: Sampling) -> int:
     """Converse until the user ends it; returns the exit code. Errors are printed, and the chat goes on."""
-    session = Chat(client, Conversation(system), options)
     with editor(list(COMMANDS)) as read:
+        session = Chat(client, Conversation(system), options, read)
         try:
             model = client.model_info()
             session.print(f"{model.id}. {model.description}")
         except YoutuError as error:
             print_error(str(error))
-        session.print(HINT)
+        session.print(say(HINT))
         if resume:
             session.handle("/load")
             session.conversation.system = system or session.conversation.system
@@ -60,7 +61,7 @@ def _loop(session: Chat, read: Read) -> int:
             if warned:
                 return 130
             warned = True
-            session.print("(Ctrl-C once more ends, so does Ctrl-D)")
+            session.print(say("(Ctrl-C once more ends, so does Ctrl-D)"))
             continue
         warned = False
         if text.strip() in ("/quit", "/exit"):
@@ -68,16 +69,17 @@ def _loop(session: Chat, read: Read) -> int:
         try:
             session.handle(text)
         except KeyboardInterrupt:  # just before an answer, or just behind it
-            session.print("(stopped)")
+            session.print(say("(stopped)"))
 
 
 class Chat:
     """One running chat: its conversation, and the commands, each a method."""
 
-    def __init__(self, client: Client, conversation: Conversation, options: Sampling) -> None:
+    def __init__(self, client: Client, conversation: Conversation, options: Sampling, read: Read) -> None:
         self.conversation = conversation
         self._client = client
         self._options = options
+        self._read = read
         self._autosave = Autosave()
         self._can_save = True
         self._own_files: set[Path] = set()
@@ -92,7 +94,8 @@ class Chat:
             return
         name, *rest = text.split(maxsplit=1)
         if name not in COMMANDS:
-            self.print(f"({name} is no command; /help lists them. With a blank before it, it is a question.)")
+            unknown = "({name} is no command; /help lists them. With a blank before it, it is a question.)"
+            self.print(say(unknown, name=name))
             return
         try:
             getattr(self, name[1:])(rest[0].strip() if rest else "")
@@ -117,7 +120,7 @@ class Chat:
     def _answer(self, turns: list[dict[str, str]]) -> None:
         """Ask the server for the answer to `turns`, which end in a question, and keep it."""
         messages = with_system(self.conversation.system, turns)
-        reply = show_reply(self._client, messages, self._options, UNFOLD)
+        reply = show_reply(self._client, messages, self._options, say(UNFOLD))
         if reply.end != "failed" and reply.text.strip():
             self.conversation.messages = [*turns, {"role": "assistant", "content": reply.text}]
             self._save()
@@ -125,51 +128,61 @@ class Chat:
         if reply.failure is not None:
             self._explain(reply)
         elif self.conversation.unanswered:
-            self.print("(no answer; /retry asks again)")
+            self.print(say("(no answer; /retry asks again)"))
 
     def _explain(self, reply: Reply) -> None:
         anew = isinstance(reply.failure, InvalidRequest) and len(self.conversation.messages) > 1
-        print_error(f"{reply.failure} ({'/reset begins anew, ' if anew else ''}/retry sends it again)")
+        ways = (say("/reset begins anew, ") if anew else "") + say("/retry sends it again")
+        print_error(f"{reply.failure} ({ways})")
 
     def _save(self) -> None:
         try:
             self._autosave.save(self.conversation)
         except OSError as error:
             if self._can_save:
-                print_error(f"this conversation is not kept on disk: {error}")
+                print_error(say("this conversation is not kept on disk: {error}", error=error))
             self._can_save = False
+
+    def _agrees(self) -> bool:
+        try:
+            return self._read().strip().lower() in ("y", "yes", "是", "好")
+        except (EOFError, KeyboardInterrupt):
+            return False
 
     # The commands.
 
     def help(self, _rest: str) -> None:
         for name, text in COMMANDS.items():
-            self.print(f"  {name:<10} {text}")
-        self.print(f"  {KEYS}")
+            self.print(f"  {name:<10} {say(text)}")
+        self.print(f"  {say(KEYS)}")
 
     def retry(self, _rest: str) -> None:
         turns = self.conversation.messages
         if not turns:
-            self.print("(nothing was asked yet)")
+            self.print(say("(nothing was asked yet)"))
             return
         # The old answer stays until there is a new one.
         self._answer(turns if self.conversation.unanswered else turns[:-1])
 
     def thinking(self, _rest: str) -> None:
-        self.print(self._thinking or "(no thoughts)")
+        self.print(self._thinking or say("(no thoughts)"))
 
     def system(self, rest: str) -> None:
         if rest:
             self.conversation.system = None if rest == "-" else rest
             self._save()
-        self.print(f"(system prompt: {self.conversation.system or 'none'})")
+        self.print(say("(system prompt: {system})", system=self.conversation.system or say("none")))
 
     def save(self, rest: str) -> None:
         file = Path(rest or time.strftime("youtu-%Y%m%d-%H%M%S.json")).expanduser()
         if file.exists() and file.resolve() not in self._own_files:
-            raise ConversationError(f"{file} exists already; give another name")
+            self.print(say("{file} exists. Replace it? (y/n)", file=file))
+            if not self._agrees():
+                self.print(say("(not saved)"))
+                return
         self.conversation.write(file)
         self._own_files.add(file.resolve())
-        self.print(f"(saved to {file})")
+        self.print(say("(saved to {file})", file=file))
 
     def load(self, rest: str) -> None:
         file = Path(rest).expanduser() if rest else self._autosave.latest()
@@ -178,7 +191,7 @@ class Chat:
         if rest:
             self._own_files.add(file.resolve())
         turns = self.conversation.messages
-        self.print(f"({len(turns)} turns from {file})")
+        self.print(say("({count} turns from {file})", count=len(turns), file=file))
         for turn in turns[-2:]:
             if turn["role"] == "user":
                 self.print("> " + turn["content"].replace("\n", "\n  "))
@@ -187,9 +200,9 @@ class Chat:
                 shown.add_text(turn["content"])
                 shown.end("")
         if self.conversation.unanswered:
-            self.print("(it has no answer; /retry asks for one)")
+            self.print(say("(it has no answer; /retry asks for one)"))
 
     def reset(self, _rest: str) -> None:
         self.conversation = Conversation(self.conversation.system)
         self._autosave.start_new()
-        self.print("(forgotten; /load brings it back)")
+        self.print(say("(forgotten; /load brings it back)"))

@@ -1,6 +1,6 @@
 """Conversations on disk: each chat keeps its own as it grows; any can be saved, loaded and taken up again.
 
-Files are JSON, `{"system", "messages": [{"role", "content"}, …]}`, and for the user's eyes only (mode 0600).
+Files are JSON, in the web page's format (`page_file`), and for the user's eyes only (mode 0600).
 It knows no terminal and no server.
 """
 
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from . import page_file
+from .words import say
 
 MAX_KEPT = 100  # conversations in the state folder; older ones go
 
@@ -31,6 +36,8 @@ class Conversation:
 
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
+    name: str = field(default_factory=lambda: secrets.token_hex(10), compare=False)
+    created: int = field(default_factory=lambda: time.time_ns() // 1_000_000, compare=False)
 
     @property
     def unanswered(self) -> bool:
@@ -38,7 +45,7 @@ class Conversation:
 
     def write(self, file: Path) -> None:
         """Replace `file` in one step, so that a crash leaves the old one or the new one. Raises OSError."""
-        facts = {"system": self.system, "messages": self.messages}
+        facts = page_file.to_file(self.name, self.system, self.messages, self.created)
         text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
         number, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600
         try:
@@ -53,12 +60,21 @@ class Conversation:
     def read(cls, file: Path) -> Conversation:
         """Raises OSError, or ConversationError where it holds something else.
 
-        A plain list of messages, as the APIs take it, is one too.
+        A plain list of messages, as the APIs take it, is one too, and so is `{"system", "messages"}`.
         """
         try:
             facts = json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise ConversationError(f"{file} is not JSON: {error}") from None
+        if isinstance(facts, dict) and facts.get("format") == page_file.FORMAT:
+            facts = page_file.newest(facts)
+            if facts is None:
+                raise ConversationError(f"{file} holds no conversation")
+            kept = page_file.path(facts)
+            facts = {
+                **facts,
+                "messages": [{key: one.get(key) for key in ("role", "content")} for one in kept],
+            }
         system = facts.get("system") if isinstance(facts, dict) else None
         given = facts.get("messages") if isinstance(facts, dict) else facts
         if not isinstance(given, list) or not isinstance(system, str | None):
@@ -70,7 +86,11 @@ class Conversation:
             expected = "assistant" if at % 2 else "user"
             if message["role"] != expected:
                 raise ConversationError(f"{file}: turn {at + 1} is of {message['role']!r}, not {expected}")
-        return cls(system or None, messages)
+        made = cls(system or None, messages)
+        if isinstance(facts, dict) and isinstance(facts.get("id"), str):
+            made.name = facts["id"]
+            made.created = page_file.number(facts.get("created")) or made.created
+        return made
 
 
 def _message(file: Path, at: int, message: Any) -> dict[str, str]:
@@ -123,7 +143,7 @@ class Autosave:
         """The conversation before this one. Raises ConversationError when there is none."""
         others = [file for file in _by_age(state_folder() / "chats") if file != self.file]
         if not others:
-            raise ConversationError("there is no earlier conversation")
+            raise ConversationError(say("there is no earlier conversation"))
         return others[0]
 
     def start_new(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .conversation import state_folder
 from .terminal import has_extra, is_screen, print_error, quiet_keyboard
+from .words import say
 
 PROMPT = "> "
 Read = Callable[[], str]
@@ -24,7 +25,7 @@ def editor(commands: Sequence[str]) -> Iterator[Read]:
     if not is_screen(sys.stdin, sys.stdout):
         yield read_line
     elif not has_extra():
-        print_error("several lines, history and colour come with: pip install 'youtu-client[cli]'")
+        print_error(say("several lines, history and colour come with: pip install 'youtu-client[cli]'"))
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (makes input() an editor)
         yield read_line
@@ -83,7 +84,7 @@ def _session(commands: Sequence[str]) -> Read:
         file.chmod(0o600)
         history = Kept(str(file))
     except OSError as error:
-        print_error(f"what is typed is not remembered: {error}")
+        print_error(say("what is typed is not remembered: {error}", error=error))
         history = InMemoryHistory()
 
     keys = KeyBindings()

@@ -21,6 +21,7 @@ from . import ask, batch, chat
 from .files import FileError
 from .tables import QUESTIONS
 from .terminal import print_error
+from .words import say
 
 OPTIONS = {name: row for name, row in SAMPLING_OPTIONS.items() if not row.json}
 """Options of a request that are options of the command line."""
@@ -159,7 +160,7 @@ def question_of(args: argparse.Namespace) -> str:
             f"standard input is not UTF-8 (at byte {error.start}); iconv can convert it"
         ) from None
     if not question.strip():
-        raise UsageError("the question is empty")
+        raise UsageError(say("the question is empty"))
     return str(question)
 
 

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from . import markdown_rules
 from .terminal import printable
+from .words import say
 
 REDRAW = 1 / 15  # s between two drawings, or five times what the last one took
 THINKING_LINES = 3
@@ -82,13 +83,17 @@ class Rendered:
     def _waiting(self) -> list[str]:
         seconds = int(time.monotonic() - self._began)
         if not self._thinking:
-            return self._lines(Text(f"… {seconds} s", DIM)) if seconds else []
+            return self._lines(Text(say("… {seconds} s", seconds=seconds), DIM)) if seconds else []
         tail = self._lines(Text(self._thinking[-2000:].strip(), DIM))
-        return [*self._lines(Text(f"Thinking … {seconds} s", DIM)), *tail[-THINKING_LINES:]]
+        return [
+            *self._lines(Text(say("Thinking … {seconds} s", seconds=seconds), DIM)),
+            *tail[-THINKING_LINES:],
+        ]
 
     def _fold(self) -> None:
         self._thinking_s = time.monotonic() - self._began
-        summary = Text(f"Thought for {self._thinking_s:.0f} s{self._unfold}", DIM)
+        thought = say("Thought for {seconds} s", seconds=f"{self._thinking_s:.0f}")
+        summary = Text(thought + self._unfold, DIM)
         self._region.draw(self._lines(summary), [])
         self._printed = True
 

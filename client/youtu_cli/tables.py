@@ -17,6 +17,7 @@ from typing import Any
 
 from .answer_file import COLUMNS
 from .files import SUFFIXES, WORKBOOK, FileError, decode, kind_of
+from .spreadsheet import unguarded
 
 QUESTIONS = ("question", "问题", "問題")
 """What the column of the questions is called where the user names none, in any case."""
@@ -140,6 +141,8 @@ def _index(names: Sequence[str], name: str) -> int | None:
 
 def _table_rows(path: Path, lines: Iterator[Sequence[str]], column: str | None, id_column: str) -> list[Row]:
     names = [name.strip() for name in next(lines, [])]
+    if tuple(names[: len(COLUMNS)]) == COLUMNS:  # a file of answers
+        lines = ([unguarded(cell) for cell in line] for line in lines)
     at = _place(names, column)
     if at is None:
         have = ", ".join(repr(name) for name in names) or "none"

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 
-const HEIGHT = 42; // Pixels of a row, as in bench.css.
+const HEIGHT = 60; // Pixels of a row, as in bench.css.
 const MORE = 8; // Rows above and below the view.
 
 export class LongList {

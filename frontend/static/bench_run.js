@@ -4,9 +4,11 @@
 import { $, newId } from "./dom.js";
 import { facts } from "./circumstances.js";
 import * as presets from "./presets.js";
+import { reason } from "./reasons.js";
 import * as store from "./store.js";
 import { Refused, whole } from "./stream.js";
 import { tab, tell } from "./tabs.js";
+import { fill } from "./variables.js";
 import { toSend } from "./tree.js";
 
 const LEASE_MS = 8000;
@@ -35,21 +37,33 @@ export async function open(id) {
 
 export async function create(name, questions) {
   const batch = { id: newId(), name, created: Date.now(), preset: presets.last(), running: false, runner: null };
-  const rows = questions.map(({ id, question }, at) => ({
-    batch: batch.id,
-    number: at + 1,
-    id,
-    question,
-    answer: "",
-    original: "",
-    good: false,
-    state: "todo",
-  }));
+  const rows = questions.map((given, at) => newRow(batch.id, at + 1, given));
   await store.put("rows", ...rows);
   await store.put("batches", batch);
   tell({ kind: "batch", id: batch.id });
   await load();
   await open(batch.id);
+}
+
+// `given`: what is known of it, which may be an answer, too, as in a list that was exported.
+function newRow(batch, number, given = {}) {
+  const state = given.answer ? "done" : given.error ? "failed" : "todo";
+  return { batch, number, id: "", question: "", answer: "", original: "", good: false, state, ...given };
+}
+
+// A row at the end of the list shown.
+export async function add() {
+  const row = newRow(state.batch.id, Math.max(0, ...state.rows.map(({ number }) => number)) + 1);
+  await store.put("rows", row);
+  state.rows.push(row);
+  tell({ kind: "rows", id: row.batch });
+  return row;
+}
+
+export async function removeRow(row) {
+  state.rows.splice(state.rows.indexOf(row), 1);
+  await store.remove("rows", [row.batch, row.number]);
+  tell({ kind: "rows", id: row.batch });
 }
 
 export async function changeBatch(id, fields) {
@@ -81,8 +95,8 @@ export async function change(row, fields) {
 export async function again({ batch, number }) {
   if (state.batch?.id !== batch) return;
   const kept = await store.get("rows", [batch, number]);
-  const row = state.rows[number - 1];
-  if (kept && row?.number === number) {
+  const row = state.rows.find((one) => one.number === number);
+  if (kept && row) {
     Object.assign(row, kept);
     listener("row", row);
   }
@@ -92,8 +106,8 @@ export const run = (id = state.batch?.id) => runs.get(id);
 export const elsewhere = (batch) =>
   Boolean(batch?.runner && batch.runner.tab !== tab && Date.now() - batch.runner.beat < LEASE_MS);
 
-// Answer what has no answer. False: another tab is at it.
-export async function start(id, { failed = true } = {}) {
+// Answer what has no answer, and once more what `again(row)` says. False: another tab is at it.
+export async function start(id, { failed = true, again = () => false } = {}) {
   if (runs.has(id)) return true;
   const batch = await store.change("batches", id, (record) => {
     if (elsewhere(record)) return false;
@@ -101,7 +115,9 @@ export async function start(id, { failed = true } = {}) {
   });
   if (batch?.runner?.tab !== tab) return false;
   const rows = state.batch?.id === id ? state.rows : await store.among("rows", id);
-  if (failed) for (const row of rows) if (row.state === "failed") row.state = "todo";
+  const more = rows.filter((row) => row.state !== "todo" && ((failed && row.state === "failed") || again(row)));
+  for (const row of more) row.state = "todo";
+  if (more.length) await store.put("rows", ...more);
   const controller = new AbortController();
   const made = { id, rows, controller, busy: new Set(), trouble: null, started: Date.now(), done: 0 };
   runs.set(id, made);
@@ -131,7 +147,7 @@ export async function resume() {
 async function work(made, batch) {
   // One slot stays free for people.
   const workers = Math.max(1, (facts?.slots ?? 2) - 1);
-  const open = made.rows.filter((row) => row.state === "todo");
+  const open = made.rows.filter((row) => row.state === "todo" && row.question.trim());
   let next = 0;
   const worker = async () => {
     while (next < open.length && !made.controller.signal.aborted) await answer(made, batch, open[next++]);
@@ -139,8 +155,10 @@ async function work(made, batch) {
   await Promise.all(Array.from({ length: workers }, worker));
 }
 
+// What the model is sent. The row's other columns stand in the place of {their names}, in question and system prompt.
 export function messages(row, preset) {
-  return toSend([{ role: "user", content: row.question }], null, preset.system?.trim());
+  const filled = (text) => fill(text ?? "", row.fields ?? {});
+  return toSend([{ role: "user", content: filled(row.question) }], null, filled(preset.system).trim());
 }
 
 // One row, until it has an answer, a refusal that will not pass, or the run is over.
@@ -157,8 +175,11 @@ export async function answer(made, batch, row) {
         if (made.trouble) (made.trouble = null), listener("run");
         const text = reply.response.trim();
         made.done += 1;
+        const before = row.answer ? { answer: row.answer, original: row.original, good: row.good } : null;
         return await change(row, {
           state: "done",
+          previous: before && before.answer !== text ? before : null,
+          good: row.good && before?.answer === text,
           answer: text,
           original: text,
           error: "",
@@ -173,7 +194,7 @@ export async function answer(made, batch, row) {
           made.trouble = "benchKey";
           return made.controller.abort();
         }
-        if (refused && !error.passing) return await change(row, { state: "failed", error: error.message });
+        if (refused && !error.passing) return await change(row, { state: "failed", error: reason(error) });
         const trouble = refused && error.status === 429 ? "benchBusy" : "benchGone";
         if (made.trouble !== trouble) (made.trouble = trouble), listener("run");
         await pauseFor(refused ? error.retryAfter : RETRY_S, signal);

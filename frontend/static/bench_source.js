@@ -1,6 +1,7 @@
 // The form for a new list of questions on the bench: a table pasted, loaded or dropped, and how it is to be read.
 
-import { NotCsv, guess, parse, questions, readFile } from "./bench_csv.js";
+import { NotCsv, guess, parse, questions } from "./bench_csv.js";
+import { readFile } from "./bench_file.js";
 import { $ } from "./dom.js";
 import { number, say } from "./language.js";
 
@@ -33,7 +34,7 @@ function showColumns({ column, idColumn }) {
   $("b-id-column").replaceChildren(...[[say("benchNoColumn"), -1], ...options].map(option));
   $("b-column").value = Math.min(column, width - 1);
   $("b-id-column").value = idColumn < width ? idColumn : -1;
-  for (const node of document.querySelectorAll("#b-source [data-table]")) node.hidden = $("b-kind").value === "lines";
+  for (const node of document.querySelectorAll("#b-source [data-table]")) node.hidden = $("b-kind").value !== "table";
 }
 
 function showFound() {
@@ -44,7 +45,7 @@ function showFound() {
     if (found.length) words = found.slice(0, 3).map(({ question: text }) => text.slice(0, 60)).join(" · ");
   } catch (error) {
     if (!(error instanceof NotCsv)) throw error;
-    words = say("benchNotCsv", { line: error.line });
+    words = say($("b-kind").value === "jsonl" ? "benchNotJson" : "benchNotCsv", { line: error.line });
   }
   $("b-create").disabled = !found.length;
   $("b-create").textContent = say("benchCreate", { count: number(found.length) });
@@ -63,8 +64,12 @@ function takeText() {
 async function takeFile(file) {
   if (!file) return;
   const read = await readFile(file);
-  if (!read) {
-    $("b-said").textContent = say("benchBadEncoding", { name: file.name });
+  if (read.reason) {
+    // Whatever was there before is not what the person meant to add now.
+    $("b-paste").value = fileTitle = "";
+    takeText();
+    const why = read.reason === "sheet" ? "benchSheet" : "benchBadEncoding";
+    $("b-said").textContent = say(why, { name: file.name });
     return;
   }
   fileTitle = file.name.replace(/\.\w+$/, "");

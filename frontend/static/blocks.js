@@ -9,7 +9,7 @@ const SLICES = [4000, 15_000]; // UTF-16 units of one request; the second when a
 const LEAST_MS = 120;
 const FAILED_MS = 1000;
 const RETRIES = 10; // After the text has stopped growing, while the server is busy.
-const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader.
+const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader, and the browser one on what came.
 const SHORT = 20; // Characters of a cell that are kept on one line.
 const LONGEST_NUMBER = 60;
 const REFERENCES = /^ {0,3}\[[^\]\n]+\]:/m;
@@ -82,6 +82,7 @@ export class Blocks {
     this.running = null;
     this.retry = null; // The timer of another attempt at the part that is shown as it is.
     this.tries = 0;
+    this.making = 0; // Milliseconds spent on blocks since the last update.
     this.host.classList.add("plain");
     this.host.dir = "auto";
   }
@@ -125,7 +126,7 @@ export class Blocks {
       const begun = performance.now();
       try {
         const took = await this.advance(before);
-        this.next = begun + Math.max(LEAST_MS, took * SHARE);
+        this.next = begun + Math.max(LEAST_MS, SHARE * took, SHARE * this.laidOut());
         this.tries = 0;
         failed = null;
       } catch (error) {
@@ -138,6 +139,15 @@ export class Blocks {
     if (failed?.passing && this.tries++ < RETRIES) {
       this.retry = setTimeout(() => (this.running ??= this.follow()), this.next - performance.now());
     }
+  }
+
+  // Milliseconds that making the newest blocks and laying them out takes the browser.
+  laidOut() {
+    const begun = performance.now();
+    void this.host.offsetHeight;
+    const took = this.making + performance.now() - begun;
+    this.making = 0;
+    return took;
   }
 
   async advance(text) {
@@ -166,6 +176,7 @@ export class Blocks {
 
   // The blocks from the first open one on.
   put(htmls) {
+    const begun = performance.now();
     if (this.host.classList.contains("plain")) {
       this.host.classList.remove("plain");
       this.host.replaceChildren();
@@ -180,6 +191,7 @@ export class Blocks {
       this.shown[this.closed + at] = made;
     });
     for (const { node } of this.shown.splice(this.closed + htmls.length)) node.remove();
+    this.making += performance.now() - begun;
   }
 
   // What could not be rendered, as it is.

@@ -2,9 +2,12 @@
 
 import { countDown, facts, hasNotice, look, showNotice } from "./circumstances.js";
 import * as composer from "./composer.js";
-import { $ } from "./dom.js";
+import { $, newId, touch } from "./dom.js";
+import * as key from "./key.js";
 import { say } from "./language.js";
 import * as presets from "./presets.js";
+import { follow } from "./queueing.js";
+import { full, reason } from "./reasons.js";
 import * as sessions from "./sessions.js";
 import { Refused, ask } from "./stream.js";
 import { tab } from "./tabs.js";
@@ -86,9 +89,10 @@ export async function send() {
 
 async function put(text) {
   const parent = state.leaf;
-  const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), composer.preset()));
+  const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), composer.preset(), composer.thinking()));
   const asked = sessions.message({ conversation: conversation.id, parent, role: "user", content: text });
   await sessions.append(asked);
+  navigator.storage?.persist?.().catch(() => {}); // What the browser answers is shown in the settings.
   if (conversation.start === NEXT) await sessions.change(conversation.id, { start: asked.id });
   if (state.current === conversation) history.replaceState(null, "", `#/c/${conversation.id}`);
   return asked;
@@ -130,7 +134,7 @@ async function write(message, keep, nothing, going = null) {
   showAll();
   view.toEnd();
   view.hush();
-  const body = { messages, ...presets.options(preset) };
+  const body = { messages, ...presets.options({ ...preset, thinking: conversation.thinking ?? preset.thinking }) };
   if (going) body.continue_final_message = true;
   const come = going?.come ?? 0;
   const failure = await read(body, message, controller.signal, come);
@@ -158,8 +162,12 @@ async function read(body, message, signal, come) {
   const beating = setInterval(() => save(BEAT_MS), SAVE_MS);
   try {
     for (;;) {
+      const begun = new AbortController();
+      const id = newId();
+      follow(id, AbortSignal.any([signal, begun.signal]), (words) => view.wait(message, words));
       try {
-        for await (const { event, data } of ask(body, { key: $("key").value, signal })) {
+        for await (const { event, data } of ask(body, { key: $("key").value, signal, id })) {
+          if (!begun.signal.aborted) (begun.abort(), view.wait(message, null), key.taken());
           if (event === "done") {
             const { response: _, reasoning_content: __, ...rest } = data;
             message.facts = rest;
@@ -178,6 +186,9 @@ async function read(body, message, signal, come) {
       } catch (error) {
         if (!(error instanceof Refused && error.passing) || hasNew(message, come)) throw error;
         if (!(await wait(error, message, signal))) throw error;
+      } finally {
+        begun.abort();
+        view.wait(message, null);
       }
     }
   } catch (error) {
@@ -222,6 +233,8 @@ async function takeBack(asked, message, { giveBack, back }) {
 
 async function ended(message, failure) {
   if (hasNotice("busy", "unavailable")) showNotice(null);
+  // What was clicked may be gone: whoever goes on typing, types into the question.
+  if (document.activeElement === document.body && !touch.matches) $("draft").focus();
   if (failure) explain(failure, message);
   else if (isFull(message)) showNotice("contextFull", {}, [{ name: "dropOldest", act: () => dropOldest(), primary: true }]);
   showAll();
@@ -235,16 +248,18 @@ function isFull({ facts: done }) {
 }
 
 function explain(error, message) {
-  if (!(error instanceof Refused)) return showNotice(hasText(message) ? "torn" : "offline");
-  const values = { message: error.message };
+  if (!(error instanceof Refused)) {
+    const rest = [{ name: "resume", act: () => (showNotice(null), acts.resume(message)), primary: true }];
+    return hasText(message) ? showNotice("torn", {}, rest) : showNotice("offline");
+  }
   if (error.status === 401) return view.askForKey();
   if (error.contextFull) {
     const act = () => dropOldest({ resend: true });
-    return showNotice("contextFull", {}, [{ name: "dropOldest", act, primary: true }]);
+    return showNotice(...full(error), [{ name: "dropOldest", act, primary: true }]);
   }
   if (error.code === "deadline_exceeded") return showNotice("late");
   if (["draining", "not_ready", "engine_stalled", "no_engine", "cancelled"].includes(error.code)) return showNotice("gone");
-  showNotice(error.status >= 400 && error.status < 500 ? "refused" : "failed", values);
+  showNotice(error.status >= 400 && error.status < 500 ? "refused" : "failed", { message: reason(error) });
 }
 
 // Leave the oldest turns out from now on, about half of what is sent; they stay to be read.

@@ -1,6 +1,6 @@
 // The field a question is typed in, its draft, and which preset the conversation uses.
 
-import { $, composing, showOptions } from "./dom.js";
+import { $, composing, sends, showOptions, touch } from "./dom.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
 import { unsaved } from "./view.js";
@@ -80,10 +80,17 @@ export async function change() {
   fit();
   showRunning();
   showPresets();
+  $("thinking").value = String(sessions.state.current?.thinking ?? "");
 }
 
 export function preset() {
   return $("preset").value;
+}
+
+// Whether this conversation's answers are to be thought about; null: as the preset says.
+export function thinking() {
+  const { value } = $("thinking");
+  return value === "" ? null : value === "true";
 }
 
 export function showPresets() {
@@ -120,7 +127,7 @@ export function start({ send, stop, editLast }) {
     if (event.key === "ArrowUp" && !text()) {
       event.preventDefault();
       editLast();
-    } else if (event.key === "Enter" && !event.shiftKey) {
+    } else if (sends(event)) {
       event.preventDefault();
       send();
     }
@@ -129,5 +136,10 @@ export function start({ send, stop, editLast }) {
     presets.remember(preset());
     if (sessions.state.current) await sessions.change(sessions.state.current.id, { preset: preset() });
   });
+  $("thinking").addEventListener("change", async () => {
+    if (sessions.state.current) await sessions.change(sessions.state.current.id, { thinking: thinking() });
+  });
+  $("draft").enterKeyHint = touch.matches ? "enter" : "send";
+  document.body.classList.toggle("touch", touch.matches);
   addEventListener("resize", fit);
 }

@@ -22,6 +22,8 @@ const PATHS = {
   down: "M12 5v13M6 13l6 6 6-6",
   more: "M6 12h.01M12 12h.01M18 12h.01",
   trash: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
+  key: "M8 12a4 4 0 1 0 .01 0M12 13h8v3M17 13v3",
+  library: "M5 4h10a3 3 0 0 1 3 3v13H8a3 3 0 0 1-3-3zM5 17a3 3 0 0 1 3-3h10M9 8h5",
   star: "M12 4l2.4 5 5.6.7-4.1 3.8 1.1 5.5-5-2.8-5 2.8 1.1-5.5L4 9.7l5.6-.7z",
 };
 
@@ -102,6 +104,12 @@ export function showOptions(select, items, chosen) {
 
 // While an input method composes, keys choose a word; 229 is what some browsers report at its end.
 export const composing = (event) => event.isComposing || event.keyCode === 229;
+
+// A finger on glass: no key is held down there, so Enter has to start new lines.
+export const touch = matchMedia("(hover: none) and (pointer: coarse)");
+
+// Whether a key sends what was typed.
+export const sends = (event) => event.key === "Enter" && !event.shiftKey && (!touch.matches || event.ctrlKey || event.metaKey);
 
 // `question`: what the dialog asks. With `value` (a string) it holds a field and gives its text; else true. null: no.
 export function question({ title, yes, value, label = title, danger = false }) {

@@ -54,11 +54,12 @@ export function date(time) {
   return new Date(time).toLocaleString(locale(), format);
 }
 
-// Fill what is marked with data-text, data-hint (placeholder) and data-label (name for screen readers, tooltip).
+// Fill what is marked with data-text, data-hint (placeholder), data-title (tooltip) and data-label (name for screen readers, tooltip).
 export function showWords(root) {
   document.documentElement.lang = locale();
   for (const node of root.querySelectorAll("[data-text]")) node.textContent = say(node.dataset.text);
   for (const node of root.querySelectorAll("[data-hint]")) node.placeholder = say(node.dataset.hint);
+  for (const node of root.querySelectorAll("[data-title]")) node.title = say(node.dataset.title);
   for (const node of root.querySelectorAll("[data-label]")) {
     node.ariaLabel = say(node.dataset.label);
     if (node.tagName === "BUTTON") node.title = node.ariaLabel;

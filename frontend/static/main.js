@@ -3,9 +3,11 @@
 import * as chat from "./chat.js";
 import * as circumstances from "./circumstances.js";
 import * as composer from "./composer.js";
-import { $, composing, element, icon } from "./dom.js";
+import { $, composing, element, icon, touch } from "./dom.js";
 import { choose, language, onLanguage, say, showWords } from "./language.js";
 import { printConversation } from "./printing.js";
+import * as key from "./key.js";
+import * as library from "./library.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
 import * as settings from "./settings.js";
@@ -14,10 +16,10 @@ import * as store from "./store.js";
 import { onTold, settle, withoutEarlier } from "./tabs.js";
 import * as view from "./view.js";
 
-const KEY = "youtu.key";
 const SHORTCUTS = [
   [["Enter"], "keySend"],
   [["Shift", "Enter"], "keyLine"],
+  [["Ctrl", "Enter"], "keySendAlways"],
   [["Esc"], "keyStop"],
   [["↑"], "keyEdit"],
   [["Ctrl", "Shift", "O"], "keyNew"],
@@ -49,11 +51,11 @@ async function route() {
   }
   if (sessions.state.current && kind === "c" && sessions.state.current.id === id) return sidebar.showSessions();
   await sessions.show(kind === "c" ? id : null, chat.beingWritten());
-  if (circumstances.hasNotice("contextFull", "tooLong", "refused", "torn", "failed", "late")) circumstances.showNotice(null);
+  if (circumstances.hasNotice("contextFull", "contextFullBy", "tooLong", "refused", "torn", "failed", "late")) circumstances.showNotice(null);
   await composer.change();
   chat.showAll();
   sidebar.showSessions();
-  if (!matchMedia("(pointer: coarse)").matches) $("draft").focus();
+  if (!touch.matches) $("draft").focus();
 }
 
 function scenes() {
@@ -138,26 +140,6 @@ function told({ kind, conversation }) {
   }
 }
 
-function keepKey() {
-  try {
-    $("key").value = sessionStorage.getItem(KEY) ?? "";
-  } catch {
-    // No storage in this browser: the key is typed in after each reload.
-  }
-  $("key").addEventListener("input", () => {
-    try {
-      sessionStorage.setItem(KEY, $("key").value);
-    } catch {
-      // As above.
-    }
-    if (circumstances.hasNotice("unauthorized")) circumstances.showNotice(null);
-  });
-  $("key").addEventListener("change", () => {
-    view.forget();
-    chat.showAll();
-  });
-}
-
 // What is kept is about to be migrated. A tab with the earlier page could save nothing any more after that.
 async function withoutEarlierTabs() {
   await withoutEarlier(() => {
@@ -170,10 +152,17 @@ async function withoutEarlierTabs() {
 
 async function start() {
   for (const node of document.querySelectorAll("[data-icon]")) node.prepend(icon(node.dataset.icon));
-  keepKey();
+  key.start();
+  key.onKey((changed) => {
+    if (circumstances.hasNotice("unauthorized")) circumstances.showNotice(null);
+    if (!changed) return;
+    view.forget();
+    chat.showAll();
+  });
   words();
   view.start();
   sidebar.start();
+  library.start();
   settings.start({ changed });
   composer.start({ send: chat.send, stop: chat.stop, editLast: view.editLast });
   circumstances.onFacts(() => {

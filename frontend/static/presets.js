@@ -47,10 +47,10 @@ export async function change(id, fields) {
   tell({ kind: "presets" });
 }
 
-export async function create(from, name) {
+export async function create(from, name, fields = {}) {
   const { id: _, ...values } = get(from);
   const id = newId();
-  await change(id, { ...values, name, created: Date.now() });
+  await change(id, { ...values, ...fields, name, created: Date.now() });
   return id;
 }
 

@@ -73,9 +73,9 @@ export function titleFrom(text) {
   return line.length > 60 ? `${line.slice(0, 60)}…` : line;
 }
 
-export async function create(title, preset) {
+export async function create(title, preset, thinking = null) {
   const now = Date.now();
-  const record = { id: newId(), title, named: false, created: now, updated: now, leaf: null, start: null, preset };
+  const record = { id: newId(), title, named: false, created: now, updated: now, leaf: null, start: null, preset, thinking };
   state.conversations.set(record.id, record);
   state.current = record;
   state.messages = new Map();
@@ -166,7 +166,7 @@ export async function clear() {
 export async function branch(id, title) {
   const origin = state.current;
   const copied = pathTo(state.messages, id);
-  const record = await create(title, origin.preset);
+  const record = await create(title, origin.preset, origin.thinking ?? null);
   let parent = null;
   const copies = [];
   for (const { role, content, reasoning, facts, end, created } of copied) {

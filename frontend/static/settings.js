@@ -6,7 +6,8 @@ import { $, download, element, question, showOptions } from "./dom.js";
 import { choice, choose, number, onLanguage, say } from "./language.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
-import { read, toJson, toMarkdown } from "./transfer.js";
+import { tell } from "./tabs.js";
+import { everything, read, toMarkdown } from "./transfer.js";
 
 const TEXTS = ["name", "system"];
 const DEFAULTS = ["temperature", "top_p", "repetition_penalty"];
@@ -49,6 +50,7 @@ function showChoices() {
 export function open() {
   edited = composer.preset() || edited;
   $("data-said").textContent = "";
+  showKept();
   showPreset();
   showFacts();
   showChoices();
@@ -74,11 +76,19 @@ function stamp() {
   return new Date().toISOString().slice(0, 10);
 }
 
+// The browser may throw away what it keeps for a page when its disk is full, unless it was asked not to.
+async function showKept() {
+  const kept = await navigator.storage?.persisted?.().catch(() => false);
+  $("data-kept").textContent = navigator.storage?.persisted ? say(kept ? "keptForGood" : "keptForNow") : "";
+}
+
 async function importFiles(files, changed) {
   for (const file of files) {
     try {
-      const { conversations, messages } = await read(file.name, await file.text());
-      $("data-said").textContent = say("importedCount", { conversations, messages });
+      const added = await read(file.name, await file.text());
+      const counts = Object.fromEntries(Object.entries(added).map(([kind, count]) => [kind, number(count)]));
+      const more = added.presets + added.templates + added.batches > 0;
+      $("data-said").textContent = say(more ? "importedMore" : "importedCount", counts);
     } catch (error) {
       $("data-said").textContent = say("notImported", { name: file.name, message: error.message });
     }
@@ -124,7 +134,7 @@ export function start({ changed }) {
   });
   $("language-choice").addEventListener("change", () => choose($("language-choice").value));
   $("export-all").addEventListener("click", async () => {
-    download(`youtu-${stamp()}.json`, "application/json", await toJson(sessions.conversations()));
+    download(`youtu-${stamp()}.json`, "application/json", await everything(sessions.conversations()));
   });
   $("export-all-md").addEventListener("click", async () => {
     download(`youtu-${stamp()}.md`, "text/markdown", await toMarkdown(sessions.conversations()));
@@ -133,6 +143,9 @@ export function start({ changed }) {
   $("import-file").addEventListener("change", async () => {
     await importFiles([...$("import-file").files], changed);
     $("import-file").value = "";
+    composer.showPresets();
+    showPreset();
+    for (const kind of ["presets", "batch", "templates"]) tell({ kind });
   });
   $("clear-all").addEventListener("click", async () => {
     const yes = await question({ title: say("clearTitle"), yes: say("clearAll"), danger: true });

@@ -1,7 +1,7 @@
 // The list of conversations: search, rename, export, delete. On a narrow page it lies over the rest.
 
 import { $, button, download, element, question } from "./dom.js";
-import { date, onLanguage, say } from "./language.js";
+import { date, language, onLanguage, say } from "./language.js";
 import { printConversation } from "./printing.js";
 import * as sessions from "./sessions.js";
 import { conversationToJson, conversationToMarkdown, fileName } from "./transfer.js";
@@ -75,10 +75,35 @@ function item(conversation) {
   return made;
 }
 
+const made = new Map(); // Id to {node, key}: an item is made anew when what it shows has changed.
+
+function nodeOf(conversation, words) {
+  const { id, title, updated } = conversation;
+  const key = [title, updated, sessions.state.current?.id === id, menuOf === id, words].join("\n");
+  const old = made.get(id);
+  if (old?.key === key) return old.node;
+  old?.node.remove();
+  const node = item(conversation);
+  made.set(id, { node, key });
+  return node;
+}
+
 export function showSessions() {
   const all = sessions.conversations();
   const shown = found ? all.filter(({ id }) => found.has(id)) : all;
-  $("sessions").replaceChildren(...shown.map(item));
+  const words = `${language()} ${new Date().toDateString()}`;
+  const nodes = shown.map((conversation) => nodeOf(conversation, words));
+  let at = $("sessions").firstElementChild;
+  for (const node of nodes) {
+    if (node === at) at = at.nextElementSibling;
+    else $("sessions").insertBefore(node, at);
+  }
+  while (at) {
+    const next = at.nextElementSibling;
+    at.remove();
+    at = next;
+  }
+  for (const id of made.keys()) if (!sessions.state.conversations.has(id)) made.delete(id);
   $("no-sessions").hidden = shown.length > 0;
   $("no-sessions").textContent = say(found && all.length ? "nothingFound" : "noSessions");
 }

@@ -1,16 +1,17 @@
 // What the page keeps, in the browser's IndexedDB; in memory where the browser has none. Knows records, no page.
 //
-//   conversations  {id, title, named, created, updated, leaf, start, preset}
+//   conversations  {id, title, named, created, updated, leaf, start, preset, thinking}
 //   messages       {id, conversation, parent, role, content, created, open, end, facts, reasoning}
 //   drafts         {conversation, tab, text, updated}      one per tab: two of them do not overwrite each other
 //   presets        {id, name, system, temperature, …}
 //   batches, rows  the bench: {id, …}, {batch, number, …}
+//   templates      {id, title, text, category, created}    prompts and quick replies
 //
 // Every change reads, changes and writes one record in one transaction, so tabs cannot undo one another's.
 
 import { migrated } from "./migration.js";
 
-export const VERSION = 2;
+export const VERSION = 3;
 const BLOCKED_MS = 5000;
 
 const STORES = {
@@ -20,14 +21,17 @@ const STORES = {
   presets: { keyPath: "id" },
   batches: { keyPath: "id" },
   rows: { keyPath: ["batch", "number"], index: "batch" },
+  templates: { keyPath: "id" },
 };
 
 let database = null;
 let memory = null;
 export let failure = null; // Why nothing is kept, once that is so.
 
+// The stores that are not there yet.
 function create(made) {
   for (const [name, { keyPath, index }] of Object.entries(STORES)) {
+    if (made.objectStoreNames.contains(name)) continue;
     const store = made.createObjectStore(name, { keyPath });
     if (index) store.createIndex(index, index);
   }
@@ -46,7 +50,7 @@ function opened() {
     const request = indexedDB.open("youtu", VERSION);
     let late = false;
     request.onupgradeneeded = ({ oldVersion }) => {
-      if (oldVersion === 0) create(request.result);
+      create(request.result);
       if (oldVersion === 1) migrate(request.transaction.objectStore("messages"));
     };
     request.onsuccess = () => {

@@ -7,6 +7,7 @@ export class Refused extends Error {
     super(error.message);
     this.status = status;
     this.code = error.code;
+    this.param = error.param ?? null;
     this.retryAfter = retryAfter;
   }
 
@@ -21,8 +22,10 @@ export class Refused extends Error {
   }
 }
 
-export async function post(path, body, { key, signal }) {
+// `id`: the request's name, by which the server tells where it stands.
+export async function post(path, body, { key, signal, id }) {
   const headers = { "Content-Type": "application/json" };
+  if (id) headers["X-Request-ID"] = id;
   if (key) headers.Authorization = `Bearer ${key}`;
   const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (response.ok) return response;

@@ -65,7 +65,7 @@ export async function withoutEarlier(wait) {
   }
 }
 
-// `change`: {kind: "conversation" | "message" | "presets" | "batch" | "cleared", id?, conversation?}
+// `change`: {kind: "conversation" | "message" | "presets" | "batch" | "row" | "rows" | "templates" | "cleared", id?, conversation?}
 export function tell(change) {
   channel.postMessage(change);
 }

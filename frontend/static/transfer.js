@@ -1,8 +1,10 @@
 // Conversations to files and back: JSON keeps all versions, Markdown what is shown. Files are not trusted.
 
+import { add as addMade, made, presetFor } from "./archive.js";
 import { newId } from "./dom.js";
 import { say } from "./language.js";
 import { migrated } from "./migration.js";
+import * as presets from "./presets.js";
 import * as store from "./store.js";
 import { pathTo } from "./tree.js";
 
@@ -16,13 +18,19 @@ const THOUGHT = new RegExp(`^${REASONING}\n((?:>[^\n]*\n)+)\n?`);
 
 async function withMessages(conversation) {
   const messages = await store.among("messages", conversation.id);
-  return { ...conversation, messages: messages.map(({ open: _, ...message }) => message) };
+  const { system = "" } = presets.get(conversation.preset);
+  return { ...conversation, system, messages: messages.map(({ open: _, ...message }) => message) };
 }
 
-export async function toJson(conversations) {
+// `more`: what else the file holds.
+export async function toJson(conversations, more = {}) {
   const full = await Promise.all(conversations.map(withMessages));
-  return JSON.stringify({ format: FORMAT, version: VERSION, exported: new Date().toISOString(), conversations: full }, null, 1);
+  const file = { format: FORMAT, version: VERSION, exported: new Date().toISOString(), conversations: full, ...more };
+  return JSON.stringify(file, null, 1);
 }
+
+// Everything that was made in this browser.
+export const everything = async (conversations) => toJson(conversations, await made());
 
 export const conversationToJson = (conversation) => toJson([conversation]);
 
@@ -72,7 +80,7 @@ function cleanMessage(given, conversation) {
   const { id, parent, role, content, reasoning, created, end, facts } = given ?? {};
   if (!isId(id) || !ROLES.includes(role) || !isText(content) || !(parent === null || isId(parent))) throw new NotOurs();
   const made = { id, conversation, parent, role, content, created: Number.isFinite(created) ? created : 0 };
-  if (["stopped", "broken"].includes(end)) made.end = end;
+  if (["stopped", "broken", "imported"].includes(end)) made.end = end;
   if (role === "assistant" && isText(reasoning) && reasoning) made.reasoning = reasoning;
   if (role === "assistant" && facts && typeof facts === "object") {
     made.facts = {
@@ -88,12 +96,29 @@ function cleanMessage(given, conversation) {
   return made;
 }
 
+// {system, messages: [{role, content}]}, or the messages alone: as the APIs take them, and as the terminal once wrote.
+function fromTurns(file) {
+  const turns = Array.isArray(file) ? file : file.messages;
+  const first = turns[0]?.role === "system" ? turns[0].content : file.system;
+  const now = Date.now();
+  const id = newId();
+  const messages = turns.filter((turn) => turn?.role !== "system").map((turn, at) => {
+    const given = { id: `${id}-${at}`, parent: at ? `${id}-${at - 1}` : null, created: now + at, end: "imported" };
+    return cleanMessage({ ...given, role: turn?.role, content: turn?.content }, id);
+  });
+  if (!messages.length) throw new NotOurs();
+  const line = messages[0].content.trim().split("\n")[0];
+  const record = { id, title: line.slice(0, 60), named: false, created: now, updated: now, start: null, thinking: null };
+  return [{ record: { ...record, leaf: messages.at(-1).id }, messages, from: { system: first } }];
+}
+
 function fromJson(text) {
   const file = JSON.parse(text);
+  if (Array.isArray(file) || (!file?.format && Array.isArray(file?.messages))) return { found: fromTurns(file) };
   if (file?.format !== FORMAT || !Array.isArray(file.conversations)) throw new NotOurs();
   const current = file.version >= 2 ? (message) => message : (message) => migrated(message ?? {});
-  return file.conversations.map((given) => {
-    const { id, title, created, updated, leaf, start, preset, messages } = given ?? {};
+  const found = file.conversations.map((given) => {
+    const { id, title, created, updated, leaf, start, preset, thinking, system, messages } = given ?? {};
     if (!isId(id) || !isText(title, 1000) || !Array.isArray(messages)) throw new NotOurs();
     const now = Date.now();
     const record = {
@@ -104,10 +129,11 @@ function fromJson(text) {
       updated: Number.isFinite(updated) ? updated : now,
       leaf: isId(leaf) ? leaf : null,
       start: isId(start) ? start : null,
-      preset: isId(preset) ? preset : "general",
+      thinking: typeof thinking === "boolean" ? thinking : null,
     };
-    return { record, messages: messages.map((message) => cleanMessage(current(message), id)) };
+    return { record, messages: messages.map((message) => cleanMessage(current(message), id)), from: { preset, system } };
   });
+  return { found, file };
 }
 
 function fromMarkdown(text) {
@@ -132,8 +158,8 @@ function fromMarkdown(text) {
     if (mark && !mark[1] && mark[2] === "conversation") {
       done();
       const now = Date.now();
-      const record = { id: newId(), title: "", named: true, created: now, updated: now, start: null, leaf: null, preset: "general" };
-      found.push({ record, messages: [], version: Number(mark[3]) || 1 });
+      const record = { id: newId(), title: "", named: true, created: now, updated: now, start: null, leaf: null };
+      found.push({ record, messages: [], from: {}, version: Number(mark[3]) || 1 });
     } else if (mark && !mark[1]) {
       done();
       const last = found.at(-1);
@@ -157,19 +183,30 @@ function fromMarkdown(text) {
   return found;
 }
 
-// Add what a file holds; what is there already stays as it is. {conversations, messages}: how many were new.
+// Add what a file holds; what is there already stays as it is, but goes on where the file goes further. How many of
+// each kind were new: {conversations, messages, presets, templates, batches}.
 // Throws an Error when the file is not one that this page has written.
 export async function read(name, text) {
-  let found;
+  let given;
   try {
-    found = /\.(md|markdown)$/i.test(name) ? fromMarkdown(text) : fromJson(text);
+    given = /\.(md|markdown)$/i.test(name) ? { found: fromMarkdown(text) } : fromJson(text);
   } catch (error) {
     throw new Error(error instanceof SyntaxError ? `JSON: ${error.message}` : name, { cause: error });
   }
-  const added = { conversations: 0, messages: 0 };
-  for (const { record, messages } of found) {
-    added.conversations += await store.add("conversations", [record]);
-    added.messages += await store.add("messages", messages);
+  const added = { conversations: 0, messages: 0, ...(await addMade(given.file ?? {})) };
+  await presets.load();
+  for (const { record, messages, from } of given.found) {
+    record.preset = await presetFor(from);
+    const fresh = await store.add("conversations", [record]);
+    const more = await store.add("messages", messages);
+    if (!fresh && more) {
+      await store.change("conversations", record.id, (kept) => {
+        if (record.updated < kept.updated || !record.leaf) return false;
+        return void Object.assign(kept, { leaf: record.leaf, updated: record.updated });
+      });
+    }
+    added.conversations += fresh;
+    added.messages += more;
   }
   return added;
 }

@@ -1,7 +1,7 @@
 // One turn of the conversation on the page: the question, or the answer with its thinking, facts and tools.
 
 import { Blocks } from "./blocks.js";
-import { button, composing, copier, element } from "./dom.js";
+import { button, composing, copier, element, sends } from "./dom.js";
 import { number, say } from "./language.js";
 import { plainText } from "./plain.js";
 import { hasText } from "./tree.js";
@@ -64,6 +64,9 @@ export class Turn {
   // The tools; anew when versions come or an answer ends.
   fill(versions) {
     const { message, acts } = this;
+    const key = JSON.stringify([versions.map(({ id }) => id), message.open, message.end, message.facts, hasText(message)]);
+    if (key === this.filled) return;
+    this.filled = key;
     this.tools.replaceChildren();
     if (message.open) return;
     const answer = message.role === "assistant";
@@ -80,11 +83,18 @@ export class Turn {
     this.tools.append(button("branch", say("branch"), () => acts.branch(message)));
   }
 
+  // What it waits for, before it has begun.
+  wait(text) {
+    this.waits = text;
+    this.show();
+  }
+
   // The answer as far as it has come.
   show() {
     const { message } = this;
     this.node.classList.toggle("open", Boolean(message.open));
-    this.facts.textContent = factsOf(message);
+    const facts = (message.open && this.waits) || factsOf(message);
+    if (this.facts.textContent !== facts) this.facts.textContent = facts;
     if (message.reasoning) this.think(message.reasoning, Boolean(message.open) && !message.content);
     if (message.open && message.content) this.blocks.grow(message.content);
   }
@@ -152,7 +162,7 @@ export class Turn {
       if (event.key === "Escape") {
         event.stopPropagation();
         leave();
-      } else if (event.key === "Enter" && !event.shiftKey) {
+      } else if (sends(event)) {
         event.preventDefault();
         send();
       }

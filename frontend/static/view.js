@@ -1,7 +1,8 @@
 // The column of turns, the gauge of the context, and what screen readers hear. Shows what `sessions` holds.
 
-import { facts, isWell, showNotice } from "./circumstances.js";
+import { facts, hasNotice, isWell, showNotice } from "./circumstances.js";
 import { $, element } from "./dom.js";
+import * as key from "./key.js";
 import { number, onLanguage, say as words } from "./language.js";
 import * as sessions from "./sessions.js";
 import { Turn } from "./turn.js";
@@ -66,6 +67,7 @@ export function showTurns(model, acts) {
     forget();
   }
   conversation = state.current?.id;
+  showTitle();
   const path = sessions.path();
   turns = new Map(path.map((message) => [message.id, turnOf(message, model, acts)]));
   const nodes = [...turns.values()].map(({ node }) => node);
@@ -133,9 +135,28 @@ export function hush() {
 }
 
 export function askForKey() {
-  $("key-line").hidden = false;
   showNotice("unauthorized");
-  $("key").focus();
+  key.ask();
+}
+
+// What an answer waits for, before it has begun; null: no more.
+export function wait(message, text) {
+  turns.get(message.id)?.wait(text);
+}
+
+// The tab is called as its conversation is.
+export function showTitle() {
+  const model = isWell() ? facts.model : "Youtu";
+  const atBench = document.body.dataset.view === "bench";
+  const title = atBench ? words("bench") : state.current?.title;
+  document.title = title ? `${title} · ${model}` : model;
+}
+
+let folded = null; // The words about the model that were put away.
+
+function showAbout(text) {
+  $("about-text").textContent = text;
+  $("about").hidden = !text || folded === text;
 }
 
 let told = false;
@@ -148,13 +169,12 @@ export function showModel() {
   const well = isWell();
   $("light").dataset.state = facts?.status ?? "asking";
   $("model").textContent = well ? facts.model : "Youtu";
-  document.title = well ? facts.model : "Youtu";
+  showTitle();
   $("demo").hidden = !(well && facts.demo);
   // most descriptions only add the weights' format to the name
   const more = well && !facts.description.startsWith(`${facts.model}, `) ? facts.description : "";
-  $("about").textContent = well && facts.demo ? words("aboutDemo") : more;
-  $("about").hidden = !$("about").textContent;
-  if (facts?.needs_key) $("key-line").hidden = false;
+  showAbout(well && facts.demo ? words("aboutDemo") : more);
+  key.need(Boolean(facts?.needs_key) || hasNotice("unauthorized"));
 }
 
 export function start() {
@@ -166,6 +186,15 @@ export function start() {
     top = box().scrollTop;
     showEnd();
   };
+  $("close-about").addEventListener("click", () => {
+    folded = $("about-text").textContent;
+    showAbout(folded);
+    $("demo").focus();
+  });
+  $("demo").addEventListener("click", () => {
+    folded = $("about").hidden ? null : $("about-text").textContent;
+    showAbout($("about-text").textContent);
+  });
   box().addEventListener("scroll", scrolled, { passive: true });
   // What is rendered later, too, must not push the end out of view; what the reader opens or edits stays put.
   new ResizeObserver(() => (sticky ? toEnd() : showEnd())).observe($("list"));

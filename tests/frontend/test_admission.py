@@ -38,6 +38,18 @@ def test_first_come_first_served() -> None:
     assert (room.taken, room.waiting) == (0, 0)
 
 
+def test_the_place_of_each_that_waits() -> None:
+    """In the order in which they will be served, which is not the order in which they came."""
+    room = Admission(slots=1, queue=9)
+    first = room.ask("a", name="a1")
+    for name in ("a2", "a3", "b1"):
+        room.ask(name[0], name=name)
+    places = {name: room.place(name) for name in ("a1", "a2", "a3", "b1", "none")}
+    assert places == {"a1": 0, "b1": 1, "a2": 2, "a3": 3, "none": 0}
+    first.release()
+    assert (room.place("b1"), room.place("a2")) == (0, 1)
+
+
 def test_waiting_ends_when_a_slot_comes_free() -> None:
     room = Admission(slots=1, queue=1)
     first, second = room.ask("a"), room.ask("a")

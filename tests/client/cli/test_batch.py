@@ -59,7 +59,11 @@ def test_awkward_text_goes_in_and_comes_out(
     assert {a["id"]: a["answer"] for a in answers} == {
         f"q{n}": f"You said: {t}" for n, t in enumerate(AWKWARD)
     }
-    assert {a["question"] for a in answers} == set(AWKWARD)
+    asked = [a["question"] for a in answers]
+    if suffix == "csv":
+        assert "'=1+1" in asked  # text to a spreadsheet, not a formula
+        asked = [row.question for row in read_rows(out, decode(out, None)[0], column=None, id_column="id")]
+    assert set(asked) == set(AWKWARD)
     assert sorted(int(a["row"]) for a in answers) == [1, 2, 3, 4, 5, 6]
     assert all(a["finish_reason"] == "stop" and not a["error"] for a in answers)
     assert set(answers[0]) == set(COLUMNS)
@@ -484,3 +488,16 @@ def test_a_notice_says_which_byte_was_no_utf_8(tmp_path: Path) -> None:
     assert [row.question for row in read_rows(path, text, column="question", id_column="id")] == ["你好"]
     with pytest.raises(FileError):
         decode(path, "utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", " =1", "＝1", "'=1", "''-1", "'x", "x=1", ""]
+)
+def test_no_cell_is_a_formula(text: str) -> None:
+    """The fault: a question or an answer that begins with = was run by the spreadsheet that opened it."""
+    from youtu_cli.spreadsheet import guarded, unguarded
+
+    made = guarded(text)
+    assert made.lstrip(" ")[:1] not in {"=", "+", "-", "@", "\t", "\r", "\n", "＝"}
+    assert unguarded(made) == text
+    assert (made == text) == (text in {"'x", "x=1", ""})

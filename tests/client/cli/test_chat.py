@@ -25,11 +25,11 @@ def start(fake: FakeTriton, tmp_path: Path) -> Iterator[Start]:
     """Starts `youtu chat` with arguments; keywords are environment variables. Waits for its first prompt."""
     started: list[Terminal] = []
 
-    def chat(*args: str, **env: str) -> Terminal:
+    def chat(*args: str, hint: str = "Ctrl-D ends", **env: str) -> Terminal:
         home = {"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm-256color", **env}
         terminal = Terminal([*YOUTU, "chat", *args], environment(fake, **home), columns=160)
         started.append(terminal)
-        terminal.wait("Ctrl-D ends")
+        terminal.wait(hint)
         if home["TERM"] != "dumb":
             terminal.prompt()
         return terminal
@@ -234,16 +234,21 @@ def test_save_and_load(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
     terminal.ask("hello", "You said: hello")
     terminal.ask(f"/save {file}", "(saved to")
     terminal.ask(f"/save {file}", "(saved to")  # its own file again
-    terminal.ask(f"/save {other}", "exists already")
+    terminal.ask(f"/save {other}", "exists. Replace it? (y/n)")
+    terminal.ask("n", "(not saved)")
     assert other.read_text() == "mine"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert json.loads(file.read_text()) == {
-        "system": "be kind",
-        "messages": [
-            {"role": "user", "content": "hello"},
-            {"role": "assistant", "content": "You said: hello"},
-        ],
-    }
+    kept = json.loads(file.read_text())
+    assert (kept["format"], kept["version"]) == ("youtu-conversations", 2)
+    (conversation,) = kept["conversations"]
+    first, last = conversation["messages"]
+    assert (conversation["system"], conversation["title"], conversation["leaf"]) == (
+        "be kind",
+        "hello",
+        last["id"],
+    )
+    assert (first["role"], first["content"], first["parent"]) == ("user", "hello", None)
+    assert (last["role"], last["content"], last["parent"]) == ("assistant", "You said: hello", first["id"])
     terminal = start()
     terminal.ask(f"/load {tmp_path / 'none'}", "No such file")
     terminal.ask(f"/load {other}", "is not JSON")
@@ -251,6 +256,11 @@ def test_save_and_load(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
     assert "> hello" in terminal.screen.text
     terminal.ask("more", "You said: more")
     assert [role for role, _ in roles(fake, 1)] == ["system", "user", "assistant", "user"]
+    terminal.ask(f"/save {other}", "exists. Replace it? (y/n)")
+    terminal.ask("y", "(saved to")
+    again = json.loads(other.read_text())["conversations"][0]
+    assert again["id"] == conversation["id"]  # the page knows it again
+    assert len(again["messages"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -336,7 +346,8 @@ def test_only_so_many_conversations_are_kept(tmp_path: Path, monkeypatch: pytest
         )
         time.sleep(0.01)
     files = sorted((tmp_path / "youtu" / "chats").iterdir())
-    assert [json.loads(file.read_text())["messages"][0]["content"] for file in files] == ["3", "4", "5"]
+    kept = [conversation.Conversation.read(file).messages[0]["content"] for file in files]
+    assert kept == ["3", "4", "5"]
 
 
 def test_thinking_is_folded_and_can_be_shown(fake: FakeTriton, start: Start) -> None:
@@ -457,3 +468,72 @@ def test_ask_on_a_terminal_is_in_colour_and_ends_its_line(fake: FakeTriton) -> N
     terminal.type(CTRL_C)
     assert terminal.end() == 130
     assert terminal.screen.text.endswith("(stopped)")
+
+
+def test_a_conversation_of_the_page_is_taken_up(tmp_path: Path) -> None:
+    """The path that the page shows, of the conversation that was changed last; thinking stays out."""
+    from youtu_cli.conversation import Conversation
+
+    def message(name: str, parent: str | None, role: str) -> dict[str, object]:
+        return {"id": name, "parent": parent, "role": role, "content": name, "created": 1, "reasoning": "hm"}
+
+    old = {"id": "o", "title": "old", "updated": 1, "leaf": "x", "messages": [message("x", None, "user")]}
+    shown = [message("q", None, "user"), message("a", "q", "assistant"), message("b", "q", "assistant")]
+    new = {"id": "n", "title": "new", "updated": 2, "leaf": "b", "system": "s", "messages": shown}
+    file = tmp_path / "file.json"
+    text = {"format": "youtu-conversations", "version": 2, "conversations": [new, old], "presets": []}
+    file.write_text(json.dumps(text))
+    made = Conversation.read(file)
+    assert made == Conversation(
+        "s", [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]
+    )
+    assert made.name == "n"
+    file.write_text(json.dumps({**text, "conversations": []}))
+    from youtu_cli.conversation import ConversationError
+
+    with pytest.raises(ConversationError, match="holds no conversation"):
+        Conversation.read(file)
+
+
+def test_a_chinese_locale_is_spoken_to_in_chinese(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
+    terminal = start(LC_ALL="", LANG="zh_CN.UTF-8", hint="Ctrl-D 退出")
+    terminal.ask("/help", "重新发送上一个问题")
+    terminal.ask("你好", "You said: 你好")
+    terminal.ask("/none", "没有 /none 这个命令")
+    (tmp_path / "x.json").write_text("{}")
+    terminal.ask(f"/save {tmp_path / 'x.json'}", "已存在，是否覆盖？")
+    terminal.ask("是", "已保存到")
+
+
+def test_the_plainest_locale_works(fake: FakeTriton, start: Start) -> None:
+    """The fault: a locale that knows ASCII only must not break on Chinese."""
+    terminal = start(LC_ALL="C", LANG="zh_CN.UTF-8")
+    terminal.ask("**注意：**请先备份", "注意：请先备份")
+    assert "UnicodeEncodeError" not in terminal.screen.text
+
+
+def test_every_sentence_has_its_chinese() -> None:
+    """The fault: a sentence without a translation would end the chat in a Chinese locale."""
+    import ast
+
+    from youtu_cli.chat import COMMANDS, HINT, KEYS, UNFOLD
+    from youtu_cli.words import CHINESE
+
+    used = {*COMMANDS.values(), HINT, KEYS, UNFOLD, "cut off at the limit", "stopped", "broken off"}
+    for file in (Path(__file__).parents[3] / "client" / "youtu_cli").glob("*.py"):
+        tree = ast.parse(file.read_text())
+        values = {
+            target.id: node.value.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
+                given = node.args[0]
+                text = (
+                    given.value if isinstance(given, ast.Constant) else values.get(getattr(given, "id", ""))
+                )
+                used |= {text} if isinstance(text, str) else set()
+    assert used == set(CHINESE)

@@ -56,6 +56,18 @@ def test_every_view_passes(visit: Visits, language: str, width: int, colours: An
     page.keyboard.press("Control+/")
     check(page, "shortcuts")
     page.keyboard.press("Escape")
+    page.click("#open-library")
+    page.click("#library-new")
+    check(page, "a text of the library")
+    page.fill("#library-title", "Greeting")
+    page.fill("#library-text", "Dear {name},")
+    page.fill("#library-category", "Letters")
+    page.click("#library-form button[type=submit]")
+    expect(page.locator(".library-use")).to_have_count(1)
+    check(page, "library")
+    page.keyboard.press("Escape")
+    page.evaluate("document.querySelectorAll('.turn').forEach((turn) => turn.classList.add('dropped'))")
+    check(page, "turns that are left out")
     if width < 860:
         page.click("#open-sidebar")
     page.locator("#sessions .more").click()
@@ -64,7 +76,7 @@ def test_every_view_passes(visit: Visits, language: str, width: int, colours: An
     expect(page.locator("#b-source")).to_be_visible()
     check(page, "bench, empty")
     page.set_input_files(
-        "#b-file", {"name": "l.csv", "mimeType": "text/csv", "buffer": b"question\na\nb\nc\n"}
+        "#b-file", {"name": "l.csv", "mimeType": "text/csv", "buffer": b"question,category\na,x\nb,y\nc,x\n"}
     )
     page.click("#b-create")
     page.click("#b-run")
@@ -74,3 +86,9 @@ def test_every_view_passes(visit: Visits, language: str, width: int, colours: An
     page.locator(".b-row").nth(1).click()
     page.click("#b-good")
     check(page, "bench, one row")
+    page.select_option("#b-which", "benchRunAll")
+    page.fill("#b-answer", "mine")
+    page.locator("#b-answer").blur()
+    page.click("#b-run")
+    expect(page.locator("#b-before")).to_be_visible()
+    check(page, "bench, old beside new")

@@ -301,8 +301,8 @@ def test_a_tab_that_does_not_let_go_of_the_store_does_not_stop_the_page(visit: V
     # The upgrade that was waiting is done now, and nothing holds the store.
     wait_until(
         new,
-        lambda: new.evaluate("async () => (await indexedDB.databases())[0].version") == 2,
-        "version 2",
+        lambda: new.evaluate("async () => (await indexedDB.databases())[0].version") == 3,
+        "version 3",
     )
     reload(new)
     assert {message["id"] for message in kept(new, "messages")} == {"a0", "b0", "d0"}
