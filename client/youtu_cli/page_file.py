@@ -58,7 +58,8 @@ def path(conversation: Mapping[str, Any]) -> list[Any]:
     """The messages from the first to the last shown."""
     messages = [one for one in conversation.get("messages") or () if isinstance(one, Mapping)]
     by_id = {str(message.get("id")): message for message in messages}
-    at, found = by_id.get(str(conversation.get("leaf"))), []
+    found: list[Any] = []
+    at = by_id.get(str(conversation.get("leaf")))
     while at is not None and len(found) <= len(by_id):  # a file may hold a circle
         found.append(at)
         at = by_id.get(str(at.get("parent")))

@@ -109,7 +109,7 @@ def _separator(text: str, column: str | None) -> str:
 def _workbook(path: Path) -> Iterator[Sequence[str]]:
     """The lines of the first sheet, the header first."""
     try:
-        import openpyxl  # type: ignore[import-untyped]
+        import openpyxl
     except ImportError:
         raise FileError(
             f"{path}: workbooks need openpyxl: pip install 'youtu-client[excel]', or save it as CSV"

@@ -84,7 +84,7 @@ export class RowView {
     $("b-restore").hidden = !edited(row);
     $("b-to-library").disabled = !row.answer.trim();
     $("b-again").disabled = Boolean(run.run(row.batch)) || run.elsewhere(run.state.batch) || !row.question.trim();
-    $("b-before").hidden = !row.previous;
+    $("b-before").hidden = $("b-keep-new").hidden = !row.previous;
     $("b-before-text").textContent = row.previous?.answer ?? "";
   }
 }

@@ -58,6 +58,7 @@ def test_everything_moves_to_another_browser(visit: Visits, tmp_path: Path) -> N
     page.click("#library-form button[type=submit]")
     page.keyboard.press("Escape")
     page.click("#to-bench")
+    expect(page.locator("#b-source")).to_be_visible()
     start(page, "question,category\none,a\ntwo,b\n")
     expect(page.locator("#b-counts")).to_have_text("2 of 2 answered")
     page.locator(".b-row").first.click()

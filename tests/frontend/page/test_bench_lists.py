@@ -201,6 +201,7 @@ def test_rows_are_searched_edited_added_and_deleted(visit: Visits, fake: FakeTri
     page.fill("#b-row-category", "退换")
     page.locator("#b-row-category").blur()
     page.click("#b-add")
+    expect(page.locator("#b-question")).to_have_value("")
     page.fill("#b-question", "新的一问")
     page.locator("#b-question").blur()
     expect(rows(page).nth(3)).to_contain_text("新的一问")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.client.fake_triton import FakeTriton
 from tests.frontend.conftest import Frontend, script
@@ -61,7 +61,6 @@ def test_under_a_finger(visit: Visits, shots: Path, language: str) -> None:
     page.locator("#open-settings").tap()
     assert not too_small(page)
     page.keyboard.press("Escape")
-    page.locator("#open-sidebar").tap()
     page.locator("#to-bench").tap()
     page.fill("#b-paste", "a\nb\n")
     page.locator("#b-create").tap()
@@ -131,13 +130,18 @@ def test_the_place_in_the_queue_is_said(visit: Visits, fake: FakeTriton, another
         expect(facts(page)).to_contain_text("已完成")
 
 
+def refusal(status: int, error: dict[str, Any]) -> Callable[[Route], None]:
+    """What answers a request so."""
+    return lambda route: route.fulfill(status=status, json={"error": error})
+
+
 def test_the_server_speaks_the_language_of_the_page(visit: Visits) -> None:
     page = visit("zh-CN")
     message = (
         "This model's maximum context length is 2048 tokens. However, your prompt is too long: "
         "it has 2100 tokens; at most 2047 leave room for an answer."
     )
-    replies = [
+    replies: list[tuple[int, dict[str, Any], str]] = [
         (400, {"message": message, "code": "context_length_exceeded", "param": "messages"}, "2,100"),
         (
             400,
@@ -148,10 +152,7 @@ def test_the_server_speaks_the_language_of_the_page(visit: Visits) -> None:
         (413, {"message": "too large", "code": "body_too_large", "param": None}, "对话已超出"),
     ]
     for status, error, words in replies:
-        page.route(
-            "**/chat",
-            lambda route, s=status, e=error: route.fulfill(status=s, json={"error": {**e, "type": "x"}}),
-        )
+        page.route("**/chat", refusal(status, {**error, "type": "x"}))
         ask(page, "问")
         expect(page.locator("#notice-text")).to_contain_text(words)
         if status == 413 or "context" in str(error["code"]):

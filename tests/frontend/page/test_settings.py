@@ -239,7 +239,7 @@ def test_the_keyboard_reaches_everything(visit: Visits) -> None:
     page = visit()
     page.keyboard.press("Control+/")
     expect(page.locator("#shortcuts")).to_be_visible()
-    expect(page.locator("#shortcut-list dd")).to_have_count(8)
+    expect(page.locator("#shortcut-list dd")).to_have_count(10)
     page.keyboard.press("Escape")
     page.keyboard.press("Control+,")
     expect(page.locator("#settings")).to_be_visible()
