@@ -62,11 +62,12 @@ class Matrix:
     def _whole(self) -> ov.Node:
         if self.scales is None:
             return self.values
-        # the form that NNCF writes: OpenVINO recognises it, and computes with the int8 values
-        whole = op.multiply(op.convert(self.values, np.float16), self.scales)
+        # OpenVINO recognises this form and computes with the int8 values. f16 scales, as NNCF writes them, would
+        # be copied to f32 at load; f32 ones stay pages of the file, which can be given back.
+        whole = op.multiply(op.convert(self.values, np.float32), self.scales)
         if len(self.values.shape) != len(self.dims):
             whole = op.reshape(whole, op.constant(np.array(self.dims)), False)
-        return op.convert(whole, np.float32)
+        return whole
 
 
 class Constants:
@@ -109,9 +110,9 @@ class Constants:
             group = width
         split = (height, width) if group == width else (height, width // group, group)
         scale = f"{name}.scale"
-        values, scales = self._place(name, height * width), self._place(scale, 2 * height * width // group)
+        values, scales = self._place(name, height * width), self._place(scale, 4 * height * width // group)
         self._writers.append(partial(_write_int8, values, scales, group, chunks))
-        return Matrix(dims, _empty(name, split, np.int8), _empty(scale, (*split[:-1], 1), np.float16))
+        return Matrix(dims, _empty(name, split, np.int8), _empty(scale, (*split[:-1], 1), np.float32))
 
     def write(self, file: BinaryIO) -> Iterator[int]:
         """Put all weights into `file`; yields how many bytes each step wrote."""
@@ -124,12 +125,11 @@ class Constants:
         return place
 
 
-def quantized(rows: F32, group: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """int8 values [rows, columns] and f16 scales [rows, columns / group] of `rows` [rows, columns]."""
+def quantized(rows: F32, group: int) -> tuple[npt.NDArray[np.int8], F32]:
+    """int8 values [rows, columns] and f32 scales [rows, columns / group] of `rows` [rows, columns]."""
     grouped = rows.reshape(len(rows), -1, group)
-    scales = (np.abs(grouped).max(axis=2) / LARGEST).astype(np.float16)
-    divisors = scales.astype(np.float32)
-    divisors[divisors == 0] = 1
+    scales = (np.abs(grouped).max(axis=2) / LARGEST).astype(np.float32)
+    divisors = np.where(scales == 0, 1, scales)
     values = np.clip(np.rint(grouped / divisors[:, :, None]), -LARGEST, LARGEST)
     return values.astype(np.int8).reshape(rows.shape), scales
 
