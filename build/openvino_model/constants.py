@@ -62,8 +62,8 @@ class Matrix:
     def _whole(self) -> ov.Node:
         if self.scales is None:
             return self.values
-        # OpenVINO recognises this form and computes with the int8 values. f16 scales, as NNCF writes them, would
-        # be copied to f32 at load; f32 ones stay pages of the file, which can be given back.
+        # OpenVINO recognises this form and computes with the int8 values. NNCF's scales, f16, would be
+        # copied to f32 at load; f32 ones stay pages of the file, which can be given back.
         whole = op.multiply(op.convert(self.values, np.float32), self.scales)
         if len(self.values.shape) != len(self.dims):
             whole = op.reshape(whole, op.constant(np.array(self.dims)), False)
