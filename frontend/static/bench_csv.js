@@ -5,6 +5,7 @@ const NAMES = {
   question: [
     /^(questions?|prompt|query|问题|客户问题|用户问题|问题内容|提问|提问内容|咨询|咨询内容|问)$/i,
     /^(text|content|body|message|instruction|内容|正文|文本|描述|消息)$/i,
+    /(questions?|query|问题|提问|咨询|留言|反馈|诉求)$/i,
     /^(title|subject|标题|主题)$/i,
   ],
   id: [/^(id|no\.?|number|key|编号|序号|工单号)$/i],
@@ -134,9 +135,12 @@ export function guess(text) {
   } catch {
     return { kind: "table", header: false, column: 0, idColumn: -1 };
   }
-  const { question: column, id: idColumn } = places(records[0] ?? []);
+  const { question: column, id: idColumn, category } = places(records[0] ?? []);
   if (column >= 0) return { kind: "table", header: true, column, idColumn };
   const width = records[0]?.length ?? 0;
+  if (width > 1 && records.length > 1 && (idColumn >= 0 || category >= 0)) {
+    return { kind: "table", header: true, column: longest(records.slice(1), [idColumn, category]), idColumn };
+  }
   const table = text.includes("\t") || /(^|[,;\t\n])"/.test(text) || isEven(records);
   const header = table && width > 1 && hasNames(records);
   return { kind: table ? "table" : "lines", header, column: table && width > 1 ? longest(records) : 0, idColumn: -1 };
@@ -159,10 +163,12 @@ function hasNames(records) {
     rest.some((record) => record.some((cell) => /\d|[?？。，,.!！]/.test(cell) || cell.length > 16));
 }
 
-// The column with the most text in it.
-function longest(records) {
+// The column with the most words in it, of all `but` these. Numbers and times are no words.
+function longest(records, but = []) {
   const sums = [];
-  for (const record of records.slice(0, 50)) record.forEach((cell, at) => (sums[at] = (sums[at] ?? 0) + cell.length));
+  for (const record of records.slice(0, 50)) {
+    record.forEach((cell, at) => (sums[at] = (sums[at] ?? 0) + (but.includes(at) ? 0 : cell.match(/\p{L}/gu)?.length ?? 0)));
+  }
   return sums.indexOf(Math.max(...sums));
 }
 
@@ -216,7 +222,10 @@ export function questions(text, { kind, header, column, idColumn }) {
   const [names = [], ...rest] = records;
   const at = places(names);
   const own = at.answer !== undefined;
-  const known = new Set([column, idColumn, ...Object.values(at).filter((place) => place !== at.question && place !== at.id)]);
+  const { question: _, id: __, ...more } = at;
+  const known = new Set([column, ...Object.values(more)]);
+  // What is called more than `id`, as an order's number, may have its place in a question, too.
+  if (/^id$/i.test(names[idColumn]?.trim())) known.add(idColumn);
   const others = names.map((name, place) => [name.trim(), place]).filter(([name, place]) => {
     return name && !known.has(place) && !(own && NOT_OURS.test(name));
   });

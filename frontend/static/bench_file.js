@@ -23,7 +23,8 @@ export async function readFile(file) {
   for (const encoding of utf16 ? [utf16] : ["utf-8", "gb18030"]) {
     try {
       const text = new TextDecoder(encoding, { fatal: true }).decode(bytes);
-      if (!text.includes("\0")) return { text, gbk: encoding === "gb18030" };
+      // Excel may say in a line of its own which separator follows.
+      if (!text.includes("\0")) return { text: text.replace(/^sep=.\r?\n/i, ""), gbk: encoding === "gb18030" };
     } catch {
       // The next one.
     }

@@ -7,6 +7,7 @@ import { post } from "./stream.js";
 
 const SLICES = [4000, 15_000]; // UTF-16 units of one request; the second when a single block fills the first.
 const LEAST_MS = 120;
+const MOST_MS = 600; // However slow the browser is, it shows what has come.
 const FAILED_MS = 1000;
 const RETRIES = 10; // After the text has stopped growing, while the server is busy.
 const SHARE = 10; // Of ten milliseconds, the server works at most one for one reader, and the browser one on what came.
@@ -126,7 +127,7 @@ export class Blocks {
       const begun = performance.now();
       try {
         const took = await this.advance(before);
-        this.next = begun + Math.max(LEAST_MS, SHARE * took, SHARE * this.laidOut());
+        this.next = begun + Math.max(LEAST_MS, SHARE * took, Math.min(MOST_MS, SHARE * this.laidOut()));
         this.tries = 0;
         failed = null;
       } catch (error) {

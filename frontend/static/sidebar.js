@@ -21,8 +21,11 @@ async function remove({ id, title }) {
   const yes = await question({ title: say("deleteTitle", { title }), yes: say("delete"), danger: true });
   if (!yes) return;
   const shown = sessions.state.current?.id === id;
+  const { node } = made.get(id);
+  const beside = node.nextElementSibling ?? node.previousElementSibling;
   await sessions.remove(id);
   if (shown) location.hash = "#/";
+  else (beside?.querySelector("a") ?? $("fresh")).focus();
 }
 
 function tools(conversation) {
@@ -82,8 +85,10 @@ function nodeOf(conversation, words) {
   const key = [title, updated, sessions.state.current?.id === id, menuOf === id, words].join("\n");
   const old = made.get(id);
   if (old?.key === key) return old.node;
-  old?.node.remove();
   const node = item(conversation);
+  const focused = old?.node.contains(document.activeElement) && document.activeElement;
+  if (old) old.node.replaceWith(node);
+  if (focused) node.querySelector(focused.matches(".more") ? ".more" : "a").focus();
   made.set(id, { node, key });
   return node;
 }

@@ -99,6 +99,10 @@ def test_an_export_is_read_back_with_its_answers_and_marks(visit: Visits, tmp_pa
         ("标题,内容\n退货,怎么退货？\n物流,多久能到？\n", ["怎么退货？", "多久能到？"], "内容"),
         ("标题\n怎么退货？\n", ["怎么退货？"], "标题"),
         ("1,怎么退货\n2,多久能到\n", ["怎么退货", "多久能到"], "Column 2"),
+        ("订单号,客户留言,时间\n1,退吗,2026-11-27 10:30\n", ["退吗"], "客户留言"),
+        ("问题编号,客户的话,时间\n1,退吗,2026-11-27 10:30\n", ["退吗"], "客户的话"),
+        ("分类,客户的话\n售后,怎么退货？\n", ["怎么退货？"], "客户的话"),
+        ("sep=;\n编号;问题\n1;怎么退货？\n", ["怎么退货？"], "问题"),
         ("店铺,客户的话\n旗舰店,你们的运费是谁来出的？\n", None, None),
         ("店铺\t客户的话\n旗舰店\t你们的运费是谁来出的？\n", ["你们的运费是谁来出的？"], "客户的话"),
         ('{"question": "a", "id": 7}\n{"messages": [{"role": "user", "content": "b"}]}\n', ["a", "b"], None),
@@ -185,12 +189,12 @@ def test_marked_rows_are_asked_again_and_old_stands_beside_new(
 
 def test_rows_are_searched_edited_added_and_deleted(visit: Visits, fake: FakeTriton) -> None:
     page = opened(visit)
-    table = "编号,问题,类别,订单号\n7,订单 {订单号} 到哪？,物流,A-1\n"
+    table = "工单号,问题,类别,订单号\n7,订单 {订单号} 到哪？（{工单号}）,物流,A-1\n"
     table += "8,怎么退货？,售后,\n9,{缺} 运费谁出？,售后,\n"
     start(page, table)
     expect(page.locator("#b-counts")).to_have_text("3 of 3 answered")
     asked = {call.inputs["messages"][-1]["content"] for call in fake.calls}
-    assert asked == {"订单 A-1 到哪？", "怎么退货？", "{缺} 运费谁出？"}
+    assert asked == {"订单 A-1 到哪？（7）", "怎么退货？", "{缺} 运费谁出？"}
     page.fill("#b-search", "运费")
     expect(rows(page)).to_have_count(1)
     page.fill("#b-search", "")

@@ -360,3 +360,21 @@ def test_without_storage_the_page_says_so_and_works(visit: Visits, browser: Any)
     page.click("#fresh")
     titles(page).click()
     expect(answers(page)).to_have_text("You said: hello")
+
+
+def test_focus_stays_where_the_person_was(visit: Visits) -> None:
+    """The fault: after a rename or a deletion the keyboard began at the top of the page again."""
+    page = visit()
+    for text in ("one", "two", "three"):
+        page.click("#fresh")
+        expect(page.locator(".turn")).to_have_count(0)
+        ask(page, text, wait=True)
+    more(page, "two", "Rename")
+    page.fill("#question-input", "second")
+    page.press("#question-input", "Enter")
+    expect(titles(page)).to_have_text(["three", "second", "one"])
+    expect(page.get_by_role("button", name="More for “second”")).to_be_focused()
+    more(page, "second", "Delete")
+    page.click("#question-yes")
+    expect(titles(page)).to_have_text(["three", "one"])
+    expect(page.locator("#sessions li", has_text="one").get_by_role("link")).to_be_focused()
