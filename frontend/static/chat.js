@@ -2,6 +2,7 @@
 
 import { countDown, facts, hasNotice, look, showNotice } from "./circumstances.js";
 import * as composer from "./composer.js";
+import { adopt, ask, attached, copy, ready } from "./documents.js";
 import { $, newId, touch } from "./dom.js";
 import * as key from "./key.js";
 import { say } from "./language.js";
@@ -9,7 +10,7 @@ import * as presets from "./presets.js";
 import { follow } from "./queueing.js";
 import { full, reason } from "./reasons.js";
 import * as sessions from "./sessions.js";
-import { Refused, ask } from "./stream.js";
+import { Refused } from "./stream.js";
 import { tab } from "./tabs.js";
 import { hasText, size, startAfterDropping, toSend } from "./tree.js";
 import * as view from "./view.js";
@@ -71,6 +72,7 @@ async function begin(prepare, options) {
 
 // What is in the field.
 export async function send() {
+  if (!composer.text().trim() || busy() || (attached() && !(await ready()))) return;
   const text = composer.text();
   if (!text.trim()) return;
   const prepare = async () => {
@@ -89,13 +91,19 @@ export async function send() {
 
 async function put(text) {
   const parent = state.leaf;
-  const conversation = state.current ?? (await sessions.create(sessions.titleFrom(text), composer.preset(), composer.thinking()));
+  const conversation = state.current ?? (await created(text));
   const asked = sessions.message({ conversation: conversation.id, parent, role: "user", content: text });
   await sessions.append(asked);
   navigator.storage?.persist?.().catch(() => {}); // What the browser answers is shown in the settings.
   if (conversation.start === NEXT) await sessions.change(conversation.id, { start: asked.id });
   if (state.current === conversation) history.replaceState(null, "", `#/c/${conversation.id}`);
   return asked;
+}
+
+async function created(text) {
+  const conversation = await sessions.create(sessions.titleFrom(text), composer.preset(), composer.thinking());
+  if (attached()) await adopt(conversation.id);
+  return conversation;
 }
 
 // Ask for an answer to `asked`, the last message shown. If none comes, the question goes back to where it was typed
@@ -166,11 +174,13 @@ async function read(body, message, signal, come) {
       const id = newId();
       follow(id, AbortSignal.any([signal, begun.signal]), (words) => view.wait(message, words));
       try {
-        for await (const { event, data } of ask(body, { key: $("key").value, signal, id })) {
+        for await (const { event, data } of ask(body, { key: $("key").value, signal, id }, message.conversation)) {
           if (!begun.signal.aborted) (begun.abort(), view.wait(message, null), key.taken());
           if (event === "done") {
-            const { response: _, reasoning_content: __, ...rest } = data;
+            const { response: _, reasoning_content: __, sources: ___, ...rest } = data;
             message.facts = rest;
+          } else if (event === "sources") {
+            message.sources = data.sources;
           } else if (data.reasoning_content) {
             message.reasoning = (message.reasoning ?? "") + data.reasoning_content;
           } else {
@@ -311,7 +321,9 @@ const acts = {
   async branch(message) {
     await composer.save();
     const title = say("branchOf", { title: state.current.title });
+    const origin = state.current.id;
     const { id } = await sessions.branch(message.id, title);
+    await copy(origin, id);
     history.pushState(null, "", `#/c/${id}`);
     await composer.change();
     showAll();

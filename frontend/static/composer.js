@@ -1,5 +1,6 @@
 // The field a question is typed in, its draft, and which preset the conversation uses.
 
+import { change as showDocuments } from "./documents.js";
 import { $, composing, sends, showOptions, touch } from "./dom.js";
 import * as presets from "./presets.js";
 import * as sessions from "./sessions.js";
@@ -81,6 +82,7 @@ export async function change() {
   showRunning();
   showPresets();
   $("thinking").value = String(sessions.state.current?.thinking ?? "");
+  showDocuments();
 }
 
 export function preset() {

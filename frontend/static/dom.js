@@ -1,6 +1,7 @@
 // Making and finding elements. Text enters the page as text only; what is HTML comes from the server (blocks.js).
 
 const PATHS = {
+  attach: "M8 12l6-6a3 3 0 0 1 4 4l-8 8a5 5 0 0 1-7-7l7-7",
   plus: "M12 5v14M5 12h14",
   close: "M6 6l12 12M18 6L6 18",
   menu: "M4 7h16M4 12h16M4 17h16",

@@ -3,6 +3,7 @@
 import * as chat from "./chat.js";
 import * as circumstances from "./circumstances.js";
 import * as composer from "./composer.js";
+import * as documents from "./documents.js";
 import { $, composing, element, icon, touch } from "./dom.js";
 import { choose, language, onLanguage, say, showWords } from "./language.js";
 import { printConversation } from "./printing.js";
@@ -164,6 +165,7 @@ async function start() {
   sidebar.start();
   library.start();
   settings.start({ changed });
+  documents.start();
   composer.start({ send: chat.send, stop: chat.stop, editLast: view.editLast });
   circumstances.onFacts(() => {
     view.showModel();

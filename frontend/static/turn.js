@@ -3,6 +3,7 @@
 import { Blocks } from "./blocks.js";
 import { button, composing, copier, element, sends } from "./dom.js";
 import { number, say } from "./language.js";
+import { sourcesOf } from "./sources.js";
 import { plainText } from "./plain.js";
 import { hasText } from "./tree.js";
 
@@ -95,6 +96,7 @@ export class Turn {
     this.node.classList.toggle("open", Boolean(message.open));
     const facts = (message.open && this.waits) || factsOf(message);
     if (this.facts.textContent !== facts) this.facts.textContent = facts;
+    if (message.sources && this.sources?.of !== message.sources) this.quote(message.sources);
     if (message.reasoning) this.think(message.reasoning, Boolean(message.open) && !message.content);
     if (message.open && message.content) this.blocks.grow(message.content);
   }
@@ -109,6 +111,12 @@ export class Turn {
   async plain() {
     await this.finish();
     return plainText(this.text);
+  }
+
+  quote(sources) {
+    this.sources?.node.remove();
+    this.sources = { of: sources, node: sourcesOf(sources) };
+    this.facts.before(this.sources.node);
   }
 
   think(text, open) {

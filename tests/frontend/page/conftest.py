@@ -76,13 +76,17 @@ class Visits:
         *,
         at: Frontend | None = None,
         path: str = "/",
+        counting: bool = False,
         **context: Any,
     ) -> Page:
+        """`counting`: what is typed is counted in tokens, which takes calls to the model."""
         self.contexts.append(
             self.browser.new_context(
                 locale=language, viewport={"width": width, "height": 740}, accept_downloads=True, **context
             )
         )
+        if not counting:
+            self.contexts[-1].route("**/tokenize", lambda route: route.abort())
         return self.tab(self.contexts[-1], f"http://127.0.0.1:{at.port}{path}" if at else self.url + path)
 
     def tab(self, context: Any, url: str) -> Page:
