@@ -215,7 +215,9 @@ def test_the_count_grows_while_a_question_is_typed(visit: Visits) -> None:
     expect(page.locator("#tokens")).to_have_text("10 tokens")
 
 
-def test_the_knowledge_base_is_chosen_and_stays_chosen(visit: Visits, another: Any, tmp_path: Path) -> None:
+def test_the_knowledge_base_is_chosen_and_stays_chosen(
+    visit: Visits, another: Any, tmp_path: Path, shots: Path
+) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     (folder / "rules.md").write_bytes(RULES)
@@ -226,6 +228,10 @@ def test_the_knowledge_base_is_chosen_and_stays_chosen(visit: Visits, another: A
     )
     reload(page)
     page.locator("#knowledge").check()
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.fill("#draft", "年假提前几天申请？")
+    assert fits(page)
+    page.screenshot(path=shots / "documents-knowledge.png")
     ask(page, "年假提前几天？", wait=True)
     expect(page.locator(".turn.assistant .sources > summary")).to_have_text("来源（1）")
     reload(page)
