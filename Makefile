@@ -103,6 +103,14 @@ install: .venv/.stamp  ## make .venv, which serving runs in
 test: .venv/.stamp .venv-test/.stamp chromium test-programs  ## install what the tests need and run them all [ARGS="tests/build -x"]
 	@exec .venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+QUICK := tests/client tests/model_repository tests/frontend/openai tests/frontend/responses tests/frontend/anthropic
+SLOW_OF_QUICK := tests/client/cli
+
+.PHONY: test-quick
+test-quick: .venv/.stamp .venv-test/.stamp  ## the tests of contract, client, models and API on fakes: under two minutes [ARGS]
+	@exec .venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile $(QUICK) \
+		$(addprefix --ignore=,$(SLOW_OF_QUICK)) $(ARGS)
+
 .PHONY: test-smollm2
 test-smollm2: .venv/.stamp .venv-test/.stamp .venv-quality/.stamp  ## tests with a real small model: turns, stops, seeds, schemas, lm-eval
 	@exec .venv-test/bin/python -m pytest tests/smollm2 $(ARGS)
@@ -117,7 +125,8 @@ test-frameworks: .venv/.stamp .venv-frameworks/.stamp .venv-frameworks-openai-2/
 NEWEST_SDK := $(patsubst %,tests/frameworks/test_%.py,openai_sdk openai_agents langchain pydantic_ai ai_sdk)
 
 .PHONY: check
-check: .venv-test/.stamp  ## lint, formatting and types
+check: .venv-test/.stamp  ## spelling, lint, formatting and types
+	@.venv-test/bin/codespell
 	@.venv-test/bin/ruff check .
 	@.venv-test/bin/ruff format --check .
 	@.venv-test/bin/mypy $(ROOMS)
