@@ -1,4 +1,4 @@
-"""Pages that no other test reads: licences and architecture."""
+"""Pages that no other test reads: licences, architecture, error codes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from frontend.errors import STATUSES
 from requirements.licences import LOCKS, document_with_tables, licence, pins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,3 +96,11 @@ def test_the_architecture_page_names_what_exists() -> None:
         source = (ROOT / file).read_text(encoding="utf-8")
         for name in re.findall(r"`([A-Za-z_.]+)`", words):
             assert re.search(rf"\b{re.escape(name.rpartition('.')[2])}\b", source), (file, name)
+
+
+def test_every_error_code_is_on_the_page_beside_its_status() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| (.*) \|$", page, re.MULTILINE)
+    for code, status in STATUSES.items():
+        named = [statuses for statuses, words in rows if f"`{code}`" in words]
+        assert [str(status) in statuses for statuses in named] == [True], (code, status, named)
