@@ -222,7 +222,7 @@ def test_the_knowledge_base_is_chosen_and_stays_chosen(
     folder.mkdir()
     (folder / "rules.md").write_bytes(RULES)
     frontend: Frontend = another(documents_dir=folder)
-    page = visit("zh-CN", at=frontend)
+    page = visit("zh-CN", at=frontend, counting=True)
     wait_until(
         page, lambda: json.loads(frontend.get("/documents").body)["knowledge"]["complete"], "the folder"
     )
@@ -231,6 +231,12 @@ def test_the_knowledge_base_is_chosen_and_stays_chosen(
     page.set_viewport_size({"width": 360, "height": 740})
     page.fill("#draft", "年假提前几天申请？")
     assert fits(page)
+    expect(page.locator("#tokens")).to_be_visible()
+    send, foot = (page.locator(at).bounding_box() for at in ("#send", ".composer-foot"))
+    assert send is not None
+    assert foot is not None
+    assert send["x"] + send["width"] > foot["x"] + foot["width"] - 20  # also where the line wraps
+    page.wait_for_timeout(400)  # the sidebar goes
     page.screenshot(path=shots / "documents-knowledge.png")
     ask(page, "年假提前几天？", wait=True)
     expect(page.locator(".turn.assistant .sources > summary")).to_have_text("来源（1）")
