@@ -32,6 +32,8 @@ from serve import processes
 from serve.run_folder import HOME, remove_regions
 
 LOOK_EVERY = 0.5  # s; a model's process that is a zombie at two looks has died and will not come back
+SEARCH_EVERY = 10.0  # s between two searches for models' processes: each reads of every process in the system
+STARTS_WITHIN = 10.0  # s in which they are searched for at every look
 STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 OLD_LOGS = 2  # rotated files that are kept: FILE.1, FILE.2
 PIECE = 1 << 16  # bytes of a line that are logged at once
@@ -63,7 +65,7 @@ def guard(
     if logged:
         copier.start()  # only now: preexec_fn is unsafe beside threads
     deadline = None
-    dead: set[int] = set()
+    watched = _Models(child.pid)
     while child.poll() is None:
         received = signal.sigtimedwait({*STOP, signal.SIGCHLD}, LOOK_EVERY)
         if shared_memory:
@@ -73,14 +75,9 @@ def guard(
             deadline = time.monotonic() + grace
         elif deadline and time.monotonic() > deadline:
             child.kill()
-        elif models and not deadline and not received:
-            zombies = {
-                pid for pid, state in processes.children(child.pid).items() if state == processes.ZOMBIE
-            }
-            if gone := dead & zombies:
-                _say(f"process {gone.pop()} of a model has died; ending Triton, to start it again whole")
-                child.kill()
-            dead = zombies
+        elif models and not deadline and not received and (gone := watched.dead()):
+            _say(f"process {gone.pop()} of a model has died; ending Triton, to start it again whole")
+            child.kill()
     processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):  # until all that we adopted are reaped
         while True:
@@ -88,6 +85,25 @@ def guard(
     if logged:
         copier.join(LOGGED_WITHIN)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+class _Models:
+    """The processes of the models of Triton, which is process `parent`."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent, self._begun = parent, time.monotonic()
+        self._searched = -SEARCH_EVERY
+        self._known: set[int] = set()
+        self._zombies: set[int] = set()
+
+    def dead(self) -> set[int]:
+        """Those that are zombies at this look and were at the one before."""
+        now = time.monotonic()
+        if now - self._begun < STARTS_WITHIN or now - self._searched >= SEARCH_EVERY:
+            self._known, self._searched = processes.children(self._parent), now
+        zombies = processes.zombies(self._known)
+        dead, self._zombies = zombies & self._zombies, zombies
+        return dead
 
 
 def _as_child(parent: int) -> None:

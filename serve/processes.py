@@ -71,9 +71,14 @@ def _all() -> Iterator[_Process]:
             yield process
 
 
-def children(pid: int) -> dict[int, str]:
-    """Pid -> state letter of the children of `pid`. A zombie (Z) has ended and nobody has asked how."""
-    return {process.pid: process.state for process in _all() if process.parent == pid}
+def children(pid: int) -> set[int]:
+    """Pids of the children of `pid`, also of those that have ended and of which nobody has asked how."""
+    return {process.pid for process in _all() if process.parent == pid}
+
+
+def zombies(pids: Iterable[int]) -> set[int]:
+    """Those of `pids` that have ended and of which nobody has asked how."""
+    return {pid for pid in pids if (process := _stat(pid)) and process.state == ZOMBIE}
 
 
 def descendants(pid: int) -> list[int]:
