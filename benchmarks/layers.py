@@ -2,7 +2,7 @@
 
 One engine, one load, each layer's endpoint in turn. With the 2B shape (MODEL=var/random-2b) at 1, 4 and 8
 callers; with the demonstration, whose steps take a fraction of a millisecond, at 1, 16 and 64, where the
-layers are all there is.
+layers are all there is; after it an engine as fast as a GPU, which costs nothing (`fast.layers`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import comparison, runs, shared_load
 from benchmarks.comparison import Contender, through_load
+from benchmarks.fast import layers as fast
 from benchmarks.measuring import measure, say
 from benchmarks.served import CannotStart, Served
 from build.engine import make_engine
@@ -70,10 +71,14 @@ def main() -> int:
                     "difference is the generator's.",
                 ],
             }
-            return comparison.run(folder, facts, contenders, options.rounds)
+            status = comparison.run(folder, facts, contenders, options.rounds)
     except CannotStart as error:
         say(f"error: {error}")
         return 1
+    if status != 0 or options.model != "demo" or not options.fast_rounds:
+        return status
+    rounds, out = str(options.fast_rounds), str(folder / "fast")
+    return fast.main(["--rounds", rounds, "--data-dir", str(options.data_dir), "--out", out])
 
 
 def _parse() -> argparse.Namespace:
@@ -86,6 +91,7 @@ def _parse() -> argparse.Namespace:
     add("--slots", type=int, help="slots of the engine (default: the most users)")
     add("--context", type=int, default=512)
     add("--rounds", type=int, default=3)
+    add("--fast-rounds", type=int, default=2, help="rounds of the engine that costs nothing (demo only)")
     add("--data-dir", type=Path, default=Path("var/bench/server"))
     add("--out", type=Path)
     return parser.parse_args()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,9 +46,14 @@ class Memory:
 
 
 class Served:
-    """`python -m serve` with MODEL and settings of its own; a context manager that ends it."""
+    """`python -m serve` with MODEL and settings of its own; a context manager that ends it.
 
-    def __init__(self, model: str, data_dir: Path, **settings: object) -> None:
+    command: what Python is given instead of `-m serve`, and comes to it.
+    """
+
+    def __init__(
+        self, model: str, data_dir: Path, *, command: Sequence[str] = ("-m", "serve"), **settings: object
+    ) -> None:
         ports = dict(zip(("port", "http_port", "grpc_port", "metrics_port"), free_ports(4), strict=True))
         given: Mapping[str, object] = {
             "model": model,
@@ -65,7 +70,7 @@ class Served:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("YOUTU_")}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(SERVING if SERVING.exists() else sys.executable), "-m", "serve"],
+                [str(SERVING if SERVING.exists() else sys.executable), *command],
                 cwd=ROOT,
                 env=ours | {f"YOUTU_{name.upper()}": str(value) for name, value in given.items()},
                 stdin=subprocess.DEVNULL,
@@ -124,6 +129,18 @@ class Served:
         status = _status(engine[0].pid)
         return Memory(status["VmRSS"], status["RssFile"], status["VmHWM"], total)
 
+    def processor_seconds(self) -> dict[str, float]:
+        """What has been used so far by: frontend, triton, each model that has a process of its own, other."""
+        family = [psutil.Process(self._process.pid)]
+        spent: dict[str, float] = {}
+        for process in [*family, *family[0].children(recursive=True)]:
+            try:
+                times, name = process.cpu_times(), _role(process.cmdline())
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            spent[name] = spent.get(name, 0.0) + times.user + times.system
+        return spent
+
     def end(self) -> None:
         """SIGTERM, and by force after a while."""
         if self._process.poll() is None:
@@ -137,6 +154,17 @@ class Served:
                         process.kill()
                 self._process.kill()
                 self._process.wait()
+
+
+def _role(command: Sequence[str]) -> str:
+    words = " ".join(command)
+    if "serve.guard" in words:
+        return "other"
+    if "triton_python_backend_stub" in words:
+        return next((name for name in (*ENGINE_STUBS, "youtu_llm") if f"/{name}/" in words), "other")
+    if "tritonserver" in words:
+        return "triton"
+    return "frontend" if "-m frontend" in words else "other"
 
 
 def _is_engine(process: psutil.Process) -> bool:

@@ -84,12 +84,35 @@ def test_ctrl_c_keeps_the_rounds_before_it(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.slow
 @pytest.mark.load
+def test_the_layers_above_an_engine_that_costs_nothing(tmp_path: Path) -> None:
+    """Each answer takes as long as its tokens do at the engine's rate, and somebody's time is counted."""
+    done = ran(
+        "benchmarks.fast.layers", "--users", "2", "--requests-each", "1", "--rounds", "1",
+        "--output-tokens", "50", "--endpoints", "tokens,v1", "--data-dir", str(tmp_path / "server"),
+        "--out", str(tmp_path / "fast"),
+        timeout=2 * START_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [(row["kind"], row["endpoint"]) for row in rows] == [
+        (kind, endpoint) for kind in ("packed", "single") for endpoint in ("tokens", "v1")
+    ]
+    for row in rows:
+        assert 100 < row["tokens_per_second"]["median"] <= 210  # two callers, 100 tokens a second each
+        assert row["triton"]["median"] > 0
+        alone = row["kind"] == "single" and row["endpoint"] == "tokens"
+        assert (row["tokens_per_piece"]["median"] == 1) == alone
+    assert "| packed | v1 | 2 |" in (tmp_path / "fast" / "fast.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.load
 def test_the_layers_of_the_demonstration(tmp_path: Path) -> None:
     """All five, real: the same load reaches the engine through each of them."""
     done = ran(
         "benchmarks.layers", "--users", "4", "--requests", "8", "--requests-each", "1",
-        "--rounds", "1", "--output-tokens", "12", "--data-dir", str(tmp_path / "server"),
-        "--out", str(tmp_path / "layers"),
+        "--rounds", "1", "--fast-rounds", "0", "--output-tokens", "12",
+        "--data-dir", str(tmp_path / "server"), "--out", str(tmp_path / "layers"),
         timeout=2 * START_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
