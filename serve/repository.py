@@ -45,6 +45,9 @@ FIXED = {
 }
 Engine = CpuEngine | TensorRTEngineInfo
 
+JITTER = 0.5
+"""Share of the stream interval that lies between two pieces of youtu_llm where our engine keeps all of it."""
+
 
 # What suits OpenVINO where the settings say nothing.
 SUITS_OPENVINO = {"prefill_chunk": 128, "kv_type": "q8_0"}
@@ -81,6 +84,7 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
             tokens_per_block=engine.tokens_per_block,
             guided_decoding=True,
             guide_python=str(interpreter()),
+            stream_interval_ms=settings.stream_interval_ms,
         )
     else:
         own = _of_youtu_engine(settings, engine)
@@ -89,6 +93,7 @@ def parameters(settings: Settings, engine: Engine) -> dict[str, dict[str, str]]:
             guided_decoding=True,
             top_log_probs=20,
             prompt_log_probs=True,
+            stream_interval_ms=JITTER * settings.stream_interval_ms,
         )
     described = settings.describe_tools == "on" and not engine.takes_tools()
     return {
@@ -122,6 +127,7 @@ def _facts(
     guide_python: str = "",
     top_log_probs: int = 0,
     prompt_log_probs: bool = False,
+    stream_interval_ms: float,
 ) -> dict[str, str]:
     """What youtu_llm must know of the engine behind it."""
     return {
@@ -131,6 +137,7 @@ def _facts(
         "guide_python": guide_python,
         "top_log_probs": str(top_log_probs),
         "prompt_log_probs": str(prompt_log_probs).lower(),
+        "stream_interval_ms": str(stream_interval_ms),
     }
 
 
@@ -146,6 +153,7 @@ def _of_youtu_engine(settings: Settings, engine: CpuEngine) -> dict[str, str]:
         "threads": str(settings.threads),
         "prefill_chunk": str(settings.prefill_chunk),
         "kv_type": settings.kv_type,
+        "stream_interval_ms": str(settings.stream_interval_ms),
     }
 
 

@@ -224,6 +224,13 @@ class Settings(BaseModel):
         "carry the first.",
     )
 
+    stream_interval_ms: int = Field(
+        default=25,
+        ge=0,
+        le=1000,
+        description="Milliseconds between two pieces of a stream, at least: tokens that come sooner travel "
+        "together (docs/contract.md). 0 sends every token in a piece of its own, while the server keeps up.",
+    )
     request_timeout: float = Field(
         default=300.0,
         gt=0,

@@ -469,6 +469,12 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
         default=False,
         nvidia=False,
     ),
+    unwatched=Tensor(
+        "BOOL",
+        "true: the caller ends the request with stop; whether it has left is not looked for.",
+        default=False,
+        nvidia=False,
+    ),
 )
 
 TOKEN_OUTPUTS: dict[str, Tensor] = _by_name(

@@ -24,7 +24,8 @@ def config_of(folder: Path, model: str) -> Any:
 def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
     engine = an_engine(tmp_path / "engine")
     settings = Settings(slots=3, queue=5, context=1024, threads=7, prefill_chunk=32, kv_type="q8_0",
-                        temperature=0.25, top_p=0.5, repetition_penalty=1.0, thinking="off")  # fmt: skip
+                        temperature=0.25, top_p=0.5, repetition_penalty=1.0, thinking="off",
+                        stream_interval_ms=40)  # fmt: skip
     target = render(settings, engine, tmp_path / "rendered")
     llama = {name: value.string_value for name, value in config_of(target, "youtu_engine").parameters.items()}
     assert llama == {
@@ -39,6 +40,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "prefill_chunk": "32",
         "kv_type": "q8_0",
         "tokens_per_block": "1",
+        "stream_interval_ms": "40",
     }
     text = {name: value.string_value for name, value in config_of(target, "youtu_llm").parameters.items()}
     assert text == {
@@ -64,6 +66,7 @@ def test_every_parameter_has_the_deployments_value(tmp_path: Path) -> None:
         "tokens_per_block": "1",
         "engine_inputs": ",".join(TOKEN_INPUTS),
         "hang_timeout": "15.0",
+        "stream_interval_ms": "20.0",
     }
 
 

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensors
 import triton_python_backend_utils as pb_utils
+from delivery import Delivery
 from engine import Engine, QueueFull
-from engine_request import EngineRequest, LogProbs
+from engine_request import EngineRequest
 from grammar import InvalidGuide
 from guide import Guides
 from loading import load
-from numpy.typing import NDArray
+from outbox import Outbox
 from runtime import ComputeError
 from youtu_contract.errors import Error, Refused, invalid
 from youtu_contract.responder import Responder, check_parameters, reader
@@ -34,19 +33,6 @@ from youtu_contract.values import Array, Read, array_of
 
 WAITING_GUIDES = 16  # requests whose guide waits to be made
 WATCH_PERIOD = 0.02  # s between two looks for callers that left
-
-
-class _Delivery(Responder):
-    """The way back to the caller of one request, and how much of the answer it has got."""
-
-    def __init__(self, request_id: str, sender: Any, *, streaming: bool, echo: bool, perf: bool) -> None:
-        super().__init__(sender)
-        self.request_id = request_id
-        self.streaming, self.echo, self.perf = streaming, echo, perf
-        self.request: EngineRequest | None = None
-        self.sent = 0
-        self.queued = False
-        self.done = False
 
 
 class TritonPythonModel:
@@ -69,10 +55,11 @@ class TritonPythonModel:
         # One at a time: a schema that takes long to compile holds up other schemas and nobody else.
         self._guide_maker = ThreadPoolExecutor(1, thread_name_prefix="guide")
         self._guide_maker.submit(lambda: None).result()  # its thread is there before a request needs it
-        self._waiting: dict[_Delivery, Future[None]] = {}
-        self._active: set[_Delivery] = set()
+        self._waiting: dict[Delivery, Future[None]] = {}
+        self._active: set[Delivery] = set()
         self._lock = threading.Lock()
-        self._outbox: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
+        self._added = threading.Condition(self._lock)  # a delivery that is to be watched
+        self._outbox = Outbox[Delivery](float(parameters["stream_interval_ms"]) / 1000)
         self._sending_since: float | None = None  # when the response that is now being sent was begun
         self._closing = threading.Event()
         self._threads = [
@@ -106,7 +93,9 @@ class TritonPythonModel:
         for delivery in self._snapshot(self._waiting):
             delivery.refuse(Error("not_ready", "the engine is shutting down"))
         self._engine.close()
-        self._outbox.put(None)
+        self._outbox.close()
+        with self._lock:
+            self._added.notify()
         for thread in self._threads:
             thread.join()
 
@@ -121,11 +110,12 @@ class TritonPythonModel:
         streaming = tensors.flag(read, "streaming")
         echo = not streaming and not tensors.flag(read, "exclude_input_in_output")
         perf = tensors.flag(read, "return_perf_metrics")
-        delivery = _Delivery(request_id, sender, streaming=streaming, echo=echo, perf=perf)
+        watched = not tensors.flag(read, "unwatched")
+        delivery = Delivery(request_id, sender, streaming=streaming, echo=echo, perf=perf, watched=watched)
 
         def changed(request: EngineRequest) -> None:
             if request.finished or streaming:
-                self._post(delivery)
+                self._outbox.post(delivery, last=request.finished)
 
         request = tensors.engine_request(
             read, context=self._context, vocab_size=self._engine.vocab_size, changed=changed
@@ -138,7 +128,7 @@ class TritonPythonModel:
                 return
         self._submit(delivery, request)
 
-    def _wait_for_guide(self, delivery: _Delivery, request: EngineRequest, *guide: str) -> None:
+    def _wait_for_guide(self, delivery: Delivery, request: EngineRequest, *guide: str) -> None:
         delivery.request = request
         with self._lock:
             if len(self._waiting) >= WAITING_GUIDES:
@@ -146,6 +136,7 @@ class TritonPythonModel:
                 raise Refused(Error("queue_full", message))
             made = self._guide_maker.submit(self._submit_guided, delivery, request, *guide)
             self._waiting[delivery] = made
+            self._added.notify()
 
     def _device_memory(self) -> dict[str, Array]:
         """The rest of the answer, where there is a card."""
@@ -160,7 +151,7 @@ class TritonPythonModel:
         return array_of(TOKEN_OUTPUTS["stalled_ms"], stalled_ms)
 
     def _submit_guided(
-        self, delivery: _Delivery, request: EngineRequest, kind: str, text: str, after: str
+        self, delivery: Delivery, request: EngineRequest, kind: str, text: str, after: str
     ) -> None:
         try:
             if not delivery.left():
@@ -179,7 +170,7 @@ class TritonPythonModel:
             with self._lock:
                 self._waiting.pop(delivery, None)
 
-    def _end_waiting(self, delivery: _Delivery) -> None:
+    def _end_waiting(self, delivery: Delivery) -> None:
         """End a request whose guide waits to be made, or is being made: then it ends after that."""
         if delivery.request is not None:
             delivery.request.cancelled = True
@@ -190,10 +181,11 @@ class TritonPythonModel:
         if ended:
             delivery.send(None, final=True)
 
-    def _submit(self, delivery: _Delivery, request: EngineRequest) -> None:
+    def _submit(self, delivery: Delivery, request: EngineRequest) -> None:
         delivery.request = request
         with self._lock:
             self._active.add(delivery)
+            self._added.notify()
         try:
             self._engine.submit(request)
         except QueueFull as error:
@@ -212,19 +204,12 @@ class TritonPythonModel:
             if delivery.request_id == request_id and delivery.request:
                 self._engine.cancel(delivery.request)
 
-    def _snapshot(self, deliveries: Iterable[_Delivery]) -> list[_Delivery]:
+    def _snapshot(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         with self._lock:
             return list(deliveries)
 
-    def _post(self, delivery: _Delivery) -> None:
-        with self._lock:
-            if delivery.queued or delivery.done:
-                return
-            delivery.queued = True
-        self._outbox.put(delivery)
-
     def _deliver(self) -> None:
-        while (delivery := self._outbox.get()) is not None:
+        while (delivery := self._outbox.take()) is not None:
             self._sending_since = time.monotonic()
             try:
                 self._send_new(delivery)
@@ -233,10 +218,8 @@ class TritonPythonModel:
                 self._give_up(delivery)
             self._sending_since = None
 
-    def _send_new(self, delivery: _Delivery) -> None:
+    def _send_new(self, delivery: Delivery) -> None:
         """Send what has been made for a request since the last time."""
-        with self._lock:
-            delivery.queued = False
         request = delivery.request
         if request is None or delivery.done:
             return
@@ -248,11 +231,11 @@ class TritonPythonModel:
         if request.error is not None:
             delivery.refuse(request.error)
             return
-        outputs = self._outputs(delivery, request, finished)
+        outputs = delivery.outputs(request, finished)
         if outputs is not None or finished:
             delivery.send(outputs, final=finished)
 
-    def _give_up(self, delivery: _Delivery) -> None:
+    def _give_up(self, delivery: Delivery) -> None:
         """End a request whose tokens could not be sent."""
         delivery.done = True
         with self._lock:
@@ -262,62 +245,23 @@ class TritonPythonModel:
         with contextlib.suppress(Exception):  # most likely this cannot be sent either
             delivery.refuse(Error("engine_error", "the answer could not be sent"))
 
-    def _outputs(
-        self, delivery: _Delivery, request: EngineRequest, finished: bool
-    ) -> dict[str, Array] | None:
-        """The tensors of what has been made since the last response; None when there is nothing new."""
-        end = len(request.tokens)
-        new = request.tokens[delivery.sent : end]
-        if not new and not finished:
-            return None
-        first, start, delivery.sent = delivery.sent == 0, delivery.sent, end
-        ids = [*request.prompt.tolist(), *new] if delivery.echo else new
-        out: dict[str, Array] = {
-            "output_ids": np.array([[ids]], np.int32),
-            "sequence_length": np.array([[len(ids)]], np.int32),
-        }
-        if request.return_log_probs:
-            values = np.array(request.log_probs.values[:end], np.float32)
-            out["output_log_probs"] = values[None, None, start:]
-            out["cum_log_probs"] = np.array([[values.sum()]], np.float32)
-        best = request.top_log_probs
-        if best and new:
-            top_ids, top_values = _top(request.log_probs, best, start, end)
-            out |= {"top_log_prob_ids": top_ids[:, None], "top_log_probs": top_values[:, None]}
-        if request.return_prompt_log_probs and new and first:
-            prompt = request.prompt_log_probs
-            out["prompt_log_probs"] = np.array([prompt.values], np.float32)
-            if best:
-                top_ids, top_values = _top(prompt, best, 0, len(prompt.values))
-                out |= {"top_prompt_log_prob_ids": top_ids, "top_prompt_log_probs": top_values}
-        if delivery.perf and (first or finished):
-            figures = {
-                "kv_cache_reused_blocks": request.cached_tokens,
-                "arrival_time_ns": request.arrival_ns,
-                "first_scheduled_time_ns": request.scheduled_ns,
-                "first_token_time_ns": request.first_token_ns,
-                "last_token_time_ns": request.last_token_ns,
-            }
-            out |= {name: array_of(TOKEN_OUTPUTS[name], value) for name, value in figures.items()}
-        return out
-
     def _watch(self) -> None:
-        while not self._closing.wait(WATCH_PERIOD):
+        """Look for callers that left while there are any; each look is a message to Triton and its answer."""
+        while True:
+            with self._lock:
+                self._added.wait_for(lambda: self._closing.is_set() or any(self._watched()))
+                watched = list(self._watched())
+            if self._closing.wait(WATCH_PERIOD):
+                return
             try:
-                for delivery in self._snapshot(self._waiting):
-                    if delivery.left():
-                        self._end_waiting(delivery)
-                for delivery in self._snapshot(self._active):
-                    if not delivery.done and delivery.request and delivery.left():
+                for delivery in watched:
+                    if delivery.done or not delivery.left():
+                        continue
+                    self._end_waiting(delivery)
+                    if delivery.request is not None:
                         self._engine.cancel(delivery.request)
             except Exception as error:  # out of memory, say; the next look is in a moment
                 pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
 
-
-def _top(
-    log_probs: LogProbs, best: int, start: int, end: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The likeliest at the places from start to end: their ids and log-probabilities, [1, places, best]."""
-    part, shape = slice(start * best, end * best), (1, end - start, best)
-    ids, values = log_probs.top_ids[part], log_probs.top_values[part]
-    return np.array(ids, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
+    def _watched(self) -> Iterator[Delivery]:
+        return (delivery for delivery in (*self._waiting, *self._active) if delivery.watched)

@@ -1,24 +1,24 @@
 """The Triton model of the text contract: text in, text out, streamed.
 
-One thread per request walks its tokens from the engine to the reader; they are there before requests
-come, for a machine without memory starts none. One more asks Triton which readers have left and tells
-the engine. Knows the text contract and the token contract, neither
-HTTP nor which engine answers.
+A thread makes the prompt of each request; threads are there before requests come, for a machine without
+memory starts none. The answers then grow in one asyncio loop (`answering`). One more thread asks Triton which
+readers have left and tells the engine. Knows the text contract and the token contract, neither HTTP nor which
+engine answers.
 """
 
 from __future__ import annotations
 
 import json
 import queue
-import secrets
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+from answering import Answering, Asked, Call, tensors
 from detokenizer import special_names, token_bytes
-from engine_client import EngineCall, EngineClient, EngineError, Probed
+from engine_client import EngineError, Probed
 from guide_check import GuideCheck, with_checked_guide
 from guides import with_engine_guide
 from prober import Prober
@@ -26,34 +26,15 @@ from prompt import PromptBuilder
 from reply import Outputs, Reply, Vocabulary, engine_outputs
 from text_request import Deployment, TextRequest, engine_inputs, is_probe, read_request
 from youtu_contract.errors import Error, Refused, context_length_exceeded, invalid
-from youtu_contract.responder import Responder, check_parameters, reader
-from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_INPUTS, TEXT_OUTPUTS
-from youtu_contract.values import Array, Read, array_of
+from youtu_contract.responder import check_parameters, reader
+from youtu_contract.rows import DEPLOYMENT_DEFAULTS, TEXT_INPUTS
+from youtu_contract.values import Read
 
 WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
 STACK_BYTES = 8 << 20  # of a thread, the usual size
 FAILED = "the engine failed while it made the answer; the server's log has the reason"
-
-
-class Call(Responder):
-    """`engine_id`: how the engine knows it; `trace`: the W3C context of Triton's span for it."""
-
-    def __init__(self, request_id: str, sender: Any, trace: dict[str, str]) -> None:
-        super().__init__(sender)
-        self.trace = trace
-        self.engine_id = f"youtu-{secrets.token_hex(8)}"
-        self.log_name = f"request {request_id!r} ({self.engine_id})"
-        self.arrival_ns = time.time_ns()
-        self.heard_at: float | None = None  # when the engine last answered, or was asked
-        self.engine_call: EngineCall | None = None
-        self.cancelled = False
-
-    def stop_engine(self) -> None:
-        """End its call of the engine, if it has one."""
-        if self.engine_call is not None:
-            self.engine_call.stop()
 
 
 class TritonPythonModel:
@@ -83,7 +64,12 @@ class TritonPythonModel:
             engine_inputs=frozenset(parameters["engine_inputs"].split(",")),
             template_kwargs={"enable_thinking": thinking == "true"} if thinking else {},
         )
-        self._engine = EngineClient(parameters["engine_url"], parameters["engine_model"])
+        self._answering = Answering(
+            parameters["engine_url"],
+            parameters["engine_model"],
+            tokens_per_block=int(parameters["tokens_per_block"]),
+            interval=float(parameters["stream_interval_ms"]) / 1000,
+        )
         # For an engine that a bad guide would take down; ours checks its guides itself.
         self._guide_check = (
             GuideCheck(
@@ -96,7 +82,6 @@ class TritonPythonModel:
             if parameters["guide_python"]
             else None
         )
-        self._tokens_per_block = int(parameters["tokens_per_block"])
         places = int(parameters["slots"]) + int(parameters["queue"]) + SPARE_PLACES
         self._places = threading.BoundedSemaphore(places)
         self._work: queue.SimpleQueue[tuple[Call, TextRequest] | None] = queue.SimpleQueue()
@@ -107,10 +92,11 @@ class TritonPythonModel:
             worker.start()
         self._calls: set[Call] = set()
         self._lock = threading.Lock()
+        self._added = threading.Condition(self._lock)  # a call
         self._closing = threading.Event()
         # An engine that answers no probes is judged by the responses that it sends.
         probes = "probe" in self._deployment.engine_inputs
-        probe = self._engine.probe if probes else self._silent
+        probe = self._answering.probe if probes else self._silent
         self._prober = Prober(probe, float(parameters["hang_timeout"]))
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._watcher.start()
@@ -142,6 +128,7 @@ class TritonPythonModel:
             request = read_request(read, self._deployment)
             with self._lock:
                 self._calls.add(call)
+                self._added.notify()
             self._work.put((call, request))
         except BaseException:
             self._leave(call)
@@ -156,11 +143,13 @@ class TritonPythonModel:
         self._closing.set()
         for _ in self._workers:
             self._work.put(None)
+        with self._lock:
+            self._added.notify()
         self._watcher.join()
         self._prober.close()
         if self._guide_check is not None:
             self._guide_check.close()
-        self._engine.close()
+        self._answering.close()
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
@@ -168,14 +157,25 @@ class TritonPythonModel:
 
     def _serve(self, call: Call, request: TextRequest) -> None:
         try:
-            self._answer(call, request)
-        except Refused as refused:
-            call.refuse(refused.error)
-        except EngineError as failure:
-            call.refuse(self._for_caller(call, failure.error))
-        except Exception as error:  # whatever it is, the caller must get an error
-            pb_utils.Logger.log_error(f"{call.log_name}: {type(error).__name__}: {error}")
-            call.refuse(Error("engine_error", FAILED))
+            asked = self._asked(call, request)
+            if asked is None:
+                self._leave(call)
+            else:
+                call.heard_at = time.monotonic()
+                self._answering.begin(call, asked, self._ended)
+        except Exception as error:
+            self._ended(call, error)
+
+    def _ended(self, call: Call, failure: BaseException | None) -> None:
+        """Whatever it is, the caller must get an error."""
+        try:
+            if isinstance(failure, Refused):
+                call.refuse(failure.error)
+            elif isinstance(failure, EngineError):
+                call.refuse(self._for_caller(call, failure.error))
+            elif failure is not None:
+                pb_utils.Logger.log_error(f"{call.log_name}: {type(failure).__name__}: {failure}")
+                call.refuse(Error("engine_error", FAILED))
         finally:
             self._leave(call)
 
@@ -231,11 +231,12 @@ class TritonPythonModel:
         names = [self._vocabulary.name(token) for token in ids]
         return {"prompt_token_ids": ids, "prompt_tokens": names, "num_input_tokens": len(ids)}
 
-    def _answer(self, call: Call, request: TextRequest) -> None:
+    def _asked(self, call: Call, request: TextRequest) -> Asked | None:
+        """What is asked of the engine; None where nothing is, the caller has been answered then."""
         ids, thinking = self._prompt(request)
         if request.tokenize:
-            call.send(_tensors(self._tokens(ids)), final=True)
-            return
+            call.send(tensors(self._tokens(ids)), final=True)
+            return None
         grammars = self._guide_check is None
         request = with_engine_guide(request, self._deployment.engine_inputs, grammars=grammars)
         if self._guide_check is not None:
@@ -246,30 +247,11 @@ class TritonPythonModel:
         reply = Reply(request, self._vocabulary, prompt=ids, limit=limit, thinking=thinking)
         if call.cancelled:
             call.send(None, final=True)
-            return
-        call.heard_at = time.monotonic()
+            return None
         inputs = engine_inputs(
             request, ids, self._deployment, limit=max(1, limit), ends=self._eos, thinking=thinking
         )
-        engine_call = self._engine.start(call.engine_id, inputs, engine_outputs(request), call.trace)
-        call.engine_call = engine_call
-        for response in engine_call:
-            call.heard_at = time.monotonic()
-            if reply.reason or call.cancelled:
-                continue  # it is being stopped; its last tokens are dropped
-            reply.take(response)
-            if reply.stopped:
-                engine_call.stop()
-            if request.stream and reply.has_news and not reply.reason:
-                call.send(_tensors(reply.news()), final=False)
-        if call.cancelled:
-            call.send(None, final=True)
-            return
-        reply.finish()
-        end = reply.ending(
-            prompt_tokens=len(ids), arrival_ns=call.arrival_ns, tokens_per_block=self._tokens_per_block
-        )
-        call.send(_tensors(reply.news(last=True) | end), final=True)
+        return Asked(inputs, engine_outputs(request), reply, request.stream, len(ids))
 
     def _silent(self, _timeout: float) -> Probed:
         """An engine that answers no probes has stalled since it last sent a response to any request."""
@@ -278,27 +260,24 @@ class TritonPythonModel:
         return Probed(time.monotonic() - max(heard) if heard else 0.0)
 
     def _watch(self) -> None:
-        while not self._closing.wait(WATCH_PERIOD):
+        """Look for readers that left while there are any; each look is a message to Triton and its answer."""
+        while True:
+            with self._lock:
+                self._added.wait_for(lambda: self._calls or self._closing.is_set())
+                calls = list(self._calls)
+            if self._closing.wait(WATCH_PERIOD):
+                return
             try:
-                self._stop_left_calls()
+                for call in calls:
+                    if call.cancelled or call.left():
+                        call.cancelled = True
+                        # Each time until it has ended: a stop may come to the engine before its request does.
+                        self._answering.stop(call)
             except Exception as error:  # out of memory, say; the next look is in a moment
                 pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
-
-    def _stop_left_calls(self) -> None:
-        with self._lock:
-            calls = list(self._calls)
-        for call in calls:
-            if call.cancelled or call.left():
-                call.cancelled = True
-                # Each time until it has ended: a stop may come to the engine before its request does.
-                call.stop_engine()
 
 
 def _trace_of(request: Any) -> dict[str, str]:
     """The W3C trace context of Triton's span for this request; empty when no traces are taken."""
     context = request.trace().get_context()
     return json.loads(context) if context else {}
-
-
-def _tensors(outputs: Outputs) -> dict[str, Array]:
-    return {name: array_of(TEXT_OUTPUTS[name], value) for name, value in outputs.items()}

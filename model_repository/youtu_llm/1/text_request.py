@@ -224,6 +224,8 @@ def engine_inputs(
         "return_perf_metrics": True,
         "seed": secrets.randbits(63) if seed is None else seed,
     }
+    if "unwatched" in deployment.engine_inputs:
+        values["unwatched"] = True  # the model ends what nobody waits for any more
     for name, row in OPTIONS.items():
         if row.engine and name not in _MADE_BELOW and (name in _ALWAYS or options[name] != row.default):
             values[row.engine] = options[name]
