@@ -21,6 +21,7 @@ from tests.e2e.running import PYTHON, RunningServer
 from tests.limits import WAIT_S
 
 TOKENS = 60
+TRIES = 10  # a busy machine lets a few tokens pile up
 ASCII_TOKENS = 15  # from the beginning of the text: each of them is whole characters
 Serve = Callable[..., RunningServer]
 
@@ -105,6 +106,11 @@ def test_at_ten_tokens_a_second_every_token_is_its_own_piece(serve: Serve) -> No
 
 @pytest.mark.parametrize("kind", ["packed", "single"])
 def test_without_an_interval_tokens_travel_alone(serve: Serve, kind: str) -> None:
-    came = pieces(list(chunks(serve(kind, 50, interval_ms=0), max_tokens=ASCII_TOKENS)))
-    assert whole([text for _, text in came])
-    assert len(came) > 0.8 * ASCII_TOKENS, "while the server keeps up"
+    server, most = serve(kind, 50, interval_ms=0), 0
+    for _ in range(TRIES):
+        came = pieces(list(chunks(server, max_tokens=ASCII_TOKENS)))
+        assert whole([text for _, text in came])
+        most = max(most, len(came))
+        if most == ASCII_TOKENS:
+            return
+    raise AssertionError(f"{most} pieces at most for {ASCII_TOKENS} tokens")

@@ -1,4 +1,7 @@
-"""Answers that grow: from the engine's responses to the reader's, all of them in one asyncio loop.
+"""Answers that grow: from the engine's responses to the reader's.
+
+One asyncio loop reads for all of them. One thread sends: each response is a message to Triton, whose receipt
+is waited for, and the loop would be held up.
 
 Knows when a response goes out; what is in one is `reply`'s to know, and how a request is read the model's.
 """
@@ -6,6 +9,7 @@ Knows when a response goes out; what is in one is `reply`'s to know, and how a r
 from __future__ import annotations
 
 import asyncio
+import queue
 import secrets
 import threading
 import time
@@ -21,6 +25,9 @@ from youtu_contract.values import Array, array_of
 
 T = TypeVar("T")
 
+SEND_AGAIN = 0.005
+"""Seconds between two looks whether the last piece of an answer is being sent by now."""
+
 
 class Call(Responder):
     """`engine_id`: how the engine knows it; `trace`: the W3C context of Triton's span for it."""
@@ -34,7 +41,12 @@ class Call(Responder):
         self.heard_at: float | None = None  # when the engine last answered, or was asked
         self.engine_call: EngineCall | None = None
         self.stopping = False
+        self.sending = False  # a piece of it waits to be sent
         self.cancelled = False
+
+
+_Outgoing = tuple[Call, Outputs | BaseException | None, bool]
+"""Whose, what (outputs, nothing or a failure), and whether it is the last."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +67,20 @@ class Answering:
     text, and waits no longer than that. The first piece and the last one never wait.
     """
 
-    def __init__(self, url: str, model: str, *, tokens_per_block: int, interval: float) -> None:
-        self._tokens_per_block, self._interval = tokens_per_block, interval
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        tokens_per_block: int,
+        interval: float,
+        failed: Callable[[Call, BaseException], None],
+    ) -> None:
+        """`failed` is called with what kept an answer from being made or sent; its caller is to be told."""
+        self._tokens_per_block, self._interval, self._failed = tokens_per_block, interval, failed
+        self._outgoing: queue.SimpleQueue[_Outgoing | None] = queue.SimpleQueue()
+        self._sender = threading.Thread(target=self._send_all, name="send", daemon=True)
+        self._sender.start()
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="answer", daemon=True)
@@ -67,20 +91,23 @@ class Answering:
         self._wait(self._engine.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._outgoing.put(None)
+        self._sender.join()
 
     def probe(self, timeout: float) -> Any:
         """What the engine says of itself (`EngineClient.probe`)."""
         return self._wait(self._engine.probe(timeout))
 
-    def begin(self, call: Call, asked: Asked, ended: Callable[[Call, BaseException | None], None]) -> None:
-        """Have the answer made. `ended` is called in the loop, with what made it fail."""
+    def begin(self, call: Call, asked: Asked, ended: Callable[[Call], None]) -> None:
+        """Have the answer made. `ended` is called when it is, or has failed."""
 
         def start() -> None:
             try:
                 task = self._loop.create_task(self._answer(call, asked))
                 self._tasks.add(task)
             except BaseException as error:
-                ended(call, error)
+                self._outgoing.put((call, error, True))
+                ended(call)
                 return
             task.add_done_callback(over)
 
@@ -89,7 +116,8 @@ class Answering:
             failure = asyncio.CancelledError() if task.cancelled() else task.exception()
             if failure is not None:
                 self.stop(call)  # the engine does not see that nobody reads it any more
-            ended(call, failure)
+                self._outgoing.put((call, failure, True))
+            ended(call)
 
         self._loop.call_soon_threadsafe(start)
 
@@ -116,7 +144,7 @@ class Answering:
     async def _answer(self, call: Call, asked: Asked) -> None:
         reply = asked.reply
         call.engine_call = self._engine.start(call.engine_id, asked.inputs, asked.outputs, call.trace)
-        pieces = _Pieces(call, reply, self._interval, self._loop)
+        pieces = _Pieces(call, reply, self._interval, self._loop, self._outgoing)
         try:
             async for response in call.engine_call:
                 call.heard_at = time.monotonic()
@@ -130,7 +158,7 @@ class Answering:
         finally:
             pieces.close()
         if call.cancelled:
-            call.send(None, final=True)
+            self._outgoing.put((call, None, True))
             return
         reply.finish()
         end = reply.ending(
@@ -138,23 +166,43 @@ class Answering:
             arrival_ns=call.arrival_ns,
             tokens_per_block=self._tokens_per_block,
         )
-        call.send(tensors(reply.news(last=True) | end), final=True)
+        self._outgoing.put((call, reply.news(last=True) | end, True))
+
+    def _send_all(self) -> None:
+        while (item := self._outgoing.get()) is not None:
+            call, what, final = item
+            call.sending = False
+            try:
+                if isinstance(what, BaseException):
+                    self._failed(call, what)
+                else:
+                    call.send(None if what is None else tensors(what), final=final)
+            except Exception as error:
+                self._failed(call, error)
 
 
 class _Pieces:
     """When the text of one answer goes out."""
 
-    def __init__(self, call: Call, reply: Reply, interval: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._call, self._reply, self._interval, self._loop = call, reply, interval, loop
+    def __init__(
+        self,
+        call: Call,
+        reply: Reply,
+        interval: float,
+        loop: asyncio.AbstractEventLoop,
+        outgoing: queue.SimpleQueue[_Outgoing | None],
+    ) -> None:
+        self._call, self._reply, self._interval = call, reply, interval
+        self._loop, self._outgoing = loop, outgoing
         self._sent_at = -float("inf")
         self._held: asyncio.TimerHandle | None = None
 
     def offer(self) -> None:
         """There is text that no response has carried yet."""
-        if self._loop.time() - self._sent_at >= self._interval:
+        if self._loop.time() - self._sent_at >= self._interval and not self._call.sending:
             self._send()
         elif self._held is None:
-            self._held = self._loop.call_later(self._interval, self._send)
+            self._held = self._loop.call_later(max(self._interval, SEND_AGAIN), self._send)
 
     def close(self) -> None:
         """What is left goes out with the end."""
@@ -164,9 +212,11 @@ class _Pieces:
 
     def _send(self) -> None:
         self.close()
-        self._sent_at = self._loop.time()
-        if not self._call.cancelled:
-            self._call.send(tensors(self._reply.news()), final=False)
+        if self._call.sending:  # what piles up behind a piece travels together
+            self._held = self._loop.call_later(SEND_AGAIN, self._send)
+            return
+        self._sent_at, self._call.sending = self._loop.time(), True
+        self._outgoing.put((self._call, self._reply.news(), False))
 
 
 async def _made(url: str, model: str) -> EngineClient:

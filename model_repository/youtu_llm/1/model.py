@@ -69,6 +69,7 @@ class TritonPythonModel:
             parameters["engine_model"],
             tokens_per_block=int(parameters["tokens_per_block"]),
             interval=float(parameters["stream_interval_ms"]) / 1000,
+            failed=self._failed,
         )
         # For an engine that a bad guide would take down; ours checks its guides itself.
         self._guide_check = (
@@ -162,22 +163,20 @@ class TritonPythonModel:
                 self._leave(call)
             else:
                 call.heard_at = time.monotonic()
-                self._answering.begin(call, asked, self._ended)
+                self._answering.begin(call, asked, self._leave)
         except Exception as error:
-            self._ended(call, error)
-
-    def _ended(self, call: Call, failure: BaseException | None) -> None:
-        """Whatever it is, the caller must get an error."""
-        try:
-            if isinstance(failure, Refused):
-                call.refuse(failure.error)
-            elif isinstance(failure, EngineError):
-                call.refuse(self._for_caller(call, failure.error))
-            elif failure is not None:
-                pb_utils.Logger.log_error(f"{call.log_name}: {type(failure).__name__}: {failure}")
-                call.refuse(Error("engine_error", FAILED))
-        finally:
+            self._failed(call, error)
             self._leave(call)
+
+    def _failed(self, call: Call, failure: BaseException) -> None:
+        """Whatever it is, the caller must get an error."""
+        if isinstance(failure, Refused):
+            call.refuse(failure.error)
+        elif isinstance(failure, EngineError):
+            call.refuse(self._for_caller(call, failure.error))
+        else:
+            pb_utils.Logger.log_error(f"{call.log_name}: {type(failure).__name__}: {failure}")
+            call.refuse(Error("engine_error", FAILED))
 
     def _for_caller(self, call: Call, error: Error) -> Error:
         """The error for the caller: of a failure only that it happened; the log has the rest."""
