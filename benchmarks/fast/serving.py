@@ -16,6 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from build.engine_info import TOKENIZER
 from build.runtimes import CpuEngine
 from serve import __main__ as serving
 from serve import launch, repository
@@ -28,7 +29,7 @@ MODEL, BACKEND = "youtu_engine", "fast"
 
 def tokens(engine: CpuEngine) -> list[int]:
     """The tokens of TEXT, of which every answer consists again and again."""
-    tokenizer = Tokenizer.from_file(str(engine.path / repository.TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(engine.path / TOKENIZER))
     ids: list[int] = tokenizer.encode(TEXT, add_special_tokens=False).ids
     return ids
 
