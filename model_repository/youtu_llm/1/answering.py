@@ -83,6 +83,8 @@ class Answering:
         self._sender.start()
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        # One stop at a time: many at once would fill Triton's queue in front of NVIDIA's backend.
+        self._stopping = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="answer", daemon=True)
         self._thread.start()
         self._engine = self._wait(_made(url, model))
@@ -130,7 +132,8 @@ class Answering:
     def _stop(self, call: Call, engine_call: EngineCall) -> None:
         async def stop() -> None:
             try:
-                await engine_call.stop()
+                async with self._stopping:
+                    await engine_call.stop()
             finally:
                 call.stopping = False
 
