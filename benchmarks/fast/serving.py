@@ -65,6 +65,7 @@ def _edit(model: Path, old: str, new: str) -> None:
 
 def main() -> int:
     kind, rate = sys.argv[1], float(sys.argv[2])
+    del sys.argv[1:]  # serve has options of its own
 
     def render(settings: Settings, engine: Any, target: Path) -> Path:
         repository.render(settings, engine, target)
