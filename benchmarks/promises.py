@@ -254,7 +254,7 @@ def main() -> int:
     options = _parse()
     measured = Measured()
     triton_port = free_ports(1)[0]
-    settings = {"slots": SLOTS, "queue": QUEUE, "http_port": triton_port}
+    settings: dict[str, Any] = {"slots": SLOTS, "queue": QUEUE, "http_port": triton_port}
     try:
         with Served("demo", options.data_dir, **settings):
             pass  # makes the engine
