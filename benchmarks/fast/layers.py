@@ -21,6 +21,7 @@ from benchmarks.measuring import NotMeasured, measure, say
 from benchmarks.served import CannotStart, Served
 
 RUN, PAGE = "fast.json", "fast.md"
+NAME = "youtu-demo"  # what the demonstration is called in the API
 KINDS = {
     "packed": "as our engine delivers: what came within the stream interval in one response",
     "single": "as NVIDIA's backend delivers: a response for each token, out of Triton's own process",
@@ -76,7 +77,7 @@ def _round(options: argparse.Namespace, kind: str, folder: Path, seed: int) -> l
                 place = folder / f"{endpoint}-{users}"
                 before = served.processor_seconds()
                 arguments = [
-                    "--endpoint", endpoint, "--url", served.url, "--grpc", served.grpc, "--name", "demo",
+                    "--endpoint", endpoint, "--url", served.url, "--grpc", served.grpc, "--name", NAME,
                     "--users", str(users), "--requests", "1", "--requests-each", str(options.requests_each),
                     "--input-tokens", "48", "--output-tokens", str(options.output_tokens), "--warm-up", "1",
                     "--seed", str(seed),
