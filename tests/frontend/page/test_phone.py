@@ -53,6 +53,8 @@ def test_under_a_finger(visit: Visits, shots: Path, language: str) -> None:
     expect(page.locator("#stop")).to_be_hidden()
     assert not too_small(page)
     assert fits(page)
+    tops = page.locator(".composer-foot > :visible").evaluate_all("(all) => all.map((one) => one.offsetTop)")
+    assert max(tops) - min(tops) < 20  # one line
     page.screenshot(path=shots / f"finger-{language}.png")
     page.locator("#open-sidebar").tap()
     page.locator("#sessions .more").tap()
