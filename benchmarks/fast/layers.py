@@ -11,6 +11,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from benchmarks.served import CannotStart, Served
 
 RUN, PAGE = "fast.json", "fast.md"
 NAME = "youtu-demo"  # what the demonstration is called in the API
+SETTLED = 12.0  # s after the start; until then the guard searches for the models' processes
 KINDS = {
     "packed": "as our engine delivers: what came within the stream interval in one response",
     "single": "as NVIDIA's backend delivers: a response for each token, out of Triton's own process",
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     status = 0
     try:
+        if options.idle_seconds:
+            record["idle_percent"] = _idle_percent(options)
         for number in range(options.rounds):
             for kind in options.kinds:
                 say(f"== round {number + 1} of {options.rounds}: {kind}")
@@ -63,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"page: {folder / PAGE}")
     sys.stdout.write(json.dumps(figures(record)) + "\n")
     return status
+
+
+def _idle_percent(options: argparse.Namespace) -> float:
+    """Of a core, what the whole server with the demonstration takes while nobody asks."""
+    with Served("demo", options.data_dir, runtime="llama_cpp") as served:
+        say(f"idle for {SETTLED + options.idle_seconds:g} s")
+        time.sleep(SETTLED)
+        before = sum(served.processor_seconds().values())
+        time.sleep(options.idle_seconds)
+        spent = sum(served.processor_seconds().values()) - before
+    return float(100 * spent / options.idle_seconds)
 
 
 def _round(options: argparse.Namespace, kind: str, folder: Path, seed: int) -> list[dict[str, Any]]:
@@ -131,7 +146,7 @@ def figures(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def page(record: dict[str, Any]) -> str:
     """The figures as a page of Markdown."""
-    rows = []
+    rows, idle = [], record.get("idle_percent")
     for row in figures(record):
         rows.append(
             [
@@ -157,6 +172,7 @@ def page(record: dict[str, Any]) -> str:
             f"Each answer grows by {record['rate']:g} tokens a second. Medians of the rounds; least and "
             "most in brackets. The load generator (Locust) runs on the same cores.",
             "",
+            *([f"Idle, the whole server: {idle:.2f} % of a core.", ""] if idle is not None else []),
             *drawing.table(HEADER, rows),
             "",
             *(f"* **{name}**: {what}" for name, what in (KINDS | ENDPOINTS).items()),
@@ -185,6 +201,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--requests-each", type=int, default=2)
     add("--stream-interval-ms", type=int, default=25)
     add("--rounds", type=int, default=2)
+    add("--idle-seconds", type=float, default=20.0, help="how long it is watched while nobody asks; 0: not")
     add("--data-dir", type=Path, default=Path("var/bench/server"))
     add("--out", type=Path)
     return parser.parse_args(arguments)

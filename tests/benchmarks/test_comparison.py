@@ -88,6 +88,7 @@ def test_the_layers_above_an_engine_that_costs_nothing(tmp_path: Path) -> None:
     """Each answer takes as long as its tokens do at the engine's rate, and somebody's time is counted."""
     done = ran(
         "benchmarks.fast.layers", "--users", "2", "--requests-each", "1", "--rounds", "1",
+        "--idle-seconds", "5",
         "--output-tokens", "50", "--endpoints", "tokens,v1", "--data-dir", str(tmp_path / "server"),
         "--out", str(tmp_path / "fast"),
         timeout=2 * START_S,
@@ -102,7 +103,9 @@ def test_the_layers_above_an_engine_that_costs_nothing(tmp_path: Path) -> None:
         assert row["triton"]["median"] > 0
         alone = row["kind"] == "single" and row["endpoint"] == "tokens"
         assert (row["tokens_per_piece"]["median"] == 1) == alone
-    assert "| packed | v1 | 2 |" in (tmp_path / "fast" / "fast.md").read_text()
+    page = (tmp_path / "fast" / "fast.md").read_text()
+    assert "| packed | v1 | 2 |" in page
+    assert "Idle, the whole server: " in page
 
 
 @pytest.mark.slow
