@@ -71,7 +71,7 @@ engine: .venv/.stamp  ## make MODEL's int8 engine without serving it [ENGINE=ten
 		exec .venv/bin/python -m build "$${YOUTU_MODEL:-demo}" --data-dir "$${YOUTU_DATA_DIR:-var}"
 		;;
 	tensorrt_llm) ;;
-	*) echo "ENGINE=$$YOUTU_ENGINE is not known: it is youtu_engine or tensorrt_llm" >&2; exit 1 ;;
+	*) echo "unknown ENGINE=$$YOUTU_ENGINE: expected youtu_engine or tensorrt_llm" >&2; exit 1 ;;
 	esac
 	.venv/bin/python -m build.tensorrt_llm "$${YOUTU_MODEL:-demo}" --profile "$${YOUTU_PROFILE:-8gb}" \
 		--data-dir "$${YOUTU_DATA_DIR:-var}"

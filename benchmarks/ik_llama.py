@@ -1,7 +1,7 @@
 """ik_llama.cpp as a runtime of the engine, to be measured beside the two that serve (docs/runtimes.md).
 
 ik_llama.cpp is a fork of llama.cpp with matrix kernels of its own; its wheel (ik-llama-cpp-python) is no
-dependency of this project. `prepared` writes the GGUF that it reads: it knows no tied embedding in Youtu's
+dependency of this project. `prepared` writes the GGUF that it reads: it lacks the tied embedding of Youtu's
 architecture, and asks for a scale of experts.
 
 Implements what the engine asks of a runtime (model_repository/youtu_engine/1/runtime.py).

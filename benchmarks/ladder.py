@@ -1,6 +1,6 @@
 """A ladder of load: step after step on Locust's runner.
 
-Knows users and samples; not what is asked, nor what becomes of the figures.
+Handles users and samples; independent of the prompts and of the use of the figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A measuring program as a part of a larger run, in a process of its own; and its progress, for people.
 
-Knows no figures: the program leaves them in its folder.
+Does not read the figures: the program leaves them in its folder.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 of one length. As options that one program hands on to the next, and as the run that those leave which bring
 their own callers.
 
-Knows neither servers nor Locust.
+Independent of servers and Locust.
 """
 
 from __future__ import annotations

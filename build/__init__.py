@@ -1,1 +1,1 @@
-"""Weights in, engine out: everything that happens before serving. This package knows nothing of serving."""
+"""Weights in, engine out: everything that happens before serving. This package is independent of serving."""

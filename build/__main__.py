@@ -23,17 +23,15 @@ def main() -> None:
     parser.add_argument(
         "model", help="demo | smollm2 | Youtu-LLM-2B | organisation/name on the hub | folder | file.gguf"
     )
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path("var"), help="where downloads and engines are kept"
-    )
+    parser.add_argument("--data-dir", type=Path, default=Path("var"), help="folder for downloads and engines")
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
         default=os.environ.get("YOUTU_RUNTIME", "auto"),
-        help="what runs the engine (default: what suits this processor)",
+        help="runtime of the engine (default: chosen for this processor)",
     )
     parser.add_argument(
-        "--weights", choices=WEIGHTS, help="of an engine for llama.cpp (default: q8_0, which is int8)"
+        "--weights", choices=WEIGHTS, help="weight format for llama.cpp (default: q8_0, which is int8)"
     )
     parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
@@ -55,7 +53,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         progress.close()
-        sys.stderr.write("\ninterrupted; what was fetched is kept, and the next start goes on from there\n")
+        sys.stderr.write("\ninterrupted; the next start continues with what was fetched\n")
         sys.exit(130)
     sys.stdout.write(f"{engine.path}\n")
 

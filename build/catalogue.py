@@ -104,11 +104,11 @@ def catalogue() -> tuple[Entry, ...]:
     for number, table in enumerate(_tables("model")):
         where = f"{CATALOGUE.name}: model {table.get('name', number)}"
         if unknown := sorted(set(table) - set(known)):
-            raise ValueError(f"{where} has the unknown key {unknown[0]}")
+            raise ValueError(f"{where}: unknown key {unknown[0]}")
         if len(table.keys() & {"repo", "checkpoint", "package"}) != 1:
             raise ValueError(f"{where} needs exactly one of repo, checkpoint and package")
         if ("package" in table) != ("gguf" in table):
-            raise ValueError(f"{where}: package and gguf go together")
+            raise ValueError(f"{where}: package and gguf require each other")
         try:
             converter = Converter(**table["tensorrt_llm"]) if "tensorrt_llm" in table else None
             lists: dict[str, Any] = {
@@ -120,7 +120,7 @@ def catalogue() -> tuple[Entry, ...]:
             raise ValueError(f"{where}: {error}") from None
         for name in {entry.name, *entry.aliases}:
             if name in names:
-                raise ValueError(f"{where}: {name} is the name of another model too")
+                raise ValueError(f"{where}: {name} is also the name of another model")
             names.add(name)
         entries.append(entry)
     return tuple(entries)
@@ -140,8 +140,8 @@ def profiles() -> dict[str, Profile]:
             raise ValueError(f"{where}: kv_cache must be bf16 or int8, found {profile.kv_cache!r}")
         if profile.kv_cache == "int8" and (profile.enable_kv_cache_reuse or profile.enable_chunked_context):
             raise ValueError(
-                f"{where}: an int8 KV cache goes with neither reuse nor chunked context (both need paged "
-                "context attention, which TensorRT-LLM has for 16-bit caches only)"
+                f"{where}: an int8 KV cache allows neither reuse nor chunked context (both need paged "
+                "context attention, which TensorRT-LLM supports for 16-bit caches only)"
             )
         found[profile.name] = profile
     return found
@@ -166,20 +166,20 @@ def resolve(model: str) -> Source:
         if model in (entry.name, *entry.aliases):
             if "/" in model and path.is_dir():
                 raise BuildError(
-                    f"MODEL={model} is a model on the hub and a folder here: write MODEL={entry.name} for "
-                    "the hub, "
+                    f"MODEL={model} is both a model on the hub and a folder here: "
+                    f"write MODEL={entry.name} for the hub, "
                     f"MODEL=./{model} for the folder"
                 )
             return _from_entry(entry)
     if path.exists():
         return _on_disk(model, path)
     if model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1:
-        raise BuildError(f"MODEL={model}: there is no such file or folder ({path.absolute()})")
+        raise BuildError(f"MODEL={model}: no such file or folder ({path.absolute()})")
     if HUB_ID.fullmatch(model):
         return Source("hub", model.split("/")[1], repo=model)
     known = ", ".join(name for entry in catalogue() for name in (*entry.aliases, entry.name))
     raise BuildError(
-        f"MODEL={model} is not known: it is none of {known}, no folder or .gguf file here, and no id on the "
+        f"unknown MODEL={model}: expected one of {known}, a folder or .gguf file here, or an id on the "
         "hub "
         "(organisation/name)"
     )
@@ -192,7 +192,7 @@ def _from_entry(entry: Entry) -> Source:
         return Source("package", entry.name, entry=entry)
     path = REPOSITORY / str(entry.checkpoint)
     if not (path / "config.json").is_file():
-        raise BuildError(f"{path / 'config.json'} is missing: this copy of the repository is not whole")
+        raise BuildError(f"{path / 'config.json'} is missing: this copy of the repository is incomplete")
     return Source("folder", entry.name, path=path, entry=entry)
 
 
@@ -200,7 +200,7 @@ def _on_disk(model: str, path: Path) -> Source:
     named, path = path.absolute(), path.resolve()  # The hub's caches keep files under other names.
     if path.is_file():
         if named.suffix != ".gguf":
-            hint = ": give the folder it is in" if named.suffix == ".safetensors" else ""
+            hint = ": give its folder instead" if named.suffix == ".safetensors" else ""
             raise BuildError(f"MODEL={model} is neither a folder nor a .gguf file{hint}")
         return Source("gguf", named.stem, path=path)
     if (path / "config.json").is_file():
@@ -211,4 +211,4 @@ def _on_disk(model: str, path: Path) -> Source:
         return Source("folder", snapshot[1] if snapshot else path.name or "model", path=path)
     inside = sorted(path.glob("*.gguf")) if path.is_dir() else []
     hint = f"; for its .gguf file write MODEL={Path(model) / inside[0].name}" if inside else ""
-    raise BuildError(f"MODEL={model} is a folder without config.json, so it is no checkpoint{hint}")
+    raise BuildError(f"MODEL={model} is a folder without config.json, so it is not a checkpoint{hint}")

@@ -71,7 +71,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BuildError(f"{path}: UTF-8 is expected, byte {error.start} is not") from None
+        raise BuildError(f"{path}: expected UTF-8; byte {error.start} is invalid") from None
 
 
 @cache

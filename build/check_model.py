@@ -49,7 +49,7 @@ LANGUAGES = ("zh", "en", "code")
 # Bits per byte of text, which any vocabulary can be compared by; guessing bytes takes 8. SmolLM2-135M,
 # which is as small as models come, needs 1.07 for the English and 0.55 for the code, larger ones less;
 # with swapped tensors, a lost norm or RoPE pairs it needs 1.2 to 9 (tests/smollm2). The bound for Chinese
-# is an estimate: no model that speaks it was at hand. Below 0.1 a text is known by heart, which these
+# is an estimate: no model that speaks it was at hand. Below 0.1 a text was memorised, which these
 # cannot be.
 BITS = {"zh": (0.1, 1.7), "en": (0.1, 1.35), "code": (0.1, 0.9)}
 # What a list of words costs when it is read again, as a share of the first time. Looking words up takes exact

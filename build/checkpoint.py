@@ -92,7 +92,7 @@ class Weights:
         if not finite.all():
             row, column = (int(index) for index in np.argwhere(~finite)[0])
             raise BuildError(
-                f"tensor {name} holds {values[row, column]} at row {start + row}, column {column}: "
+                f"tensor {name} contains {values[row, column]} at row {start + row}, column {column}: "
                 "weights must be finite numbers"
             )
         return values
@@ -110,7 +110,7 @@ class Weights:
             self._files[tensor.file] = os.open(tensor.file, os.O_RDONLY)
         raw = os.pread(self._files[tensor.file], length, offset)
         if len(raw) != length:
-            raise BuildError(f"{tensor.file} ended while tensor {tensor.name} was read")
+            raise BuildError(f"{tensor.file} ended while reading tensor {tensor.name}")
         return raw
 
 
@@ -133,7 +133,7 @@ def _locate(folder: Path) -> dict[str, StoredTensor]:
             found.update(read_header(folder / name))
         for tensor, name in weight_map.items():
             if tensor not in found or found[tensor].file.name != name:
-                raise BuildError(f"{index_path}: tensor {tensor} should be in {name}, and is not there")
+                raise BuildError(f"{index_path}: tensor {tensor} should be in {name} but is not")
         return found
     if not single.is_file():
         raise BuildError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
@@ -148,7 +148,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, HEADER_LIMIT):
             raise BuildError(
-                f"{path} is no whole safetensors file: its header needs {length} bytes, it has {size} in all"
+                f"{path} is incomplete: its safetensors header needs {length} bytes, the file has {size}"
             )
         try:
             header = json.loads(file.read(length))
@@ -165,7 +165,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                     )
                 if first < 0 or begin + last > size:
                     raise BuildError(
-                        f"{path} is cut short: tensor {name} ends at byte {begin + last}, the file at {size}"
+                        f"{path} is truncated: tensor {name} ends at byte {begin + last}, the file at {size}"
                     )
                 tensors[name] = StoredTensor(name, path, dtype, shape, begin + first)
         except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:

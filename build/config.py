@@ -154,7 +154,7 @@ class ConfigFile:
 
     def decoder(self) -> dict[str, Any]:
         """The fields of Decoder. Quantised weights, and what scales the rotary embedding, are refused."""
-        self.fixed("hidden_act", "silu", "silu", "the feed-forward of the engine is SiLU-gated")
+        self.fixed("hidden_act", "silu", "silu", "the engine's feed-forward is SiLU-gated")
         self.fixed("quantization_config", None, None, "convert the unquantised checkpoint")
         eps = self.values.get("rms_norm_eps", 1e-6)
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
@@ -179,8 +179,10 @@ def read_shape(folder: Path) -> Shape:
     file = ConfigFile(folder)
     file.architecture([ARCHITECTURE])
     heads = file.count("num_attention_heads")
-    file.fixed("num_key_value_heads", heads, heads, "the latent attention has as many key as query heads")
-    file.fixed("attention_bias", False, False, "llama.cpp has no place for biases in this attention")
+    file.fixed(
+        "num_key_value_heads", heads, heads, "the latent attention has as many key heads as query heads"
+    )
+    file.fixed("attention_bias", False, False, "llama.cpp does not support biases in this attention")
     decoder = file.decoder()
     if "q_lora_rank" not in file.values:
         raise BuildError(f"{file.path}: key q_lora_rank is missing (null stands for a full-rank query)")

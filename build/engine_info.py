@@ -91,7 +91,7 @@ class ServedModel(ModelFacts):
         try:
             content = json.loads((path / ENGINE_JSON).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise BuildError(f"{path} holds no finished engine: {error}") from None
+            raise BuildError(f"{path} contains no finished engine: {error}") from None
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise BuildError(f"{path / ENGINE_JSON}: format must be {FORMAT}; build the engine again")
         hints = {name: hint for name, hint in get_type_hints(cls).items() if name != "path"}
@@ -141,7 +141,9 @@ class EngineInfo(ServedModel):
         super()._check_files()
         if not self.gguf.is_file():
             gone = (
-                f"points to {self.gguf.readlink()}, which is gone" if self.gguf.is_symlink() else "is missing"
+                f"points to {self.gguf.readlink()}, which no longer exists"
+                if self.gguf.is_symlink()
+                else "is missing"
             )
             raise BuildError(f"{self.gguf} {gone}; build the engine again")
         size = self.gguf.stat().st_size

@@ -2,4 +2,4 @@
 
 
 class BuildError(Exception):
-    """A checkpoint, a file or the machine is not as it must be; the message says what is expected."""
+    """A checkpoint, a file or the machine does not meet a requirement; the message states it."""

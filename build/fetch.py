@@ -1,10 +1,10 @@
-"""Download a checkpoint from a hub: resumed after a break, checked, marked when whole.
+"""Download a checkpoint from a hub: resumed after an interruption, verified, marked when complete.
 
-The hub is Hugging Face's, or ModelScope where that one is out of reach. For the former, the listing, the
+The hub is Hugging Face's, or ModelScope if that is unreachable. For the former, the listing, the
 addresses, the token and the connection are huggingface_hub's. The transfer is not, because
-its downloads begin anew after a break of the process and compare no checksum. The bytes come over plain
-HTTP, never over Xet, so that any mirror set as HF_ENDPOINT serves. This module does not know what the files
-are for.
+its downloads restart from zero after an interruption and compare no checksum. The bytes come over plain
+HTTP, never over Xet, so that any mirror set as HF_ENDPOINT serves. This module does not depend on what
+the files are for.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def fetch(
         except NoAnswer as error:
             if not others:
                 raise
-            log.warning("%s does not answer: going on at %s", first.endpoint, others[0].endpoint)
+            log.warning("%s does not respond: continuing with %s", first.endpoint, others[0].endpoint)
             try:
                 return _fetch_from(others[0], repo, folder, wanted, progress)
             except BuildError as other:
-                raise BuildError(f"{error}. {others[0].endpoint} was asked too: {other}") from None
+                raise BuildError(f"{error}. {others[0].endpoint} failed too: {other}") from None
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ class _Transfer:
                 return
             part.unlink()
             if not again:
-                log.warning("%s of %s arrived damaged: fetching it again", file.name, self._hub.repo)
+                log.warning("%s of %s arrived corrupted: fetching it again", file.name, self._hub.repo)
         raise BuildError(
-            f"{file.name} of {self._hub.repo} arrived damaged twice: its {file.algorithm} is not the "
+            f"{file.name} of {self._hub.repo} arrived corrupted twice: its {file.algorithm} is not the "
             f"{file.checksum} "
             f"that {self._hub.endpoint} states; it was deleted, try again later or from another hub "
             "(HF_ENDPOINT, YOUTU_HUB)"
@@ -201,11 +201,11 @@ def _matching(listed: dict[str, RemoteFile], patterns: Sequence[str]) -> list[st
 
 def _refuse_other_formats(hub: Hub, listed: dict[str, RemoteFile], suffix: str) -> None:
     if "config.json" not in listed:
-        hint = "; give one of its .gguf files as MODEL=" if any(n.endswith(".gguf") for n in listed) else ""
-        raise BuildError(f"{hub.repo} on {hub.endpoint} has no config.json, so it is no checkpoint{hint}")
+        hint = "; set MODEL= to one of its .gguf files" if any(n.endswith(".gguf") for n in listed) else ""
+        raise BuildError(f"{hub.repo} on {hub.endpoint} has no config.json, so it is not a checkpoint{hint}")
     if not any(name.endswith(suffix) for name in listed):
         raise BuildError(
-            f"{hub.repo} on {hub.endpoint} has no {suffix} file, the one format of weights read here"
+            f"{hub.repo} on {hub.endpoint} has no {suffix} file, the only supported weight format"
         )
 
 
@@ -217,10 +217,12 @@ def _weights(hub: Hub, folder: Path, listed: dict[str, RemoteFile], single: str)
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BuildError(f"{index.name} of {hub.repo} names no files of weights: {error!r}") from None
+            raise BuildError(f"{index.name} of {hub.repo} names no weight files: {error!r}") from None
     for name in names:
         if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name) or name not in listed:
-            raise BuildError(f"{hub.repo} on {hub.endpoint} has no file {name!r}, which should hold weights")
+            raise BuildError(
+                f"{hub.repo} on {hub.endpoint} has no file {name!r}, which should contain weights"
+            )
     return [listed[name] for name in names]
 
 
@@ -231,5 +233,5 @@ def _refuse_full_disk(hub: Hub, folder: Path, missing: int, afterwards: int) -> 
             f"{folder.resolve()} is on a disk with {free / 1e9:.2f} GB free; {hub.repo} needs "
             f"{needed / 1e9:.2f} GB: "
             f"{missing / 1e9:.2f} GB to fetch and {afterwards / 1e9:.2f} GB for the engine. "
-            "Make room, or set YOUTU_DATA_DIR to another disk"
+            "Free some space, or set YOUTU_DATA_DIR to another disk"
         )

@@ -40,8 +40,8 @@ SAMPLES = (
 def take_in(path: Path, folder: Path, progress: Report = silent) -> ModelFacts:
     """Put model.gguf (a link), tokenizer.json and, if there is one, chat_template.jinja into `folder`.
 
-    BuildError when `path` is no whole GGUF file, when its architecture or tokenizer is not known here, or
-    when llama.cpp cannot load it.
+    BuildError when `path` is not a complete GGUF file, when its architecture or tokenizer is unsupported,
+    or when llama.cpp cannot load it.
     """
     progress(f"Reading {path.name}", 0, path.stat().st_size)
     reader = _open(path)
@@ -65,7 +65,7 @@ def take_in(path: Path, folder: Path, progress: Report = silent) -> ModelFacts:
     for text, ids in zip(SAMPLES, trial(path, SAMPLES), strict=True):
         # llama.cpp takes upper and lower case for one in youtu's vocabulary, its own tokenizer.json does not
         if vocabulary.pre != "youtu" and tokenizer.encode(text, add_special_tokens=False).ids != ids:
-            log.warning("%s: its text is split otherwise than llama.cpp does, for one %r", path, text)
+            log.warning("%s: its text is split differently than by llama.cpp, for example %r", path, text)
             break
     tokenizer.save(str(folder / TOKENIZER))
     templates.write(folder)
@@ -107,14 +107,14 @@ def _open(path: Path) -> gguf.GGUFReader:
     with path.open("rb") as file:
         magic, version = file.read(4), file.read(4)
     if magic != b"GGUF":
-        raise BuildError(f"{path} is no GGUF file: it begins with {magic!r}, not b'GGUF'")
+        raise BuildError(f"{path} is not a GGUF file: it starts with {magic!r}, not b'GGUF'")
     if len(version) == 4 and not any(version[:2]):
-        raise BuildError(f"{path} is a big-endian GGUF file, and llama.cpp reads little-endian ones here")
+        raise BuildError(f"{path} is a big-endian GGUF file, but llama.cpp reads little-endian ones here")
     try:
         reader = gguf.GGUFReader(path)
         for tensor in reader.tensors:
             if tensor.data_offset + tensor.n_bytes > size:
-                raise ValueError(f"tensor {tensor.name} ends after the file")
+                raise ValueError(f"tensor {tensor.name} extends beyond the file")
     except (
         ValueError,
         IndexError,
@@ -124,9 +124,9 @@ def _open(path: Path) -> gguf.GGUFReader:
         UnicodeDecodeError,
         MemoryError,
     ) as error:
-        raise BuildError(f"{path} is cut short or damaged ({size} bytes): {error}") from None
+        raise BuildError(f"{path} is truncated or damaged ({size} bytes): {error}") from None
     if not reader.tensors:
-        raise BuildError(f"{path} holds no weights, only a vocabulary")
+        raise BuildError(f"{path} contains only a vocabulary, no weights")
     return reader
 
 

@@ -30,8 +30,8 @@ def trial(path: Path, texts: Sequence[str]) -> list[list[int]]:
         answer = json.loads(ended.stdout)
     except ValueError:
         said = [line for line in ended.stderr.splitlines() if line.strip()]
-        why = next((line for line in said if "GGML_ASSERT" in line), said[-1] if said else "no word of it")
-        raise BuildError(f"{path}: llama.cpp breaks down on it (status {ended.returncode}): {why}") from None
+        why = next((line for line in said if "GGML_ASSERT" in line), said[-1] if said else "no message")
+        raise BuildError(f"{path}: llama.cpp crashes on it (status {ended.returncode}): {why}") from None
     if isinstance(answer, str):
         raise BuildError(f"{path}: llama.cpp cannot load it: {answer}")
     ids: list[list[int]] = answer
@@ -49,7 +49,7 @@ def _try(path: Path, texts: list[str]) -> str | list[list[int]]:
         ids = [model.tokenize(text) for text in texts]
         first, place = np.array([0], np.int32), np.array([0], np.int32)
         if not np.isfinite(model.decode(first, place, [0], [0])[0]).all():
-            return "it computes values that are not numbers: weights are damaged"
+            return "it computes values that are not numbers: its weights are damaged"
     except LlamaError as error:
         return str(error).removeprefix(f"{path}: ")
     return ids

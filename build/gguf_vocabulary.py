@@ -190,9 +190,7 @@ class Vocabulary:
     def _pre(self) -> str:
         pre = self._value("tokenizer.ggml.pre")
         if pre is None:
-            log.warning(
-                "%s names no pre-tokenizer: its text is split as llama.cpp's `default` does", self._where
-            )
+            log.warning("%s names no pre-tokenizer: using llama.cpp's `default`", self._where)
             return "default"
         if pre not in PATTERNS:
             raise BuildError(

@@ -1,4 +1,4 @@
-"""Write a GGUF file: it appears under its name only when it is whole. Knows no architecture and no source."""
+"""Write a GGUF file, which gets its name only when complete. Independent of architecture and source."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The requests that fetching makes of a hub, tried again when that can help, and their failures in words.
 
-Knows huggingface_hub and its HTTP library; does not know which files are needed, nor where they are kept.
+Wraps huggingface_hub and its HTTP library; independent of which files are needed and where they are stored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Response = AbstractContextManager[httpx2.Response]
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)  # seconds without a byte
 PROGRESS_BYTES = 1 << 20  # a try that brought fewer counts as failed, so that tries are bounded
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)
-OFFLINE = "or give a checkpoint folder or .gguf file that is on this machine: MODEL=/path"
+OFFLINE = "or use a checkpoint folder or .gguf file on this machine: MODEL=/path"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Hub(ABC):
             with self._open(file, revision, headers) as response:
                 if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                     part.unlink()
-                    raise httpx2.ReadError("the server has no such range")
+                    raise httpx2.ReadError("the server does not support this range")
                 hf_raise_for_status(response)
                 resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
                 with part.open("ab" if resumed else "wb", buffering=0) as out:
@@ -123,7 +123,7 @@ class Hub(ABC):
                 # nothing answers and nothing ever did: more likely no network than a break
                 alone = isinstance(error, httpx2.ConnectError) and not had
                 if not _may_pass(error) or failures >= (min(3, attempts) if alone else attempts):
-                    kept = "; what has come is kept" if had else ""
+                    kept = "; the part received is kept" if had else ""
                     words = self._in_words(what, error, kept)
                     lost = _may_pass(error) and isinstance(error, httpx2.TransportError)
                     raise (NoAnswer if lost else BuildError)(words) from None
@@ -158,7 +158,7 @@ class HuggingFace(Hub):
                 raise
             except (ValueError, KeyError, TypeError) as error:
                 raise BuildError(
-                    f"{self.endpoint} does not answer as a hub does ({error}): check HF_ENDPOINT and proxies"
+                    f"{self.endpoint} does not respond like a hub ({error}): check HF_ENDPOINT and proxies"
                 ) from None
             files = {}
             for entry in info.siblings or []:
@@ -189,19 +189,19 @@ class HuggingFace(Hub):
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, RemoteEntryNotFoundError):
             name = error.response.request.url.path.rsplit("/", 1)[-1]
-            return f"{self.endpoint} lists {name} of {self.repo} and does not have it: try again later"
+            return f"{self.endpoint} lists {name} of {self.repo} but does not have it: try again later"
         if isinstance(error, GatedRepoError):
             return f"{self.repo} is gated: accept its terms on {page}, then set HF_TOKEN to your token"
         if status in (401, 403) and self._token:
-            return f"{self.endpoint} refuses the HF_TOKEN for {self.repo} (status {status}): check the token"
+            return f"{self.endpoint} rejects the HF_TOKEN for {self.repo} (status {status}): check the token"
         if isinstance(error, RepositoryNotFoundError) or status in (401, 403, 404):
             return (
-                f"{self.endpoint} has no model {self.repo}, or shows it to its members only (status "
+                f"{self.endpoint} has no model {self.repo}, or only its members can see it (status "
                 f"{status}): "
                 "check the name, set HF_TOKEN if it is private"
             )
         if status is not None:
-            status_text = f"{self.endpoint} answers with status {status}"
+            status_text = f"{self.endpoint} returned status {status}"
             return f"{what} of {self.repo}: {status_text}{kept}: try again later, {OFFLINE}"
         return (
             f"{what} of {self.repo}: {self.endpoint} cannot be reached ({reason(error)}){kept}: "

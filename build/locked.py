@@ -23,7 +23,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.warning("another process is %s: waiting for it", what)
+        log.warning("waiting: another process is %s", what)
         lock.acquire()
     try:
         yield

@@ -46,7 +46,7 @@ def refuse_misread(shape: Shape) -> None:
     if shape.q_lora_rank is not None and (layers in (26, 27) or (layers == 48 and vocab == 128256)):
         raise BuildError(
             f"num_hidden_layers {layers} with q_lora_rank {shape.q_lora_rank} and vocab_size {vocab} fail: "
-            "llama.cpp takes 26, 27 (with 128256 tokens also 48) layers for a model without q_lora_rank"
+            "llama.cpp takes models with 26, 27 (with 128256 tokens also 48) layers as having no q_lora_rank"
         )
 
 

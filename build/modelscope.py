@@ -45,7 +45,7 @@ class ModelScope(Hub):
                 files = {file.name: file for entry in listed if (file := _file(entry)) is not None}
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise BuildError(
-                    f"{self.endpoint} does not answer as ModelScope does ({error!r}): check "
+                    f"{self.endpoint} does not respond like ModelScope ({error!r}): check "
                     "MODELSCOPE_ENDPOINT and proxies"
                 ) from None
             if not files or len(listed) >= MOST_FILES:
@@ -67,17 +67,17 @@ class ModelScope(Hub):
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403) and self._token:
             return (
-                f"{self.endpoint} refuses the MODELSCOPE_API_TOKEN for {self.repo} (status {status}): "
+                f"{self.endpoint} rejects the MODELSCOPE_API_TOKEN for {self.repo} (status {status}): "
                 "check the token"
             )
         if status in (401, 403, 404):
             return (
-                f"{self.endpoint} has no {self.repo}, or not this file of it, or shows it to members only "
+                f"{self.endpoint} has no {self.repo}, lacks this file, or shows it to members only "
                 f"(status {status}): check the name, set MODELSCOPE_API_TOKEN if it is private"
             )
         if status is not None:
             return (
-                f"{what} of {self.repo}: {self.endpoint} answers with status {status}{kept}: "
+                f"{what} of {self.repo}: {self.endpoint} returned status {status}{kept}: "
                 f"try again later, {OFFLINE}"
             )
         return (

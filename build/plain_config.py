@@ -47,8 +47,8 @@ def read_grouped_shape(folder: Path) -> GroupedShape:
     if architecture == QWEN2:
         file.fixed("use_sliding_window", False, False, "the engine attends to the whole context")
     else:
-        file.fixed("attention_bias", False, False, "the engine has no place for biases in this attention")
-        file.fixed("mlp_bias", False, False, "the engine has no place for biases in the feed-forward")
+        file.fixed("attention_bias", False, False, "the engine does not support biases in this attention")
+        file.fixed("mlp_bias", False, False, "the engine does not support biases in the feed-forward")
     decoder = file.decoder()
     heads, hidden = decoder["num_attention_heads"], decoder["hidden_size"]
     shape = GroupedShape(

@@ -86,7 +86,7 @@ def write_random_checkpoint(
     the folder already holds a checkpoint or the disk is too full.
     """
     if (folder / "config.json").exists():
-        raise BuildError(f"{folder} already holds a checkpoint: name another folder, or remove it")
+        raise BuildError(f"{folder} already contains a checkpoint: choose another folder, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = shape.tensors()
     total = sum(2 * math.prod(dims) for dims in tensors.values())

@@ -186,7 +186,7 @@ def write_random_gguf(
     tensors = dimensions(shape) if isinstance(shape, Shape) else shape.dimensions()
     for tensor, dims in tensors.items():
         if len(dims) > 1 and dims[-1] % 32 and kind != GGML.F16:
-            raise BuildError(f"{tensor} has rows of {dims[-1]}, and {weights} packs 32 values at a time")
+            raise BuildError(f"{tensor} has rows of {dims[-1]}, but {weights} packs 32 values at a time")
     with tempfile.TemporaryDirectory() as folder:
         write_stand_in_tokenizer(Path(folder), shape.vocab_size)
         tokenizer = load_tokenizer_facts(Path(folder), shape.vocab_size)

@@ -1,4 +1,4 @@
-"""Which runtime of the CPU engine computes a model, and why; OpenVINO is installed when it is first wanted.
+"""Which runtime of the CPU engine a model uses, and why; OpenVINO is installed when it is first needed.
 
 On a processor with VNNI instructions OpenVINO is faster, most of all for prompts and for several requests at
 once; without them llama.cpp is as fast or faster. A tiny model is faster with llama.cpp on any processor
@@ -33,7 +33,7 @@ CpuEngine = EngineInfo | OpenVinoEngineInfo
 
 @dataclass(frozen=True)
 class Choice:
-    """`name` is llama_cpp or openvino; `reason` completes "NAME computes: "."""
+    """`name` is llama_cpp or openvino; `reason` says why."""
 
     name: str
     reason: str
@@ -42,7 +42,7 @@ class Choice:
 def choose(model: str, wanted: str = "auto") -> Choice:
     """The runtime that is `wanted` (one of RUNTIMES), or that suits the model and this processor."""
     if wanted != "auto":
-        return Choice(wanted, "it was asked for")
+        return Choice(wanted, "it was requested")
     source = resolve(model)
     if source.kind in ("gguf", "package"):
         return Choice("llama_cpp", "the model is a .gguf file")
@@ -63,9 +63,9 @@ def make_chosen_engine(
     progress: Report = silent,
     say: Callable[[str], None] = lambda _line: None,
 ) -> CpuEngine:
-    """The engine of `model` for the chosen runtime, made if need be; says which that is, and why.
+    """The engine of `model` for the chosen runtime, built if needed; reports which runtime that is, and why.
 
-    Where nobody asked for OpenVINO and it cannot be had, or cannot run the model, llama.cpp computes. Raises
+    If OpenVINO was not requested and cannot be installed or cannot run the model, llama.cpp is used. Raises
     BuildError.
     """
     choice = choose(model, runtime)
@@ -76,12 +76,12 @@ def make_chosen_engine(
         except BuildError as error:
             if runtime == "openvino":
                 raise
-            choice = Choice("llama_cpp", f"OpenVINO cannot: {error}")
+            choice = Choice("llama_cpp", f"OpenVINO cannot run it: {error}")
         else:
-            say(f"OpenVINO computes: {choice.reason}")
+            say(f"Runtime: OpenVINO ({choice.reason})")
             return engine
     llama = make_engine(model, root, hub=hub, progress=progress)
-    say(f"llama.cpp computes: {choice.reason}")
+    say(f"Runtime: llama.cpp ({choice.reason})")
     return llama
 
 
@@ -105,10 +105,10 @@ def install_openvino(say: Callable[[str], None]) -> None:
     try:
         done = subprocess.run([*pip, *options], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise BuildError(f"pip cannot be run: {error}") from None
+        raise BuildError(f"cannot run pip: {error}") from None
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise BuildError(f"openvino cannot be installed: {lines[-1].removeprefix('ERROR: ')}")
+        raise BuildError(f"cannot install openvino: {lines[-1].removeprefix('ERROR: ')}")
     importlib.invalidate_caches()
 
 

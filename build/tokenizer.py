@@ -223,7 +223,7 @@ def _vocabulary(path: Path, spec: dict[str, Any], vocab_size: int) -> tuple[list
     for token_id, (token, _) in by_id.items():
         if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
             raise BuildError(
-                f"{path}: token {token!r} has id {token_id!r}, and the model has {vocab_size} tokens"
+                f"{path}: token {token!r} has id {token_id!r}, but the model has {vocab_size} tokens"
             )
     # llama.cpp ends the process when two ids share one text
     seen: dict[str, int] = {}

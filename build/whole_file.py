@@ -26,7 +26,9 @@ def whole_file(output: Path, nbytes: int) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BuildError(f"another process is writing {output}: wait for it, or stop it") from None
+            raise BuildError(
+                f"another process is writing {output}: wait until it finishes, or stop it"
+            ) from None
         if not part.exists() or not part.samefile(f"/proc/self/fd/{lock.fileno()}"):
             raise BuildError(f"another process has just written {output}: try again")
         try:

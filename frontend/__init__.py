@@ -1,6 +1,6 @@
 """The HTTP frontend: `POST /chat`, OpenAI's routes, health, metrics, and a page.
 
-It reaches the model only through `youtu_client` and knows no tokens and no engines.
+It reaches the model only through `youtu_client` and handles neither tokens nor engines.
 """
 
 from __future__ import annotations

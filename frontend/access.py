@@ -1,6 +1,6 @@
 """What happens around every request: host, key, rate, id, headers of the answer, line in log and metrics.
 
-It knows no route by heart but those that are open without a key. The line never holds the key, and the text
+Only the open routes, which need no key, are hard-coded. The log line never contains the key, and the text
 (asked, answers) only where `log_text` is on:
 
     event=request request_id method route status duration_s
@@ -259,14 +259,14 @@ def _owner(keys: Keys, guessing: Guessing, metrics: Metrics) -> str:
     given = given.strip() if scheme.lower() == "bearer" else ""
     given = given or request.headers.get("X-API-Key", "").strip()  # as Anthropic's clients send it
     if not given:
-        raise _unauthorized("An API key is needed: Authorization: Bearer <key>, or X-API-Key: <key>.")
+        raise _unauthorized("An API key is required: Authorization: Bearer <key>, or X-API-Key: <key>.")
     key = given.encode("latin-1", "replace")  # Headers arrive as latin-1; the key as it was typed is UTF-8.
     address = request.remote_addr or ""
     try:
         owner = keys.owner(key)
         guessing.check(address, key, owner is not None)
     except KeysError:
-        message = "API keys cannot be checked at present; the server's log says why."
+        message = "API keys cannot be checked at the moment; see the server's log for the reason."
         raise ApiError("keys_unusable", message, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
     except Locked as locked:
         metrics.refused("too_many_wrong_keys")

@@ -4,7 +4,7 @@ Slots go to whoever has the fewest of them (a client is a key, or an address wit
 whoever had one longest ago. So do the places of a full queue: a newcomer takes the latest of the client that
 has most of them, unless that would only turn the tables. A client alone finds first come, first served.
 
-It knows time and names of clients; it knows no HTTP and no model. All of it may be called from any thread.
+Handles time and names of clients; independent of HTTP and the model. All of it may be called from any thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Full(Exception):
     """No place: `waiting` requests wait already. `retry_after`: whole seconds after which to try again."""
 
     def __init__(self, waiting: int, retry_after: int) -> None:
-        super().__init__(f"{waiting} requests wait already")
+        super().__init__(f"{waiting} requests are already waiting")
         self.waiting = waiting
         self.retry_after = retry_after
 

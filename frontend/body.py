@@ -1,6 +1,6 @@
 """Bytes of a request to a JSON object, strictly; and a pydantic model's refusals as one sentence.
 
-Knows sizes, encodings and what JSON leaves open (duplicate keys, NaN, depth); knows no route's fields.
+Handles sizes, encodings and gaps of JSON (duplicate keys, NaN, depth); independent of any route's fields.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read(limit: int) -> bytes:
     """
     coding = request.headers.get("Content-Encoding", "").strip().lower()
     if coding not in ("", "identity"):
-        message = f"Content-Encoding {shown(coding)} is not taken here; send the body as it is"
+        message = f"unsupported Content-Encoding {shown(coding)}; send the body uncompressed"
         raise ApiError("unsupported_media_type", message)
     charset = request.mimetype_params.get("charset", "utf-8")
     if charset.lower() not in CHARSETS:
@@ -64,7 +64,7 @@ def received(limit: int) -> bytes:
 
 
 def _too_large(limit: int, sent: str) -> ApiError:
-    return ApiError("body_too_large", f"the body may have {limit} bytes, sent were {sent}")
+    return ApiError("body_too_large", f"the body is limited to {limit} bytes; got {sent}")
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def parse(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise _not_json("the body is nested too deeply") from None
     except ValueError as error:  # An integer of thousands of digits.
-        raise _not_json(f"the body holds a number that is too long: {error}") from None
+        raise _not_json(f"the body contains a number that is too long: {error}") from None
     if not isinstance(value, dict):
         raise _not_json(f"the body must be a JSON object, not {shown(value)}")
     return value
@@ -96,7 +96,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ApiError("duplicate_key", f"the key {shown(key)} stands twice", param=_printable(key))
+            raise ApiError("duplicate_key", f"duplicate key `{_printable(key)}`", param=_printable(key))
         found[key] = value
     return found
 
@@ -118,7 +118,7 @@ def _fault(model: type[BaseModel], fault: Any) -> ApiError:
     path, kind, sent = _path(fault["loc"]), fault["type"], fault["input"]
     if kind == "extra_forbidden":
         known = ", ".join(_known(model, fault["loc"][:-1]))
-        return ApiError("unknown_field", f"{path} is not known here; known are {known}", param=path)
+        return ApiError("unknown_field", f"unknown field `{path}`; expected one of {known}", param=path)
     if kind == "missing":
         return ApiError("missing_field", f"{path} is missing", param=path)
     if kind == "value_error":

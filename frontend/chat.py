@@ -44,10 +44,10 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/chat")
     @Operation(
         "chat",
-        "A question in, an answer out",
+        "Ask a question and get the answer",
         ChatReply,
         request=ChatRequest,
-        stream="With `stream` true, server-sent events: a piece of the text in each, then one named `done` "
+        stream="With `stream` true, server-sent events: one for each piece of text, then one named `done` "
         "with what the JSON would be, or one named `error`.",
         events=(
             Event(SourcesEvent, "sources"),

@@ -184,7 +184,7 @@ class Connection(H11Protocol):
         elif self._limit is None:
             return False
         elif self.cycle is None or self.cycle.response_complete:
-            self.refuse(not_http("it ended within its head"))
+            self.refuse(not_http("it ended inside its headers"))
         elif self.cycle.more_body:
             self.refuse(ApiError("body_cut_off", "the connection was closed before the end of the body"))
         return True  # the answer can still be sent

@@ -21,18 +21,18 @@ VERSION = "1.0.0"
 """Of this API, as OpenAPI wants it: raised when a caller must change something."""
 
 ERRORS = {
-    400: "The request is not as it must be; `param` names the field.",
-    401: "No API key, or a wrong one.",
-    404: "There is no such model, or nothing with this id.",
+    400: "The request is invalid; `param` names the field.",
+    401: "The API key is missing or wrong.",
+    404: "The model or the id does not exist.",
     408: "The request was not sent in time.",
     413: "The body is too large.",
-    415: "The body is not of a type that is taken here.",
-    421: "Without keys: the Host header names another server.",
-    422: "The document cannot be read: `code` and message say why.",
-    429: "No place in the queue, the rate of this key is used up, or too many wrong keys were sent.",
+    415: "The content type of the body is not supported.",
+    421: "Without keys: the Host header names a different server.",
+    422: "The document cannot be read; `code` and `message` give the reason.",
+    429: "The queue is full, the rate limit of this key is reached, or too many wrong keys were sent.",
     502: "The inference server failed.",
-    503: "The model is loading, the server is ending, or the engine is away.",
-    504: "The answer was not finished within the time limit.",
+    503: "The model is loading, the server is shutting down, or the engine is unavailable.",
+    504: "The answer did not finish within the time limit.",
 }
 """What each status of an error means."""
 
@@ -167,7 +167,7 @@ def document(app: Flask, needs_key: bool) -> dict[str, Any]:
         "info": {
             "title": "Youtu-LLM on Triton",
             "version": VERSION,
-            "description": "Chat with the model behind NVIDIA Triton: a small API of our own, and those of "
+            "description": "Chat with the model behind NVIDIA Triton through its own small API or those of "
             "OpenAI and Anthropic.",
         },
         "paths": paths,

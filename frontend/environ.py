@@ -1,4 +1,4 @@
-"""A request as ASGI has it to what WSGI wants of it, and whether its caller is there. Knows no routes."""
+"""An ASGI request to a WSGI environ, and whether its caller is still connected. Independent of routes."""
 
 from __future__ import annotations
 

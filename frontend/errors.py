@@ -4,7 +4,7 @@
 
 What the model refuses or fails carries a code of the contract, whose status is in `youtu_contract.errors`;
 the message of a refusal is the model's own, of everything else a neutral sentence. Addresses, gRPC statuses
-and tracebacks stay in the log, without what they may repeat of a caller's text. It knows no routes.
+and tracebacks stay in the log, without what they may repeat of a caller's text. Independent of routes.
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ class ApiError(Exception):
 _SENTENCES = {
     "not_ready": "The model is not ready: it is loading or restarting. Try again shortly.",
     "engine_stalled": "The model is not ready: it is loading or restarting. Try again shortly.",
-    "no_engine": "The inference server does not answer. Try again shortly.",
-    "cancelled": "The inference server gave the request up. Try again shortly.",
-    "deadline_exceeded": "The answer was not finished within the time limit.",
-    "engine_error": "The inference server failed while it made the answer.",
+    "no_engine": "The inference server is not responding. Try again shortly.",
+    "cancelled": "The inference server cancelled the request. Try again shortly.",
+    "deadline_exceeded": "The answer did not finish within the time limit.",
+    "engine_error": "The inference server failed while generating the answer.",
 }
 
 
@@ -173,7 +173,7 @@ def renamed(path: str, names: Mapping[str, str]) -> str:
 def for_log(message: str, typed: str = "") -> str:
     """`message` in one line, shortened, without quotations and without runs of what the caller `typed`."""
     if len(typed) > TYPED_CHARS:
-        return "(not shown: the request is too long to keep its text out)"
+        return "(omitted: the request is too long to remove its text from the message)"
     # More than is kept: where a message is cut, the beginning of a quotation or a run could remain.
     text = " ".join(_QUOTED.sub("'…'", _without(typed, message[: 4 * REASON_CHARS])).split())
     return text if len(text) <= REASON_CHARS else text[:REASON_CHARS] + "…"
@@ -207,7 +207,7 @@ def _described(error: BaseException, typed: str) -> str:
 
 def queue_full(waiting: int | None, retry_after: int) -> ApiError:
     """No place for one more request. `waiting`: how many wait here; None when the engine refused it."""
-    queue = "the queue is full" if waiting is None else f"{waiting} requests wait, which is the limit"
+    queue = "the queue is full" if waiting is None else f"{waiting} requests are waiting, which is the limit"
     message = f"All slots are taken and {queue}; try again in {retry_after} seconds."
     return ApiError("queue_full", message, headers={"Retry-After": str(retry_after)})
 
@@ -220,12 +220,14 @@ def too_slow() -> ApiError:
 def too_busy() -> ApiError:
     """No thread or no memory for one more request."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError("too_busy", "The server has no room for the request. Try again shortly.", headers=headers)
+    return ApiError(
+        "too_busy", "The server has no capacity for the request. Try again shortly.", headers=headers
+    )
 
 
 def out_of_time() -> ApiError:
     """The deadline of a request is over before the model was asked, or between its pieces."""
-    return from_client(DeadlineExceeded("the deadline of the request is over"))
+    return from_client(DeadlineExceeded("the deadline of the request has passed"))
 
 
 def unsupported(param: str, words: str) -> ApiError:
@@ -236,7 +238,7 @@ def unsupported(param: str, words: str) -> ApiError:
 def draining() -> ApiError:
     """This process is shutting down."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError("draining", "The server is ending. Try again shortly.", headers=headers)
+    return ApiError("draining", "The server is shutting down. Try again shortly.", headers=headers)
 
 
 def init_app(app: Flask, bodies: Mapping[str, Callable[[ApiError], Any]]) -> None:
@@ -266,11 +268,13 @@ def init_app(app: Flask, bodies: Mapping[str, Callable[[ApiError], Any]]) -> Non
         message = error.description or error.name
         if isinstance(error, RateLimitExceeded):
             code = "rate_limited"
-            message = f"One key, or address without keys, may ask {error.limit.limit}; try again later."
+            message = (
+                f"The rate limit of {error.limit.limit} for this key or address is reached; try again later."
+            )
         if status == 404:
-            message = f"there is nothing at {shown(request.path)}"
+            message = f"unknown path {shown(request.path)}"
         elif status == 405:
-            message = f"{shown(request.path)} takes {headers.get('Allow')}, not {shown(request.method)}"
+            message = f"{shown(request.path)} allows {headers.get('Allow')}, not {shown(request.method)}"
         return api_error(ApiError(code, message, headers=headers, status=status))
 
     @app.errorhandler(Exception)
@@ -289,7 +293,7 @@ def internal_error(error: Exception, request_id: str | None, typed: str) -> ApiE
 
 def unexpected() -> ApiError:
     """The reply for an unexpected exception that the log already has."""
-    return ApiError("internal_error", "The server made a mistake; its log says more.")
+    return ApiError("internal_error", "Internal server error; see the server's log.")
 
 
 def shown(value: object, limit: int = 60) -> str:

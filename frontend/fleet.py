@@ -1,6 +1,6 @@
 """How many requests all Tritons behind this frontend answer at once: their slots, of those that work.
 
-Knows the client and admission; knows no HTTP.
+Connects the client and admission; independent of HTTP.
 """
 
 from __future__ import annotations

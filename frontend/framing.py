@@ -1,6 +1,6 @@
 """h11 with the limits that it leaves open: the size of a head, ambiguous framing, bodies of tiny chunks.
 
-Knows requests as h11's events; knows no sockets.
+Works on h11's events; independent of sockets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Http(h11.Connection):
             # Before they are parsed: thousands of short headers fit into a head.
             head = _END_OF_HEAD.split(self.trailing_data[0], 1)[0]
             if head.count(b"\n") > FIELDS:
-                raise Refused(ApiError("headers_too_large", f"a request may have {FIELDS} headers"))
+                raise Refused(ApiError("headers_too_large", f"a request may have at most {FIELDS} headers"))
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._body = 0
@@ -75,17 +75,17 @@ def _check_head(request: h11.Request) -> None:
     names = {name for name, _ in request.headers}
     if b"transfer-encoding" in names:
         if b"content-length" in names:
-            raise Refused(not_http("Content-Length and Transfer-Encoding together"))
+            raise Refused(not_http("it has both Content-Length and Transfer-Encoding"))
         if request.http_version != b"1.1":
-            raise Refused(not_http("Transfer-Encoding in HTTP/1.0"))
+            raise Refused(not_http("HTTP/1.0 does not allow Transfer-Encoding"))
 
 
 def line_too_long() -> ApiError:
-    return ApiError("line_too_long", f"the request line may have {LINE_BYTES} bytes")
+    return ApiError("line_too_long", f"the request line may have at most {LINE_BYTES} bytes")
 
 
 def headers_too_large() -> ApiError:
-    message = f"a header may have {FIELD_BYTES} bytes, and all of them {HEAD_BYTES}"
+    message = f"a header may have at most {FIELD_BYTES} bytes, and all headers together {HEAD_BYTES}"
     return ApiError("headers_too_large", message)
 
 

@@ -2,7 +2,7 @@
 
 After ATTEMPTS wrong keys within WINDOW_S an address is locked until the window ends: a key that was accepted
 from there before goes on working; any other is refused, right or wrong, since the answer would tell which. At
-most MOST addresses, and as many keys with theirs, are remembered. It knows no HTTP.
+most MOST addresses, and as many keys with theirs, are remembered. Independent of HTTP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A listening socket that goes from one frontend to the next, so that an upgrade loses no connection.
 
 Both hold the same socket, and so the same queue of connections that nobody has accepted yet: whichever of
-them accepts gets the next one, and what the first leaves there is the second's. Knows no HTTP.
+them accepts gets the next one, and what the first leaves there is the second's. Independent of HTTP.
 """
 
 from __future__ import annotations

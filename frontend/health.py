@@ -19,13 +19,13 @@ from .errors import RETRY_AFTER_S
 from .replies import DeviceMemory, Health, Probe, Reply
 from .service import Service, State
 
-UNREADY = "The model does not take requests; `status` says why."
+UNREADY = "The model does not accept requests; `status` gives the reason."
 DESCRIPTIONS: dict[State, str] = {
-    "ready": "The model does not describe itself.",
+    "ready": "The model provides no description.",
     "loading": "The model is loading.",
-    "draining": "The server is ending.",
-    "stalled": "The model makes no progress.",
-    "down": "The inference server does not answer.",
+    "draining": "The server is shutting down.",
+    "stalled": "The model is making no progress.",
+    "down": "The inference server is not responding.",
 }
 
 
@@ -36,7 +36,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.get("/health")
     @Operation(
         "health",
-        "Whether the model takes requests, for people",
+        "Whether the model accepts requests, for people",
         Health,
         further={503: (Health, UNREADY)},
         open=True,
@@ -55,9 +55,9 @@ def blueprint(service: Service) -> Blueprint:
     @routes.get("/health/live")
     @Operation(
         "live",
-        "Whether this process answers",
+        "Whether this process responds",
         Probe,
-        further={503: (Probe, "Requests wait, and no thread has taken one for a while.")},
+        further={503: (Probe, "Requests are waiting and no thread has taken one for a while.")},
         open=True,
     )
     def live() -> Response:
@@ -66,7 +66,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.get("/health/ready")
     @Operation(
         "ready",
-        "Whether the model takes requests, for probes",
+        "Whether the model accepts requests, for probes",
         Probe,
         further={503: (Probe, UNREADY)},
         open=True,
@@ -80,7 +80,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.get("/ping")
     @Operation(
         "ping",
-        "Whether the model takes requests, under SageMaker's name",
+        "Whether the model accepts requests, under SageMaker's path",
         Probe,
         further={503: (Probe, UNREADY)},
         open=True,
@@ -91,7 +91,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/ping")
     @Operation(
         "postPing",
-        "Whether the model takes requests, under SageMaker's name",
+        "Whether the model accepts requests, under SageMaker's path",
         Probe,
         further={503: (Probe, UNREADY)},
         open=True,

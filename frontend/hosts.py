@@ -45,7 +45,7 @@ class Hosts:
         if sent is None:
             # HTTP/1.0 did not have the header yet, and no browser leaves it out.
             if environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
-                raise ApiError("host_missing", "the header Host is missing")
+                raise ApiError("host_missing", "the Host header is missing")
         else:
             self._check_one(str(sent))
 
@@ -57,7 +57,7 @@ class Hosts:
         if _is_address(name) or name in self._exact or name.endswith(self._domains):
             return
         message = (
-            f"this server does not answer to the host {shown(sent)}; if it is one of its names, "
+            f"this server does not serve the host {shown(sent)}; if that is one of its names, "
             "add it to the setting hosts (YOUTU_HOSTS)"
         )
         raise ApiError("unknown_host", message)

@@ -6,7 +6,7 @@ deadline is over, and whatever happens the calls are closed and the slots given 
 
 Streamed, nothing is sent until the first piece or the first failure is there, so a refusal has its own
 status; a model that is silent for longer (HEAD_S seconds: waiting for a slot, a long prompt) gets status 200
-and a comment, so that what lies between does not take the connection for dead. It knows no route's fields.
+and a comment, so that proxies do not drop the connection. Independent of any route's fields.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 `python -m frontend.keys FILE NAME` (`make key`) makes a key, adds its line to the file and prints the key,
 which is kept nowhere. Keys made so are 256 random bits: a slow hash or a salt would add nothing against
-guessing. Whoever picks a short `api_key` is not protected by this module. It knows no HTTP.
+guessing. Whoever picks a short `api_key` is not protected by this module. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Keys:
             fixed["api_key"] = _digest(settings.api_key.get_secret_value().encode())
         keys = cls(fixed, settings.keys_file)
         if settings.keys_file is not None and not keys._in_file:
-            raise KeysError(f"keys_file: {settings.keys_file} holds no key; make one with `make key`")
+            raise KeysError(f"keys_file: {settings.keys_file} contains no key; create one with `make key`")
         return keys
 
     def __bool__(self) -> bool:
@@ -93,7 +93,7 @@ class Keys:
                 if self._version is None or self._version != _version(self._path.stat()):
                     self._in_file, self._version = _read(self._path)
                     if self._fault is not None:
-                        log.info("the keys file can be used again", path=str(self._path))
+                        log.info("the keys file is readable again", path=str(self._path))
                     self._fault = None
             except (KeysError, OSError) as error:
                 fault = str(error) if isinstance(error, KeysError) else _unreadable(self._path, error)
@@ -141,13 +141,13 @@ def _check_access(path: Path, facts: os.stat_result) -> None:
     mode = stat.S_IMODE(facts.st_mode)
     if facts.st_uid == os.geteuid() and mode & 0o077:
         raise KeysError(
-            f"keys_file: {path} has mode {mode:04o}, which opens it to other users; "
+            f"keys_file: {path} has mode {mode:04o}, which makes it accessible to other users; "
             f"run: chmod 600 {shlex.quote(str(path))}"
         )
     if mode & 0o027:
         raise KeysError(
-            f"keys_file: {path} belongs to user {facts.st_uid} and has mode {mode:04o}; nobody but its owner "
-            "may write it, and others may not read it: give it mode 0440 and a group of this server's user"
+            f"keys_file: {path} belongs to user {facts.st_uid} and has mode {mode:04o}; only its owner "
+            "may write it and other users may not read it: set mode 0440 and a group of this server's user"
         )
 
 
@@ -163,7 +163,7 @@ def _parse(path: Path, text: str) -> dict[str, bytes]:
                 f"keys_file: line {number} of {path} is not `name sha256:<64 hex digits>`: {_fault(line)}"
             )
         if found["name"] in digests:
-            raise KeysError(f"keys_file: line {number} of {path}: the name {found['name']} stands twice")
+            raise KeysError(f"keys_file: line {number} of {path}: duplicate name `{found['name']}`")
         digests[found["name"]] = bytes.fromhex(found["digest"])
     return digests
 
@@ -179,7 +179,7 @@ def _fault(line: str) -> str:
         return "the second part does not begin with sha256:"
     if re.fullmatch(r"[0-9A-Fa-f]*", digits):
         return f"the hash has {len(digits)} digits"
-    return "the hash has characters that are no hex digits"
+    return "the hash contains characters that are not hex digits"
 
 
 def add(path: Path, name: str) -> str:
@@ -187,10 +187,10 @@ def add(path: Path, name: str) -> str:
     key = secrets.token_urlsafe(32)
     line = f"{name}  sha256:{_digest(key.encode()).hex()}\n"
     if _LINE.fullmatch(line.rstrip()) is None:
-        raise KeysError(f"a name has 1 to 64 letters, digits, dots, dashes or underscores, not {name!r}")
+        raise KeysError(f"a name must be 1 to 64 letters, digits, dots, dashes or underscores, not {name!r}")
     if path.exists():
         if name in _read(path)[0]:
-            raise KeysError(f"{path} has a key named {name} already; remove its line first")
+            raise KeysError(f"{path} already has a key named {name}; remove its line first")
         if (before := path.read_bytes()) and not before.endswith(b"\n"):
             line = "\n" + line
     path.parent.mkdir(parents=True, exist_ok=True)

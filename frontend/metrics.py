@@ -2,7 +2,7 @@
 
 Names, buckets and meanings follow vLLM's (docs.vllm.ai, "Production Metrics"), with `youtu_` in place of
 `vllm:`. Times are of this process's clock: `time_to_first_token` and `e2e_request_latency` start when the
-request arrives here, so they hold the time in the queue. Knows numbers; knows no route's fields.
+request arrives here, so they hold the time in the queue. Handles numbers; independent of any route's fields.
 """
 
 from __future__ import annotations
@@ -66,32 +66,42 @@ class Metrics:
             return Histogram(f"youtu_{name}", words, buckets=buckets, registry=registry)
 
         self._requests = counter(
-            "requests", "Requests, by route and by how they ended.", "route", "method", "status", "outcome"
+            "requests", "Requests, by route and outcome.", "route", "method", "status", "outcome"
         )
-        self._success = counter("request_success", "Answers made to their end.", "finished_reason")
-        self._cancelled = counter("requests_cancelled", "Requests whose client left before their end.")
-        self._refused = counter("requests_refused", "Requests turned away unasked: overload.", "reason")
-        self._moved = counter("requests_moved", "Times a request without a token left a server that failed.")
-        self._prompt = counter("prompt_tokens", "Tokens of prompts.")
-        self._cached = counter("prompt_tokens_cached", "Tokens of prompts out of the prefix cache.")
+        self._success = counter("request_success", "Completed answers.", "finished_reason")
+        self._cancelled = counter("requests_cancelled", "Requests whose client disconnected before the end.")
+        self._refused = counter("requests_refused", "Requests refused because of overload.", "reason")
+        self._moved = counter(
+            "requests_moved", "Requests moved away from a failed server before their first token."
+        )
+        self._prompt = counter("prompt_tokens", "Prompt tokens.")
+        self._cached = counter("prompt_tokens_cached", "Prompt tokens taken from the prefix cache.")
         self._generated = counter("generation_tokens", "Tokens made.")
         self._of_key = counter(
-            "key_requests", "Requests of each key, by route and by how they ended.", "key", "route", "outcome"
+            "key_requests", "Requests of each key, by route and outcome.", "key", "route", "outcome"
         )
-        self._read_of_key = counter("key_prompt_tokens", "Tokens of prompts of each key.", "key")
-        self._cached_of_key = counter("key_prompt_tokens_cached", "Of these out of the prefix cache.", "key")
-        self._made_of_key = counter("key_generation_tokens", "Tokens made for each key.", "key")
-        self._queue_s = histogram("request_queue_time_seconds", "Wait for a slot.", _REQUEST_S)
-        self._ttft_s = histogram("time_to_first_token_seconds", "Arrival to first text.", _TTFT_S)
-        self._itl_s = histogram("inter_token_latency_seconds", "Between two pieces of text.", _TOKEN_S)
+        self._read_of_key = counter("key_prompt_tokens", "Prompt tokens of each key.", "key")
+        self._cached_of_key = counter(
+            "key_prompt_tokens_cached", "Prompt tokens of each key taken from the prefix cache.", "key"
+        )
+        self._made_of_key = counter("key_generation_tokens", "Tokens generated for each key.", "key")
+        self._queue_s = histogram(
+            "request_queue_time_seconds", "Time a request waited for a slot.", _REQUEST_S
+        )
+        self._ttft_s = histogram(
+            "time_to_first_token_seconds", "Time from arrival to the first text.", _TTFT_S
+        )
+        self._itl_s = histogram("inter_token_latency_seconds", "Time between two pieces of text.", _TOKEN_S)
         self._tpot_s = histogram(
-            "request_time_per_output_token_seconds", "Mean over a request's tokens after the first.", _TOKEN_S
+            "request_time_per_output_token_seconds",
+            "Mean time per token of a request after its first.",
+            _TOKEN_S,
         )
         self._e2e_s = histogram(
-            "e2e_request_latency_seconds", "Arrival to the end of the answer.", _REQUEST_S
+            "e2e_request_latency_seconds", "Time from arrival to the end of the answer.", _REQUEST_S
         )
         self._prompt_each = histogram("request_prompt_tokens", "Prompt tokens per request.", _TOKENS)
-        self._made_each = histogram("request_generation_tokens", "Tokens made per request.", _TOKENS)
+        self._made_each = histogram("request_generation_tokens", "Generated tokens per request.", _TOKENS)
 
     def watch_state(self, state: Callable[[], str]) -> None:
         """Show whether text would come out, as /health says it."""
@@ -165,8 +175,8 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield GaugeMetricFamily("youtu_slots", "Slots of the engine.", self._slots())
-        yield GaugeMetricFamily("youtu_num_requests_running", "Slots that are taken.", self._running())
-        yield GaugeMetricFamily("youtu_num_requests_waiting", "Requests that wait for one.", self._waiting())
+        yield GaugeMetricFamily("youtu_num_requests_running", "Slots in use.", self._running())
+        yield GaugeMetricFamily("youtu_num_requests_waiting", "Requests waiting for a slot.", self._waiting())
         if memory := self._device_memory():
             used, total = memory
             yield GaugeMetricFamily("youtu_device_memory_used_bytes", "Of the engine's card.", used)
@@ -180,7 +190,7 @@ class _State(Collector):
         self._state = state
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        words = "Whether text would come out, as /health says it; one state is 1."
+        words = "State of the service as /health reports it; exactly one state is 1."
         family = GaugeMetricFamily("youtu_state", words, labels=["state"])
         now = self._state()
         for state in STATES:
@@ -210,7 +220,7 @@ class _RateStorage(Collector):
         self._works = works
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        words = "Whether the Redis of the rates answers; each frontend counts for itself while it does not."
+        words = "Whether the Redis of the rate limits responds; if not, each frontend counts on its own."
         yield GaugeMetricFamily("youtu_rate_storage_up", words, float(self._works()))
 
 
@@ -219,7 +229,7 @@ def blueprint(metrics: Metrics) -> Blueprint:
     routes = Blueprint("metrics", __name__)
 
     @routes.get("/metrics")
-    @Operation("metrics", "Figures for Prometheus", "In Prometheus' text form.", errors=(401,))
+    @Operation("metrics", "Metrics for Prometheus", "In Prometheus' text format.", errors=(401,))
     def read() -> Response:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 

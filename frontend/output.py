@@ -1,4 +1,4 @@
-"""What a connection sends: joins uvicorn's writes, and gives up callers who take nothing. Knows no HTTP."""
+"""What a connection sends: joins writes, disconnects callers who read nothing. Independent of HTTP."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def blueprint(renderer: Renderer, metrics: Metrics) -> Blueprint:
         except Busy:
             metrics.refused("render_busy")
             message = (
-                f"{WAITING} texts may be rendered or wait at once, {WAITING_EACH} of them from one caller; "
-                "try again in a second"
+                f"at most {WAITING} texts may be rendered or waiting at once, "
+                f"{WAITING_EACH} of them from one caller; try again in a second"
             )
             raise ApiError("render_busy", message, headers={"Retry-After": "1"}) from None
         except Broken:

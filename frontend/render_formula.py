@@ -1,4 +1,4 @@
-"""Formulas in Markdown: LaTeX between dollars or brackets to MathML, as escaped XML. Knows no HTTP."""
+"""Formulas in Markdown: LaTeX between dollars or brackets to MathML, as escaped XML. Independent of HTTP."""
 
 from __future__ import annotations
 

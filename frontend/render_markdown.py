@@ -2,7 +2,7 @@
 
 Safe twice over: HTML in the text is text to the parser (html=False), and what comes out is cut down to the
 elements and attributes listed here. An image is shown as a link to it. What a text may cost is bounded: what
-goes beyond is shown as its source. It knows no HTTP and no page.
+goes beyond is shown as its source. Independent of HTTP and the page.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A process that renders Markdown, so that rendering never holds the interpreter that serves the answers.
 
-It is started when it is first needed, or by `start`, and started again when it has died. It knows no HTTP.
+It is started when it is first needed, or by `start`, and started again when it has died. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Renderer:
 
     def _end(self, reason: str) -> None:
         if self._process is not None and self._connection is not None:
-            log.warning("the rendering process is replaced", reason=reason)
+            log.warning("replacing the rendering process", reason=reason)
             self._connection.close()
             self._process.kill()
             self._process.wait()

@@ -1,6 +1,6 @@
 """What goes out as JSON: the base of all reply models, what several routes share, and `POST /chat`'s replies.
 
-`/openapi.json` is made from these models. Knows the client's answers; knows no HTTP.
+`/openapi.json` is made from these models. Handles the client's answers; independent of HTTP.
 """
 
 from __future__ import annotations

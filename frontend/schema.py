@@ -1,4 +1,4 @@
-"""The fields of a request to `POST /chat`, and those that all generating routes share. Knows no HTTP.
+"""The fields of a request to `POST /chat`, and those that all generating routes share. Independent of HTTP.
 
 How a text is made is asked in fields made from the rows of `youtu_contract`: type and range are the row's.
 The model behind Triton has the last word (a prompt that does not fit, a `top_k` beyond its vocabulary).
@@ -31,8 +31,8 @@ _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 def _only_text(text: str) -> str:
     if found := _NOT_TEXT.search(text):
-        what = f"U+{ord(found[0]):04X}, which is no character of a text"
-        raise ValueError(f"holds {what}, at position {found.start()}")
+        what = f"U+{ord(found[0]):04X}, which is not a text character,"
+        raise ValueError(f"contains {what} at position {found.start()}")
     return text
 
 
@@ -85,7 +85,7 @@ def _list(value: object) -> object:
 
 def _filled(texts: list[str]) -> list[str]:
     if "" in texts:
-        raise ValueError(f"must not hold an empty string, as it does at place {texts.index('')}")
+        raise ValueError(f"must not contain an empty string; item {texts.index('')} is empty")
     return texts
 
 
@@ -197,11 +197,11 @@ class ChatRequest(_ChatSampling):  # type: ignore[misc]
     def _one_conversation(self) -> ChatRequest:
         if (self.prompt is None) == (self.messages is None):
             sent = "neither" if self.prompt is None else "both"
-            raise ValueError(f"give exactly one of prompt and messages; sent were {sent}")
+            raise ValueError(f"send exactly one of prompt and messages; got {sent}")
         if self.messages is not None and self.history is not None:
-            raise ValueError("history goes with prompt; put earlier turns into messages")
+            raise ValueError("history requires prompt; put earlier turns into messages")
         if self.system is not None and any(turn["role"] == "system" for turn in self._turns()):
-            raise ValueError("system is given twice: as a field and as a message")
+            raise ValueError("system is set twice: as a field and as a message")
         return self
 
     def conversation(self) -> list[dict[str, str]]:

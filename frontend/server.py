@@ -61,7 +61,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise CannotListen(
-            f"cannot listen on {host} port {port}: {reason}. End what uses it, or set YOUTU_HOST, YOUTU_PORT."
+            f"cannot listen on {host} port {port}: {reason}. Stop the program that uses it, "
+            "or set YOUTU_HOST, YOUTU_PORT."
         ) from error
     return listener
 
@@ -186,7 +187,7 @@ class Server(uvicorn.Server):
     def _accept(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
             if len(self.server_state.connections) >= self._most and not self._waiting.give_up_oldest():
-                return self._pause("every connection is being answered")
+                return self._pause("no idle connection to close")
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError):

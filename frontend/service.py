@@ -1,6 +1,6 @@
 """What the routes share: the model behind Triton, the end of this process, admission and metrics.
 
-Knows the client and a clock; knows no HTTP.
+Uses the client and a clock; independent of HTTP.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ServedModel:
             try:
                 self._info = self.client.model_info(timeout=PROBE_S)
             except DeadlineExceeded as error:  # of this question; the request's own deadline is not over
-                raise NotReady(f"the server does not answer: {error}", server=error.server) from error
+                raise NotReady(f"the server is not responding: {error}", server=error.server) from error
             if self._names:
                 self._info = replace(self._info, id=self._names[0])
             self._learnt(self._info)
@@ -81,7 +81,7 @@ class ServedModel:
         info = self.info()
         if model is not None and model not in self.names():
             there = " and ".join(map(shown, self.names()))
-            message = f"the model {shown(model)} does not exist here; there is {there}"
+            message = f"model {shown(model)} does not exist; available: {there}"
             raise ApiError("model_not_found", message, param="model")
         return info
 
@@ -119,7 +119,7 @@ class ServedModel:
         return "ready"
 
     def described(self) -> ModelInfo | None:
-        """`info`, or None when it cannot be had."""
+        """`info`, or None when it is unavailable."""
         try:
             return self.info()
         except YoutuError:

@@ -2,7 +2,7 @@
 
 Off until `otlp_endpoint` is set; then spans go there as OTLP over HTTP, and so do Triton's own (see
 `serve.triton`), which are children of ours because the call to the model carries the W3C `traceparent`.
-Knows spans; knows no route and no text.
+Handles spans; independent of routes and text.
 """
 
 from __future__ import annotations

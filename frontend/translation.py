@@ -1,6 +1,6 @@
 """Requests of other APIs as the chat request that `/v1/chat/completions` would have got, and how it is asked.
 
-So that tools, formats, thinking and limits mean the same on every route. Knows no HTTP and no reply.
+So that tools, formats, thinking and limits mean the same on every route. Independent of HTTP and replies.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def named(names: Mapping[str, str]) -> Iterator[None]:
         if error.param is None:
             raise
         param = renamed(error.param, names)
-        message = param + error.message.removeprefix(error.param)
+        message = error.message.replace(error.param, param, 1)
         raise ApiError(error.code, message, param=param, headers=error.headers) from None
 
 
@@ -63,7 +63,7 @@ def only_null(words: str) -> BeforeValidator:
 
     def check(value: object) -> object:
         if value is not None:
-            raise ValueError(f"is not supported here: {words}")
+            raise ValueError(f"is not supported: {words}")
         return value
 
     return BeforeValidator(check)
@@ -75,7 +75,7 @@ def of_types(known: Collection[str], words: str) -> BeforeValidator:
     def check(value: object) -> object:
         kind = value.get("type") if isinstance(value, dict) else None
         if isinstance(kind, str) and kind not in known:
-            raise ValueError(f"has type {shown(kind)}, which is not supported here: {words}")
+            raise ValueError(f"has unsupported type {shown(kind)}: {words}")
         return value
 
     return BeforeValidator(check)

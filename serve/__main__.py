@@ -54,7 +54,7 @@ def main() -> int:
             sys.stderr.write(f"cannot serve: {line}\n")
         return 1
     except AskedToEnd:
-        say("ended before it was up")
+        say("stopped before startup finished")
         return 0
     finally:
         flush()
@@ -66,7 +66,7 @@ def _ask_to_end(_number: int, _frame: FrameType | None) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serve", allow_abbrev=False)
-    parser.add_argument("--upgrade", action="store_true", help="take the place of the server that runs")
+    parser.add_argument("--upgrade", action="store_true", help="replace the running server")
     return parser.parse_args()
 
 
@@ -76,13 +76,13 @@ def _serve(*, upgrading: bool) -> int:
     replaced = upgrade.running(settings) if upgrading else None
     if upgrading and replaced is None:
         address = authority(settings.host, settings.port)
-        raise CannotServe(f"nothing to upgrade: no server of this user answers on {address}; run make serve")
+        raise CannotServe(f"nothing to upgrade: no server of this user responds on {address}; run make serve")
     ports = settings.ports()
     if replaced is not None:
         settings = upgrade.beside(settings)
         ports = tuple(name for name in ports if name != "port")
     if ended := run_folder.end_leftovers():
-        say(f"ended {len(ended)} processes of an earlier run whose launcher is gone")
+        say(f"stopped {len(ended)} processes of an earlier run whose launcher is gone")
     _refuse([*preflight.before_build(settings, ports=ports), *_keys_faults(settings)])
     if settings.triton_servers:
         return _serve_frontend(settings, begun, replaced)
@@ -107,7 +107,7 @@ def _serve(*, upgrading: bool) -> int:
     try:
         if not run.keeps_logs:
             folder = settings.data_dir / "log"
-            say(f"{folder} cannot be written: the logs of this run are in {run.logs} until it ends")
+            say(f"{folder} is not writable: the logs of this run are in {run.logs} until it ends")
         both = "Triton" if settings.frontend == "off" else "Triton and the frontend"
         say(f"starting {both} with {engine.model_id} (logs: {run.logs})")
         started = programs(settings, engine, run, replaced)
@@ -123,7 +123,7 @@ def _serve(*, upgrading: bool) -> int:
 
 def _end_replaced(replaced: upgrade.Running | None) -> None:
     if replaced is not None:
-        say("this server takes all new requests; the earlier one finishes its answers and ends")
+        say("this server accepts all new requests; the previous one finishes its answers and stops")
         replaced.end()
 
 
@@ -190,7 +190,7 @@ Up after {time.monotonic() - begun:.1f} s.
 metrics {authority(inside, settings.metrics_port)}/metrics
   model     {engine.model_id}: {engine.description}
 
-Ctrl-C ends it.
+Press Ctrl-C to stop.
 """)
 
 

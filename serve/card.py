@@ -42,8 +42,8 @@ def fitted(settings: Settings, engine: EngineInfo, card: Gpu) -> Settings:
         raise BuildError(
             f"{card.name} is too small: {engine.model_id} with {settings.slots} slots of {settings.context} "
             f"tokens needs {(card.free - room) / GB:.1f} GB of GPU memory, and {card.free / GB:.1f} of "
-            f"{card.memory / GB:.1f} GB are free: set YOUTU_SLOTS or YOUTU_CONTEXT lower, end what else "
-            "holds it (nvidia-smi lists it), or serve on the CPU"
+            f"{card.memory / GB:.1f} GB are free: lower YOUTU_SLOTS or YOUTU_CONTEXT, stop what else "
+            "uses it (nvidia-smi lists it), or serve on the CPU"
         )
     return settings
 

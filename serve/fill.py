@@ -20,11 +20,11 @@ def main() -> None:
         settings = Settings.load()
         if settings.engine != "tensorrt_llm":
             raise BuildError(
-                "YOUTU_ENGINE must be tensorrt_llm: the CPU engine's repository is made at its start"
+                "YOUTU_ENGINE must be tensorrt_llm: the CPU engine's repository is created when it starts"
             )
         made = built(plan(settings.model, settings.data_dir, settings.profile))
         if made is None:
-            raise BuildError(f"there is no engine of {settings.model} with the profile {settings.profile}")
+            raise BuildError(f"no engine of {settings.model} with the profile {settings.profile}")
         target = render(settings, made, settings.data_dir.absolute() / "model_repository")
     except (BuildError, RepositoryError, SettingsError) as error:
         sys.exit(f"error: {error}")

@@ -76,7 +76,7 @@ def guard(
         elif deadline and time.monotonic() > deadline:
             child.kill()
         elif models and not deadline and not received and (gone := watched.dead()):
-            _say(f"process {gone.pop()} of a model has died; ending Triton, to start it again whole")
+            _say(f"process {gone.pop()} of a model has died; stopping Triton so that it restarts as a whole")
             child.kill()
     processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):  # until all that we adopted are reaped
@@ -145,12 +145,16 @@ def _say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m serve.guard", allow_abbrev=False)
-    parser.add_argument("--models", action="store_true", help="watch the processes of Triton's models")
-    parser.add_argument("--shared-memory", metavar="PREFIX", help="whose regions to close and to remove")
+    parser.add_argument("--models", action="store_true", help="supervise the processes of Triton's models")
+    parser.add_argument("--shared-memory", metavar="PREFIX", help="owner of the regions to close and remove")
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS")
-    parser.add_argument("--parent", type=int, default=os.getppid(), metavar="PID", help="to end with")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="for what the program writes; else ours")
-    parser.add_argument("--log-bytes", type=int, default=10 << 20, metavar="BYTES", help="of FILE at most")
+    parser.add_argument("--parent", type=int, default=os.getppid(), metavar="PID", help="signal to stop with")
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="file for the program's output; default: ours"
+    )
+    parser.add_argument(
+        "--log-bytes", type=int, default=10 << 20, metavar="BYTES", help="maximum size of FILE"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     _log_to(arguments.log, arguments.log_bytes)

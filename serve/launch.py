@@ -86,7 +86,7 @@ def watches(settings: Settings, run: RunFolder) -> dict[str, Watch]:
 
     def frontend_is_ready(timeout: float) -> None:
         if not (run.path / LISTENER).exists():  # in an upgrade another answers at the same address
-            raise NotReady("the frontend does not listen yet")
+            raise NotReady("the frontend is not listening yet")
         if settings.triton_servers or triton_watch.up:  # it is not ready before
             get(settings.host, settings.port, "/health/ready", timeout)
         else:
@@ -148,7 +148,7 @@ class Server:
             self._look_at_readiness()
             self._look_for_hangs()
             if self._wait(LOOK_EVERY if self._waiting else LOOK_EVERY_WHEN_UP):
-                say("ending: answers that are being written are finished first (again: end at once)")
+                say("stopping: running answers finish first (signal again to stop at once)")
                 return self._end(0)
 
     def _wait(self, seconds: float) -> bool:
@@ -181,12 +181,12 @@ class Server:
         # Readiness is seen a moment late, so a program that was ready before is not judged by this.
         if name not in self._been_ready and len(recent) == FAILED_STARTS:
             return (
-                f"{name} does not start: it ended {FAILED_STARTS} times before it was ready "
+                f"{name} does not start: it exited {FAILED_STARTS} times before it was ready "
                 f"(exit status {status})"
             )
         if len(recent) > RESTARTS:
-            return f"{name} ended {len(recent)} times in {RESTARTS_WITHIN / 60:.0f} minutes"
-        say(f"{name} has ended; it is started again ({len(recent)} of at most {RESTARTS})")
+            return f"{name} exited {len(recent)} times in {RESTARTS_WITHIN / 60:.0f} minutes"
+        say(f"{name} exited; restarting it ({len(recent)} of at most {RESTARTS})")
         self._start_at[name] = now if child.age > SHORT_RUN else now + BACK_OFF
         self._waiting[name] = now
         self._report_at = now + REPORT_EVERY
@@ -236,7 +236,7 @@ class Server:
                 self._replace(child, f"a process of it has been stopped for {now - min(since):.0f} s")
 
     def _replace(self, child: Child, fault: str) -> None:
-        say(f"{child.program.name} hangs: {fault}; it is ended, to start it again")
+        say(f"{child.program.name} hangs: {fault}; restarting it")
         self._watches[child.program.name].restarted()
         child.kill()
 
@@ -265,7 +265,7 @@ class Server:
             processes.send(left, signal.SIGKILL)
             self._wait(LOOK_EVERY)
         self._show_logs()
-        say("everything has ended")
+        say("everything has stopped")
         return status
 
 
@@ -283,4 +283,4 @@ def get(host: str, port: int, path: str, timeout: float) -> None:
     finally:
         connection.close()
     if status != http.HTTPStatus.OK:
-        raise http.client.HTTPException(f"{path} was answered with {status}")
+        raise http.client.HTTPException(f"{path} returned status {status}")

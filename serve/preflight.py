@@ -101,14 +101,14 @@ def before_start(settings: Settings, engine: CpuEngine, machine: Machine | None 
         else:
             weights, cache = engine.gguf.stat().st_size, kv_cache_bytes(settings, engine.gguf)
     except (OSError, ValueError, KeyError, struct.error) as error:
-        return [*faults, f"the engine is damaged ({error}): remove {engine.path}, to have it built again"]
+        return [*faults, f"the engine is damaged ({error}): remove {engine.path} to rebuild it"]
     needed, free = weights + cache + PROGRAMS, (machine or Machine()).free_memory()
     if needed > free:
         faults.append(
             f"too little memory: {engine.model_id} needs about {needed / GB:.1f} GB (weights "
             f"{weights / GB:.1f}, KV cache {cache / GB:.1f} for {settings.slots} slots of {settings.context} "
-            f"tokens, programs {PROGRAMS / GB:.1f}), and {free / GB:.1f} GB are free: end other programs, or "
-            f"set {PREFIX}SLOTS or {PREFIX}CONTEXT lower"
+            f"tokens, programs {PROGRAMS / GB:.1f}), and {free / GB:.1f} GB are free: "
+            f"stop other programs, or lower {PREFIX}SLOTS or {PREFIX}CONTEXT"
         )
     return faults
 
@@ -133,7 +133,7 @@ def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[
         )
     if not engine.tokenizer_json:
         faults.append(
-            f"{engine.model_id} has no tokenizer.json, which youtu_llm tokenises with: its engine in "
+            f"{engine.model_id} has no tokenizer.json, which youtu_llm needs: its engine in "
             f"{engine.engine_dir} can be served with NVIDIA's own models only (docs/tensorrt_llm.md)"
         )
     profile = engine.run_profile()
@@ -142,7 +142,7 @@ def before_start_on_gpu(settings: Settings, engine: TensorRTEngineInfo) -> list[
     if (free := gpu_machine.gpu().free) < needed_bytes:
         faults.append(
             f"too little GPU memory: {engine.model_id} needs {needed_bytes / GB:.1f} GB and its KV cache, "
-            f"and {free / GB:.1f} GB are free: end what else holds it (nvidia-smi lists it)"
+            f"and {free / GB:.1f} GB are free: stop what else uses it (nvidia-smi lists it)"
         )
     return faults
 
@@ -199,11 +199,11 @@ def ports_in_use(settings: Settings, names: Iterable[str] | None = None) -> list
         if reason == errno.EADDRINUSE:
             owner = _listener(port)
             by = f" by {owner}" if owner else ""
-            faults.append(f"port {port} is in use{by}: end that, or choose another with {variable}=...")
-        elif reason == errno.EACCES:
             faults.append(
-                f"port {port} may not be opened by this user: choose one from 1024 up, {variable}=..."
+                f"port {port} is in use{by}: stop that program, or choose another port with {variable}=..."
             )
+        elif reason == errno.EACCES:
+            faults.append(f"this user may not open port {port}: choose one from 1024 up with {variable}=...")
         elif reason is not None:
             unusable.add(setting)
             why = os.strerror(reason) if reason > 0 else "not an address"
@@ -256,14 +256,14 @@ def _open_files(settings: Settings, machine: Machine) -> list[str]:
         f"too few open files: the frontend needs {needed} (two for each of {settings.slots} slots, "
         f"{settings.queue} places in the queue and {SPARE_REQUESTS} more requests, and {PROGRAM_FILES}), and "
         f"the hard limit is {allowed}: raise it (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of "
-        f"docker), or set {PREFIX}SLOTS or {PREFIX}QUEUE lower"
+        f"docker), or lower {PREFIX}SLOTS or {PREFIX}QUEUE"
     ]
 
 
 def _shared_memory(machine: Machine) -> list[str]:
     folder = machine.shared_memory
     if not os.access(folder, os.W_OK | os.X_OK):
-        return [f"{folder} is not there or not writable, and Triton's Python backend needs it: mount a tmpfs"]
+        return [f"{folder} is missing or not writable, and Triton's Python backend needs it: mount a tmpfs"]
     if machine.free_disk(folder) < SHARED_MEMORY_NEEDED:
         return [
             f"{folder} has {machine.free_disk(folder) >> 20} MiB free and Triton's Python backend needs "
@@ -276,14 +276,14 @@ def _documents(settings: Settings) -> list[str]:
     folder = settings.documents_dir
     if folder is None or (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         return []
-    return [f"{PREFIX}DOCUMENTS_DIR={folder} is not a folder that can be read"]
+    return [f"{PREFIX}DOCUMENTS_DIR={folder} is not a readable folder"]
 
 
 def _disk(settings: Settings, machine: Machine) -> list[str]:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return [f"{PREFIX}DATA_DIR={settings.data_dir} cannot be made: {error.strerror}"]
+        return [f"{PREFIX}DATA_DIR={settings.data_dir} cannot be created: {error.strerror}"]
     if not os.access(settings.data_dir, os.W_OK | os.X_OK):
         return [f"{PREFIX}DATA_DIR={settings.data_dir} is not writable: choose another folder"]
     free, needed = machine.free_disk(settings.data_dir), _disk_needed(settings)
@@ -291,7 +291,7 @@ def _disk(settings: Settings, machine: Machine) -> list[str]:
         return []
     return [
         f"too little disk: {settings.data_dir.resolve()} has {free / GB:.1f} GB free, and the engine of "
-        f"{settings.model} needs {needed / GB:.1f}: make room, or set {PREFIX}DATA_DIR to another disk"
+        f"{settings.model} needs {needed / GB:.1f}: free some space, or set {PREFIX}DATA_DIR to another disk"
     ]
 
 

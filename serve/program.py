@@ -1,6 +1,6 @@
 """One program of the server: what to run, and its process under `serve.guard`.
 
-It knows programs as names and commands, and nothing of what they do.
+It handles programs as names and commands, independent of what they do.
 """
 
 from __future__ import annotations

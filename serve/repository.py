@@ -2,7 +2,7 @@
 
 The parameters of each committed config.pbtxt are the defaults; here they get the settings' and the engine's
 values. A parameter this module does not know, or one the config lacks, is an error, so that the two stay in
-step. It knows names of parameters, not what the models do with them.
+step. It handles names of parameters, not their effect in the models.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _filled_in(model: str, text: str, values: dict[str, str]) -> Any:
     committed = set(config.parameters) - FIXED.get(model, set())
     if odd := committed.symmetric_difference(values):
         name = min(odd)
-        fault = "is not known to serve/repository.py" if name in committed else "is missing"
+        fault = "is unknown to serve/repository.py" if name in committed else "is missing"
         raise RepositoryError(f"{model}/{CONFIG}: parameter {name} {fault}")
     for name, value in values.items():
         config.parameters[name].string_value = value

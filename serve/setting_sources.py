@@ -41,7 +41,7 @@ def _from_file(
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows add the mark
     except FileNotFoundError:
         if named:
-            faults.append(f"{CONFIG_VARIABLE}: there is no file {path}")
+            faults.append(f"{CONFIG_VARIABLE}: file not found: {path}")
         return
     except UnicodeDecodeError as error:
         faults.append(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8")
@@ -52,14 +52,14 @@ def _from_file(
     for key, value in values.items():
         origin = f"{key} in {path}"
         if isinstance(value, dict):
-            faults.append(f"{origin}: is a table; write the settings as plain keys, outside of any table")
+            faults.append(f"{origin}: is a table; write settings as plain keys outside any table")
         elif key not in known:
             setting = _setting(key)
             hint = f"; in a file the key is {setting}" if setting in known else _nearest(setting, known)
-            faults.append(f"{origin}: there is no such setting{hint}")
+            faults.append(f"{origin}: unknown setting{hint}")
         elif isinstance(value, bool | list):
             sent = "a list" if isinstance(value, list) else str(value).lower()
-            faults.append(f'{origin}: should be a number or a text in quotes such as "on", not {sent}')
+            faults.append(f'{origin}: should be a number or a quoted text such as "on", not {sent}')
         else:
             yield key, origin, value
 
@@ -77,7 +77,7 @@ def _from_environment(
         elif variable.startswith(PREFIX) or (setting in known and _plain(variable) == correct):
             names = [PREFIX + name.upper() for name in known]
             hint = f"; did you mean {correct}?" if setting in known else _nearest(correct, names)
-            faults.append(f"{variable}: there is no such setting{hint}")
+            faults.append(f"{variable}: unknown setting{hint}")
 
 
 def _plain(name: str) -> str:

@@ -61,24 +61,24 @@ class Settings(BaseModel):
     hub: Literal["auto", "huggingface", "modelscope"] = Field(
         default="auto",
         description="Where a name on a hub is fetched from: `huggingface` (HF_ENDPOINT, HF_TOKEN) or "
-        "`modelscope` (MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN); `auto` asks ModelScope when Hugging "
-        "Face's does not answer.",
+        "`modelscope` (MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN); `auto` uses ModelScope "
+        "when Hugging Face does not respond.",
     )
     engine: Literal["youtu_engine", "tensorrt_llm"] = Field(
         default="youtu_engine",
-        description="What computes: `youtu_engine`, this project's own, on any CPU; `tensorrt_llm` on an "
-        "NVIDIA GPU, inside NVIDIA's container (docs/tensorrt_llm.md). `ENGINE=` of make sets it. "
-        "`llama_cpp`, the earlier name of `youtu_engine`, still works.",
+        description="Inference engine: `youtu_engine`, this project's own, on any CPU; `tensorrt_llm` on "
+        "an NVIDIA GPU, inside NVIDIA's container (docs/tensorrt_llm.md). `ENGINE=` of make "
+        "sets it. `llama_cpp`, the earlier name of `youtu_engine`, still works.",
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu",
-        description="Where `youtu_engine` computes: `cuda` is an NVIDIA card with a driver from 580 on, for "
+        description="Where `youtu_engine` runs: `cuda` is an NVIDIA GPU with driver 580 or newer, for "
         "which llama.cpp is compiled once (docs/cuda.md). `DEVICE=` of make sets it.",
     )
     runtime: Literal["auto", "llama_cpp", "openvino"] = Field(
         default="auto",
-        description="What `youtu_engine` computes with: `llama_cpp`, or `openvino`, which is faster "
-        "on a processor with VNNI instructions and does not read .gguf files; `auto` chooses "
+        description="Runtime of `youtu_engine`: `llama_cpp`, or `openvino`, which is faster on a "
+        "processor with VNNI instructions but does not read .gguf files; `auto` chooses "
         "(docs/runtimes.md).",
     )
     profile: Name = Field(
@@ -90,23 +90,23 @@ class Settings(BaseModel):
 
     host: Name = Field(
         default="127.0.0.1",
-        description="Address of the web frontend. `0.0.0.0` opens it to the network, which asks for keys.",
+        description="Address of the web frontend. `0.0.0.0` opens it to the network, which requires keys.",
     )
     port: Port = Field(default=8080, description="Port of the web frontend.")
     triton_host: Name = Field(
         default="127.0.0.1",
-        description="Address Triton listens on and the frontend finds it at; a name is resolved once, at the "
-        "start. Triton itself asks for no key (docs/ports.md).",
+        description="Address on which Triton listens and the frontend connects to it; a name is resolved "
+        "once, at the start. Triton itself requires no key (docs/ports.md).",
     )
     triton_servers: str = Field(
         default="",
-        description="Tritons of other machines or ports that the frontend asks: `host:port` (gRPC), several "
-        "with commas; a name with several addresses is as many servers. Only the frontend is started then "
-        "(docs/servers.md).",
+        description="Triton servers on other machines or ports for the frontend to use: `host:port` "
+        "(gRPC), comma-separated; a name with several addresses counts as that many servers. "
+        "Only the frontend is started then (docs/servers.md).",
     )
     frontend: Literal["on", "off"] = Field(
         default="on",
-        description="`off` starts Triton alone, for frontends elsewhere (docs/servers.md).",
+        description="`off` starts only Triton, for frontends elsewhere (docs/servers.md).",
     )
     triton_http: Literal["on", "off"] = Field(
         default="on",
@@ -115,56 +115,59 @@ class Settings(BaseModel):
     )
     triton_shared_memory: Literal["off", "on"] = Field(
         default="off",
-        description="`on` lets Triton clients register shared memory; whoever reaches Triton's ports can "
-        "then read and write the memory of its models (docs/ports.md).",
+        description="`on` lets Triton clients register shared memory; anyone who can reach Triton's ports "
+        "can then read and write the memory of its models (docs/ports.md).",
     )
     http_port: Port = Field(default=8000, description="Triton's HTTP port.")
     grpc_port: Port = Field(default=8001, description="Triton's gRPC port.")
     metrics_port: Port = Field(default=8002, description="Port of Triton's Prometheus metrics.")
     api_key: SecretStr | None = Field(
         default=None,
-        description="If set, the frontend wants `Authorization: Bearer <key>`. Printable ASCII, no spaces.",
+        description="If set, the frontend requires `Authorization: Bearer <key>`. Printable ASCII, no "
+        "spaces.",
     )
     keys_file: Path | None = Field(
         default=None,
-        description="File of more API keys, a `name sha256:<hash>` per line, with mode 0600. "
-        "`make key NAME=...` adds one. A change counts at once.",
+        description="File of further API keys, one `name sha256:<hash>` per line, with mode 0600. `make "
+        "key NAME=...` adds one. Changes take effect at once.",
     )
     keys: Literal["auto", "off"] = Field(
         default="auto",
-        description="`auto`: a `host` other than loopback must have an `api_key` or a `keys_file`. "
-        "`off`: nobody is asked for a key, whoever can reach the address.",
+        description="`auto`: a `host` other than loopback must have an `api_key` or a `keys_file`. `off`: "
+        "no key is required from anyone who can reach the address.",
     )
     hosts: str = Field(
         default="",
-        description="Names of this server for use without keys, beside `localhost`, IP addresses and `host`: "
-        "`chat.example`, `*.example` for all below it, several with commas, `*` for any. A request whose "
-        "Host header has another name is refused, since any website can make its name lead here.",
+        description="Host names of this server for use without keys, besides `localhost`, IP addresses "
+        "and `host`: `chat.example`, `*.example` for its subdomains, comma-separated, `*` for "
+        "any. A request with another name in its Host header is refused, since any website "
+        "can point its own name at this server.",
     )
     cors_origins: str = Field(
         default="",
-        description="Pages of these origins may call the API, such as `https://shop.example`; "
-        "several with commas, `*` for all. Empty: none but our own.",
+        description="Origins whose pages may call the API, such as `https://shop.example`; "
+        "comma-separated, `*` for all. Empty: only this server's own page.",
     )
     rate_limit: str = Field(
         default="",
-        description="What one key (or address, without keys) may ask for on all generating routes together, "
+        description="Rate limit of one key (or address, without keys) on all generating routes together, "
         "such as `60/minute` or `10/second;1000/day`. Empty: no limit.",
     )
     rate_storage: str = Field(
         default="",
         pattern=r"^(rediss?://\S+)?$",
-        description="Redis in which several frontends count together, such as "
-        "`redis://:password@redis:6379/0`. While it does not answer, each counts for itself. Empty: each for "
-        "itself, always.",
+        description="Redis in which several frontends share their counts, such as "
+        "`redis://:password@redis:6379/0`. While it does not respond, each counts on its own. "
+        "Empty: each always counts on its own.",
     )
 
     slots: int = Field(
         default=4,
         ge=1,
         le=256,
-        description="Requests that generate at once, each with its part of the KV cache. For `youtu_engine`, "
-        "which takes as many as fit a card with `device = cuda`; the profile of TensorRT-LLM has its own.",
+        description="Requests that generate at the same time, each with its part of the KV cache. For "
+        "`youtu_engine`, which with `device = cuda` uses as many as fit the GPU; TensorRT-LLM "
+        "takes the number from its profile.",
     )
     queue: int = Field(
         default=64,
@@ -176,22 +179,22 @@ class Settings(BaseModel):
         default=2048,
         ge=32,
         le=131_072,
-        description="Tokens of prompt and answer together, per request; at most the model's own. With "
-        "`device = cuda` the default is 8192, or less on a small card.",
+        description="Tokens of prompt and answer together, per request; at most the model's limit. With "
+        "`device = cuda` the default is 8192, or less on a small GPU.",
     )
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Threads of the CPU engine; 0: one per core, and one in all for a tiny model.",
+        description="Threads of the CPU engine; 0: one per core, or a single one for a tiny model.",
     )
     prefill_chunk: int = Field(
         default=64,
         ge=8,
         le=4096,
-        description="Prompt tokens per step of `youtu_engine`. Smaller: running answers and cancels wait "
-        "less. Larger: long prompts are read a little faster. With `device = cuda` the default is 512, with "
-        "OpenVINO 128.",
+        description="Prompt tokens per step of `youtu_engine`. Smaller values delay running answers and "
+        "cancellation less; larger ones read long prompts a little faster. With `device = "
+        "cuda` the default is 512, with OpenVINO 128.",
     )
     kv_type: Literal["f16", "f32", "q8_0"] = Field(
         default="f16",
@@ -200,80 +203,83 @@ class Settings(BaseModel):
     )
 
     temperature: float = Field(
-        default=0.7, ge=0, le=2, description="Sampling temperature of requests that name none; 0 is greedy."
+        default=0.7, ge=0, le=2, description="Sampling temperature of requests that set none; 0 is greedy."
     )
-    top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus of requests that name none.")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="top_p of requests that set none.")
     repetition_penalty: float = Field(
-        default=1.1, gt=0, le=2, description="Repetition penalty of requests that name none; 1 is off."
+        default=1.1, gt=0, le=2, description="Repetition penalty of requests that set none; 1 is off."
     )
 
     thinking: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Whether a model that can think does so before it answers, where a request says nothing; "
-        "`auto` leaves it to its chat template.",
+        description="Whether a model that can think does so before answering if the request does not say; "
+        "`auto` leaves it to the chat template.",
     )
 
     describe_tools: Literal["on", "off"] = Field(
         default="on",
-        description="Whether a model whose chat template has no place for tools is told of them in the "
-        "system message (docs/api.md). `off`: a request with tools is refused for such a model.",
+        description="Whether tools are described in the system message to a model whose chat template "
+        "does not support them (docs/api.md). `off`: requests with tools are refused for such "
+        "a model.",
     )
     served_model_name: str = Field(
         default="",
-        description="Name of the model in the API, instead of its own; several with commas, of which replies "
-        "carry the first.",
+        description="Name of the model in the API instead of its own; comma-separated for several, of "
+        "which replies use the first.",
     )
 
     stream_interval_ms: int = Field(
         default=25,
         ge=0,
         le=1000,
-        description="Milliseconds between two pieces of a stream, at least: tokens that come sooner travel "
-        "together (docs/contract.md). 0 sends every token in a piece of its own, while the server keeps up.",
+        description="Minimum milliseconds between two pieces of a stream: tokens generated sooner are "
+        "sent together (docs/contract.md). 0 sends every token as its own piece as long as "
+        "the server keeps up.",
     )
     request_timeout: float = Field(
         default=300.0,
         gt=0,
         le=86_400,
-        description="Seconds the frontend gives one answer, then it says 504.",
+        description="Time limit of one answer in seconds; after it the frontend replies 504.",
     )
     drain_timeout: float = Field(
         default=30.0,
         ge=0,
         le=3600,
-        description="Seconds that running answers get to finish when the server is stopped.",
+        description="Seconds that running answers have to finish when the server is stopped.",
     )
     leave_timeout: float = Field(
         default=0.0,
         ge=0,
         le=300,
-        description="Seconds after the signal to stop in which requests are still taken while "
-        "`/health/ready` says 503, for a balancer in front to notice. Then `drain_timeout` begins.",
+        description="Seconds after the signal to stop during which requests are still accepted while "
+        "`/health/ready` replies 503, so that a load balancer notices. Then `drain_timeout` "
+        "begins.",
     )
     hang_timeout: float = Field(
         default=15.0,
         ge=0,
         le=3600,
-        description="Seconds without progress after which a process counts as hung and is replaced. "
-        "Computing is progress, however long a step takes. 0: never.",
+        description="Seconds without progress after which a process is considered hung and replaced. "
+        "Computing counts as progress, however long a step takes. 0: never.",
     )
     keep_alive: int = Field(
         default=75,
         ge=1,
         le=3600,
-        description="Seconds the frontend keeps an idle connection open. It should be longer than a load "
-        "balancer in front keeps one: most keep it 60 s.",
+        description="Seconds the frontend keeps an idle connection open. It should exceed the idle "
+        "timeout of a load balancer in front, usually 60 s.",
     )
     max_body: ByteSize = Field(
         default=ByteSize(1024 * 1024),
         ge=1024,
         le=256 * 1024 * 1024,
-        description="Largest request body the frontend takes, in bytes or written like `2MiB`.",
+        description="Largest request body the frontend accepts, in bytes or written like `2MiB`.",
     )
     documents_dir: Path | None = Field(
         default=None,
-        description="Folder whose documents are the knowledge base (docs/documents.md). Whoever may ask the "
-        "model may have all of them quoted.",
+        description="Folder whose documents are the knowledge base (docs/documents.md). Anyone with "
+        "access to the model can have all of them quoted.",
     )
     document_size: ByteSize = Field(
         default=ByteSize(20 * 1024 * 1024),
@@ -286,33 +292,33 @@ class Settings(BaseModel):
         default=30.0,
         ge=1,
         le=600,
-        description="Seconds that reading one document may take, then it is refused.",
+        description="Time limit for reading one document in seconds; after it the document is refused.",
     )
     document_memory: ByteSize = Field(
         default=ByteSize(512 * 1024 * 1024),
         ge=128 * 1024 * 1024,
         le=64 * 1024**3,
-        description="Memory of the process that reads one document. Two are read at once.",
+        description="Memory limit of the process that reads one document. Two are read at once.",
     )
     stored_responses: int = Field(
         default=1000,
         ge=0,
         le=1_000_000,
-        description="Responses of `/v1/responses` that are kept for each key (or address, without keys), so "
-        "that a later request can go on from them. 0 keeps none.",
+        description="Number of responses of `/v1/responses` stored for each key (or address, without "
+        "keys), so that a later request can continue them. 0 stores none.",
     )
     stored_size: ByteSize = Field(
         default=ByteSize(64 * 1024 * 1024),
         ge=1024 * 1024,
         le=64 * 1024**3,
-        description="Memory for all kept responses together. When it is full, the oldest goes of whoever has "
-        "most.",
+        description="Memory for all stored responses together. When it is full, the oldest response of "
+        "the key that uses the most memory is removed.",
     )
     stored_age: float = Field(
         default=86_400.0,
         gt=0,
         le=31_536_000,
-        description="Seconds for which a response is kept after it was last used. A restart forgets all.",
+        description="Seconds for which a response is stored after its last use. A restart deletes all.",
     )
     otlp_endpoint: str = Field(
         default="",
@@ -322,10 +328,10 @@ class Settings(BaseModel):
     )
     log_text: Literal["off", "on"] = Field(
         default="off",
-        description="`on` writes what was asked and answered into the log, for whoever reads it to see.",
+        description="`on` writes prompts and answers into the log, visible to anyone who can read it.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="How much the logs say."
+        default="info", description="Least severe level that is logged."
     )
 
     @field_validator("engine", mode="before")
@@ -377,8 +383,8 @@ class Settings(BaseModel):
         for host in hosts.split(",") if hosts else []:
             if not _HOST.fullmatch(host.strip()):
                 raise ValueError(
-                    "should be names like `chat.example` or `*.chat.example`, without scheme and port, "
-                    "with commas between them"
+                    "should be names like `chat.example` or `*.chat.example`, comma-separated, without "
+                    "scheme or port"
                 )
         return hosts
 
@@ -387,7 +393,7 @@ class Settings(BaseModel):
     def _are_origins(cls, origins: str) -> str:
         for origin in origins.split(",") if origins else []:
             if origin.strip() != "*" and not _ORIGIN.fullmatch(origin.strip()):
-                raise ValueError("should be origins like `https://shop.example`, with commas between them")
+                raise ValueError("should be origins like `https://shop.example`, comma-separated")
         return origins
 
     @model_validator(mode="after")
@@ -395,7 +401,7 @@ class Settings(BaseModel):
         given = self.api_key is not None or self.keys_file is not None
         if self.keys == "off" and given:
             raise ValueError(
-                "YOUTU_KEYS is off, yet YOUTU_API_KEY or YOUTU_KEYS_FILE is set; drop one of them"
+                "YOUTU_KEYS is off but YOUTU_API_KEY or YOUTU_KEYS_FILE is set; unset one of them"
             )
         if self.keys == "auto" and not given and not loopback(self.host):
             raise ValueError(
@@ -408,19 +414,19 @@ class Settings(BaseModel):
     def _something_is_started(self) -> Self:
         if self.triton_servers and self.frontend == "off":
             raise ValueError(
-                "YOUTU_TRITON_SERVERS starts the frontend alone and YOUTU_FRONTEND=off starts Triton alone: "
-                "drop one of them"
+                "YOUTU_TRITON_SERVERS starts only the frontend and YOUTU_FRONTEND=off only Triton: "
+                "unset one of them"
             )
         return self
 
     @model_validator(mode="after")
     def _device_fits_engine(self) -> Self:
         if self.device == "cuda" and self.engine == "tensorrt_llm":
-            raise ValueError("YOUTU_DEVICE=cuda is for youtu_engine; tensorrt_llm needs no YOUTU_DEVICE")
+            raise ValueError("YOUTU_DEVICE=cuda applies to youtu_engine; tensorrt_llm needs no YOUTU_DEVICE")
         if self.runtime == "openvino" and self.device == "cuda":
-            raise ValueError("YOUTU_RUNTIME=openvino computes on the CPU; YOUTU_DEVICE=cuda needs llama_cpp")
+            raise ValueError("YOUTU_RUNTIME=openvino runs on the CPU; YOUTU_DEVICE=cuda requires llama_cpp")
         if self.runtime != "auto" and self.engine == "tensorrt_llm":
-            raise ValueError("YOUTU_RUNTIME is for youtu_engine; tensorrt_llm has no other runtime")
+            raise ValueError("YOUTU_RUNTIME applies to youtu_engine only; tensorrt_llm has no other runtime")
         return self
 
     @model_validator(mode="after")

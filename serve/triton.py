@@ -3,7 +3,7 @@
 The wheel brings the binary, its Python backend and one stub program per Python version; the stub needs
 the libpython of the running version, which the wheel does not bring. The container, where the GPU engine is
 served, has all of it and the tensorrtllm backend. This module finds these parts, lays a backend folder
-together, and writes the command line and the environment. It starts nothing and knows no model's inside.
+together, and writes the command line and the environment. It starts nothing.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def find_in_container(settings: Settings) -> Triton:
         )
     stub = backends / "python" / STUB
     if not stub.is_file():
-        raise TritonMissing(f"{stub} is missing: take {IMAGE}")
+        raise TritonMissing(f"{stub} is missing: use {IMAGE}")
     linked = re.search(rb"libpython(3\.\d+)\.so", stub.read_bytes())
     version = linked.group(1).decode() if linked else sysconfig.get_python_version()
     if version != sysconfig.get_python_version():
         raise TritonMissing(
-            f"Triton runs its models in Python {version}, and this is {sysconfig.get_python_version()}: make "
+            f"Triton runs its models in Python {version}, but this is {sysconfig.get_python_version()}: make "
             f"clean, then start with PYTHON=python{version}"
         )
     return Triton(Path(found), backends / "python", stub, libpython=None)
@@ -130,7 +130,7 @@ def check_library(name: str) -> None:
         ctypes.CDLL(name)
     except OSError:
         raise TritonMissing(
-            f"llama.cpp needs {name}, which is not there. Debian, Ubuntu: apt-get install libgomp1. "
+            f"llama.cpp needs {name}, which is not installed. Debian, Ubuntu: apt-get install libgomp1. "
             "Fedora: dnf install libgomp."
         ) from None
 
@@ -150,7 +150,7 @@ def find_libpython(folders: Sequence[str] | None = None) -> Path:
     raise TritonMissing(
         f"Triton's Python backend needs {name}, and Python {version} at {sys.base_prefix} came without it. "
         f"Debian, Ubuntu: apt-get install libpython{version}. Fedora: dnf install python{version}-libs. "
-        "Or take a Python built with --enable-shared: make clean serve PYTHON=..."
+        "Or use a Python built with --enable-shared: make clean serve PYTHON=..."
     )
 
 

@@ -1,3 +1,1 @@
-"""How good the answers are: Chinese, code and mathematics, asked through the served API. Knows nothing of
-speed.
-"""
+"""How good the answers are: Chinese, code and mathematics, through the served API. Not speed."""

@@ -12,7 +12,7 @@ model's own chat template, so a task must be one that generates. With --log-prob
 of choices instead (ceval, cmmlu; lm-eval's ceval-valid, …): the likeliest is taken, by log-probabilities over
 POST /v1/completions, of raw text. The two kinds of figures cannot be compared with each other.
 
-Knows lm-eval and `scoring`; it runs in an environment of its own (requirements/quality.lock).
+Uses lm-eval and `scoring`; it runs in an environment of its own (requirements/quality.lock).
 """
 
 from __future__ import annotations

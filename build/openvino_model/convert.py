@@ -100,4 +100,4 @@ def _notes(constants: Constants, tokenizer: TokenizerFacts | None) -> Iterator[s
             f"groups: {constants.ungrouped[0]} for one"
         )
     if tokenizer is None:
-        yield "the checkpoint has no tokenizer: the model takes and gives token ids only"
+        yield "the checkpoint has no tokenizer: the model works with token ids only"

@@ -30,7 +30,7 @@ def make_openvino_engine(
     """
     source = resolve(model)
     if source.kind in ("gguf", "package"):
-        raise BuildError(f"{source} is a .gguf file, which only the runtime llama_cpp serves")
+        raise BuildError(f"{source} is a .gguf file, which only the runtime llama_cpp can serve")
     chosen = weights or "int8"
     if chosen not in WEIGHTS:
         raise BuildError(f"weights must be one of {', '.join(WEIGHTS)}, found {chosen!r}")

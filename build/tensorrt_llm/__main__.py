@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m build.tensorrt_llm", description=__doc__.splitlines()[0])
     parser.add_argument("model", help="demo | Youtu-LLM-2B | another of the catalogue | hub id | folder")
     parser.add_argument("--profile", default="8gb", help=f"one of {', '.join(profiles())} (default: 8gb)")
-    parser.add_argument("--data-dir", type=Path, default=Path("var"), help="where everything is kept")
+    parser.add_argument("--data-dir", type=Path, default=Path("var"), help="folder for downloads and engines")
     parser.add_argument("--hub", choices=HUBS, default=os.environ.get("YOUTU_HUB", "auto"), help="where from")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -43,9 +43,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         progress.close()
-        sys.stderr.write(
-            "\ninterrupted; steps that were done are kept, and the next start goes on from there\n"
-        )
+        sys.stderr.write("\ninterrupted; the next start continues after the steps already done\n")
         sys.exit(130)
     sys.stdout.write(f"{engine.path}\n")
 

@@ -51,7 +51,7 @@ def make_checkpoint(made: Plan, source: Path, progress: Report) -> Checkpoint:
     context = read_shape(source).max_position_embeddings
     if made.profile.max_seq_len > context:
         raise BuildError(
-            f"the profile {made.profile.name} is for {made.profile.max_seq_len} tokens, and "
+            f"the profile {made.profile.name} is for {made.profile.max_seq_len} tokens, but "
             f"{made.source.model_id} was trained for {context}"
         )
     info = convert(
@@ -99,7 +99,7 @@ def _by_nvidia(made: Plan, converter: Converter, source: Path, progress: Report)
     )
     for name in (CONFIG, WEIGHTS):
         if not (building / name).is_file():
-            raise BuildError(f"{step}: it ended well, but {building / name} is not there")
+            raise BuildError(f"{step}: it succeeded, but {building / name} is missing")
     mark = {
         "fingerprint": state,
         "weights_bytes": (building / WEIGHTS).stat().st_size,

@@ -102,7 +102,9 @@ def convert(
         if ready is not None and options.items() <= asdict(ready).items():
             return ready
         if target.exists() and not (target / RECORD).is_file():
-            raise BuildError(f"{target} is there and was not made by this: name another folder, or remove it")
+            raise BuildError(
+                f"{target} exists and was not created by this command: choose another folder, or remove it"
+            )
         building, old = (target.with_name(f".{target.name}.{what}") for what in ("building", "old"))
         for leftover in (building, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -129,7 +131,7 @@ def convert(
             }
             _write_json(building / RECORD, {"format": FORMAT, **facts})
             if target.exists():
-                log.warning("%s was made of something else or is not whole: replaced", target)
+                log.warning("replacing %s: it was made from something else or is incomplete", target)
                 target.rename(old)
             building.rename(target)
         except OSError as error:
@@ -162,7 +164,7 @@ def read_scales(path: Path) -> list[float]:
         scales = json.loads(path.read_text(encoding="utf-8"))["scales"]
         return [float(scale) for scale in scales]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"{path} holds no scales of a KV cache: {error!r}") from None
+        raise BuildError(f"{path} contains no scales of a KV cache: {error!r}") from None
 
 
 def _check_scales(scales: Sequence[float], shape: Shape) -> None:

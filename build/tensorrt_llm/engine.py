@@ -69,7 +69,7 @@ def plan(model: str, root: Path, profile: str) -> Plan:
     if source.kind in ("gguf", "package"):
         raise BuildError(f"{source} is a .gguf file: the GPU engine is built from a checkpoint folder")
     if profile not in profiles():
-        raise BuildError(f"PROFILE={profile} is not known: it is one of {', '.join(profiles())}")
+        raise BuildError(f"unknown PROFILE={profile}: expected one of {', '.join(profiles())}")
     return Plan(source, profiles()[profile], root, container=machine.container(), gpu=machine.gpu())
 
 
@@ -80,7 +80,7 @@ def built(made: Plan) -> TensorRTEngineInfo | None:
     try:
         return TensorRTEngineInfo.load(made.engine)
     except BuildError as error:
-        say(f"{error}; it is built again")
+        say(f"{error}; rebuilding it")
         return None
 
 
@@ -140,7 +140,7 @@ def _make(made: Plan, progress: Report) -> TensorRTEngineInfo:
     if old is not None and reason is None:
         return old
     if reason is not None:
-        say(f"{reason}; it is built again")
+        say(f"{reason}; rebuilding it")
     source = _fetched(made, progress)
     check_templates(source)
     estimate = sizes_of(made, source)
@@ -165,10 +165,10 @@ def _make(made: Plan, progress: Report) -> TensorRTEngineInfo:
 def _outdated(engine: TensorRTEngineInfo, made: Plan) -> str | None:
     now = fingerprint(made.source, made.root)
     if now is not None and now != engine.fingerprint:
-        return f"{engine.path} is from another state of {made.source}"
+        return f"{engine.path} was built from a different state of {made.source}"
     if engine.flags != made.flags:
         changed = sorted(name for name, value in made.flags.items() if engine.flags.get(name) != value)
-        return f"{engine.path} was built with another {', '.join(changed)}"
+        return f"{engine.path} was built with a different {', '.join(changed)}"
     return unfit(engine, made.gpu, made.container.versions)
 
 
@@ -203,7 +203,9 @@ def sizes_of(made: Plan, source: Path) -> sizes.Sizes:
     if made.converter:
         weights, per_token = made.converter.engine_bytes, made.converter.kv_bytes_per_token
         if made.profile.kv_cache == "int8":
-            raise BuildError(f"the profile {made.profile.name} is for Youtu only: others are not calibrated")
+            raise BuildError(
+                f"the profile {made.profile.name} is for Youtu only: no other model is calibrated"
+            )
     else:
         from build.config import read_shape
 
@@ -222,7 +224,7 @@ def _refuse_a_small_machine(made: Plan, source: Path, estimate: sizes.Sizes) -> 
     if free < needed:
         raise BuildError(
             f"too little disk: {made.root.absolute()} has {free / 1e9:.1f} GB free, and checkpoint and "
-            f"engine need {needed / 1e9:.1f}: make room, or set YOUTU_DATA_DIR to another disk"
+            f"engine need {needed / 1e9:.1f}: free some space, or set YOUTU_DATA_DIR to another disk"
         )
     free, needed = memory.free_memory(), int(HOST_MEMORY_FACTOR * stored)
     if free < needed:
@@ -241,7 +243,7 @@ def _run_trtllm_build(made: Plan, checkpoint: Path, output: Path) -> None:
     run(step, command, made.root.absolute() / "log" / "trtllm-build.log")
     for name in ("config.json", ENGINE_FILE):
         if not (output / name).is_file():
-            raise BuildError(f"{step}: trtllm-build ended well, but {output / name} is not there")
+            raise BuildError(f"{step}: trtllm-build succeeded, but {output / name} is missing")
 
 
 def _describe(made: Plan, source: Path, checkpoint: Checkpoint, building: Path) -> None:

@@ -53,7 +53,7 @@ class TensorRTEngineInfo(ServedModel):
             return profiles()[self.profile]
         except KeyError:
             raise BuildError(
-                f"{self.path} was built with the profile {self.profile}, which is gone"
+                f"{self.path} was built with the profile {self.profile}, which no longer exists"
             ) from None
 
     def _check_files(self) -> None:

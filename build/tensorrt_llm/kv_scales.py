@@ -88,11 +88,11 @@ def _encode(source: Path, shape: Shape, conversations: Sequence[list[Message]]) 
         write_tokenizer(source, Path(folder), shape.vocab_size)
         tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
     if tokenizer.chat_template is None:
-        raise BuildError(f"{source} has no chat template, with which the samples would be written")
+        raise BuildError(f"{source} has no chat template, which the samples need")
     try:
         texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
     except Exception as error:  # whatever the template raises
-        raise BuildError(f"the chat template of {source} refuses a sample: {error}") from error
+        raise BuildError(f"the chat template of {source} rejects a sample: {error}") from error
     encoded = [
         tokenizer(text, add_special_tokens=False)["input_ids"][:SAMPLE_TOKENS] for text in texts if text
     ]

@@ -83,9 +83,9 @@ def first_gpu(advice: str) -> Gpu:
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except FileNotFoundError:
-        raise BuildError(f"no GPU: there is no nvidia-smi here; {advice}") from None
+        raise BuildError(f"no GPU: nvidia-smi is not installed; {advice}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"no GPU: nvidia-smi does not answer ({error}); {advice}") from None
+        raise BuildError(f"no GPU: nvidia-smi failed ({error}); {advice}") from None
     lines = asked.stdout.strip().splitlines()
     if asked.returncode or not lines:
         reason = (asked.stderr or asked.stdout).strip().splitlines()
@@ -96,7 +96,7 @@ def first_gpu(advice: str) -> Gpu:
         found = Gpu(name, (int(major), int(minor)), int(memory) << 20, int(free) << 20, driver)
         int(driver.partition(".")[0])
     except ValueError:
-        raise BuildError(f"nvidia-smi answers {lines[0]!r}: {', '.join(QUERY)} are expected") from None
+        raise BuildError(f"nvidia-smi returned {lines[0]!r}; expected {', '.join(QUERY)}") from None
     return found
 
 
@@ -135,11 +135,11 @@ def container() -> Container:
         versions = json.loads(asked.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        raise BuildError(f"{python}, which runs {found}, has no whole TensorRT-LLM: {reason}") from None
+        raise BuildError(f"{python}, which runs {found}, has no complete TensorRT-LLM: {reason}") from None
     if versions["tensorrt_llm"] != TENSORRT_LLM:
         raise BuildError(
-            f"wrong container: its TensorRT-LLM is {versions['tensorrt_llm']}, and this project is for "
-            f"{TENSORRT_LLM}: take {IMAGE} ({IMAGES} have it)"
+            f"wrong container: its TensorRT-LLM is {versions['tensorrt_llm']}, but this project is for "
+            f"{TENSORRT_LLM}: use {IMAGE} ({IMAGES} have it)"
         )
     return Container(found, python, versions)
 
@@ -171,7 +171,7 @@ def docker_run(command: Sequence[str], variables: Mapping[str, str]) -> str:
 def _trtllm_build() -> Path:
     found = shutil.which("trtllm-build")
     if found is None:
-        raise NotInContainer(f"there is no trtllm-build here: this runs in {IMAGE}")
+        raise NotInContainer(f"trtllm-build not found: this runs in {IMAGE}")
     return Path(found)
 
 
@@ -189,7 +189,7 @@ def _interpreter(script: Path) -> Path:
         raise BuildError(f"{script} cannot be read: {error}") from None
     program = first.removeprefix("#!").split()
     if not first.startswith("#!") or not program:
-        raise BuildError(f"{script} is no Python script: its first line is {first!r}")
+        raise BuildError(f"{script} is not a Python script: its first line is {first!r}")
     if Path(program[0]).name == "env":
         return Path(shutil.which(program[-1]) or program[-1])
     return Path(program[0])
@@ -201,7 +201,7 @@ def examples() -> Path:
         if (APP / name).is_dir():
             return APP / name
     places = " nor ".join(str(APP / name) for name in EXAMPLES)
-    raise BuildError(f"NVIDIA's converters are in neither {places}: take {IMAGE}")
+    raise BuildError(f"NVIDIA's converters are in neither {places}: use {IMAGE}")
 
 
 def with_our_modules(root: Path) -> dict[str, str]:

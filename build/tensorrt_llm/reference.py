@@ -2,8 +2,8 @@
 
 One sequence at a time, its attention as the plugin is configured to do it: multi-head, rotated pairs first in
 every head. It serves to prove a conversion, to calibrate an int8 KV cache and to judge an engine. int8
-weights and cache are simulated: rounded as TensorRT-LLM rounds, then computed in f32. It knows neither
-transformers nor TensorRT-LLM, and it is not fast.
+weights and cache are simulated: rounded as TensorRT-LLM rounds, then computed in f32.
+Independent of transformers and TensorRT-LLM, and not fast.
 """
 
 from __future__ import annotations

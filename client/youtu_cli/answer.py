@@ -84,7 +84,7 @@ class Reply:
     failure: YoutuError | None = None
 
 
-NOTES = {"length": "cut off at the limit", "stopped": "stopped", "failed": "broken off"}
+NOTES = {"length": "cut off at the length limit", "stopped": "stopped", "failed": "interrupted"}
 
 
 def show_reply(client: Client, messages: list[dict[str, Any]], options: Sampling, unfold: str = "") -> Reply:

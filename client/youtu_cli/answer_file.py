@@ -1,6 +1,6 @@
 """The file of answers that `youtu batch` writes: appended to, mended after a crash, read to go on.
 
-It knows half-written lines; it knows no server.
+Handles half-written lines. Independent of the server.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Answers:
         data = path.read_bytes() if path.exists() else b""
         whole = _whole_csv(data) if self.kind == "csv" else _whole_jsonl(data)
         if data and not whole and not data.startswith((b"{", codecs.BOM_UTF8)):
-            raise FileError(f"{path} exists and is not an answer file of this command; it is left as it is")
+            raise FileError(f"{path} exists and is not an answer file of this command; it was not changed")
         self._read(data[:whole])
         if whole < len(data):
             os.truncate(path, whole)
@@ -77,7 +77,7 @@ class Answers:
         if not data:
             return
         foreign = FileError(
-            f"{self.path} exists and is not an answer file of this command; it is left as it is"
+            f"{self.path} exists and is not an answer file of this command; it was not changed"
         )
         try:
             text = data.decode("utf-8-sig")

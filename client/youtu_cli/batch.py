@@ -1,6 +1,6 @@
 """`youtu batch`: a file of questions through the server, many at once, each answer written as it arrives.
 
-It knows retries, progress and Ctrl-C; file formats are in `tables` and `answer_file`.
+It handles retries, progress and Ctrl-C; file formats are in `tables` and `answer_file`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def batch(
     """
     kind_of(target)
     if target.exists() and source.samefile(target):
-        raise FileError(f"{target} is the input itself; give the answers a file of their own")
+        raise FileError(f"{target} is also the input; use a different file for the answers")
     given, notice = questions(source, column=column, id_column=id_column, encoding=encoding)
     if notice:
         print_error(notice)
@@ -63,7 +63,7 @@ def batch(
     answers = Answers(target, carried_columns(rows))
     try:
         if answers.repaired:
-            print_error(f"{target} ended in half a line, which was removed")
+            print_error(f"{target} ended with an incomplete line, which was removed")
         work = Batch(rows, answers, retries=retries, options=options)
         code = asyncio.run(work.run(server, concurrency))
     finally:
@@ -186,7 +186,7 @@ class Batch:
         """The last line of a run."""
         parts = [f"{self.done} written to {target}"]
         if self.kept:
-            parts.append(f"{self.kept} were there already")
+            parts.append(f"{self.kept} were already there")
         if self.refused:
             parts.append(f"{self.refused} refused as invalid (see the column error)")
         if self.failed:
@@ -196,9 +196,9 @@ class Batch:
             again = "" if self.wrong else ": run the same command again"
             parts.append(f"{left} have no answer yet{again}")
         if isinstance(self.fatal, InvalidRequest):
-            parts.append(f"gave up, because no row can have {self.wrong}: {self.fatal.reason}")
+            parts.append(f"gave up because {self.wrong} is invalid for every row: {self.fatal.reason}")
         elif self.fatal:
-            parts.append(f"gave up, because {self.fatal}")
+            parts.append(f"gave up because {self.fatal}")
         return "youtu: " + "; ".join(parts)
 
 

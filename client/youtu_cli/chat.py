@@ -21,16 +21,16 @@ from .words import say
 COMMANDS = {
     "/help": "this list",
     "/retry": "send the last question again",
-    "/thinking": "show what the model thought before its last answer",
-    "/system": "show the system prompt; with TEXT set it, with - remove it",
-    "/save": "keep the conversation in FILE, as JSON",
-    "/load": "go on with the one in FILE; without FILE, with the last one",
-    "/reset": "forget the conversation and begin anew",
-    "/quit": "end; so do Ctrl-D, and Ctrl-C twice",
+    "/thinking": "show the model's thinking before its last answer",
+    "/system": "show the system prompt; TEXT sets it, - removes it",
+    "/save": "save the conversation to FILE, as JSON",
+    "/load": "continue the conversation in FILE; without FILE, the last one",
+    "/reset": "clear the conversation and start again",
+    "/quit": "quit; so do Ctrl-D and pressing Ctrl-C twice",
 }
-HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends"
+HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
 UNFOLD = "; /thinking shows it"
-KEYS = "Enter sends, Alt-Enter or Ctrl-J begins a new line, the arrows bring old lines back"
+KEYS = "Enter sends, Alt-Enter or Ctrl-J starts a new line, the arrow keys recall earlier input"
 
 
 def chat(client: Client, *, system: str | None, resume: bool, options: Sampling) -> int:
@@ -61,7 +61,7 @@ def _loop(session: Chat, read: Read) -> int:
             if warned:
                 return 130
             warned = True
-            session.print(say("(Ctrl-C once more ends, so does Ctrl-D)"))
+            session.print(say("(Press Ctrl-C again or Ctrl-D to quit)"))
             continue
         warned = False
         if text.strip() in ("/quit", "/exit"):
@@ -94,7 +94,7 @@ class Chat:
             return
         name, *rest = text.split(maxsplit=1)
         if name not in COMMANDS:
-            unknown = "({name} is no command; /help lists them. With a blank before it, it is a question.)"
+            unknown = "(unknown command {name}; see /help. Start with a space to send it as a question.)"
             self.print(say(unknown, name=name))
             return
         try:
@@ -132,7 +132,7 @@ class Chat:
 
     def _explain(self, reply: Reply) -> None:
         anew = isinstance(reply.failure, InvalidRequest) and len(self.conversation.messages) > 1
-        ways = (say("/reset begins anew, ") if anew else "") + say("/retry sends it again")
+        ways = (say("/reset starts again, ") if anew else "") + say("/retry sends it again")
         print_error(f"{reply.failure} ({ways})")
 
     def _save(self) -> None:
@@ -140,7 +140,7 @@ class Chat:
             self._autosave.save(self.conversation)
         except OSError as error:
             if self._can_save:
-                print_error(say("this conversation is not kept on disk: {error}", error=error))
+                print_error(say("this conversation cannot be saved to disk: {error}", error=error))
             self._can_save = False
 
     def _agrees(self) -> bool:
@@ -159,13 +159,13 @@ class Chat:
     def retry(self, _rest: str) -> None:
         turns = self.conversation.messages
         if not turns:
-            self.print(say("(nothing was asked yet)"))
+            self.print(say("(no question asked yet)"))
             return
         # The old answer stays until there is a new one.
         self._answer(turns if self.conversation.unanswered else turns[:-1])
 
     def thinking(self, _rest: str) -> None:
-        self.print(self._thinking or say("(no thoughts)"))
+        self.print(self._thinking or say("(no thinking)"))
 
     def system(self, rest: str) -> None:
         if rest:
@@ -200,9 +200,9 @@ class Chat:
                 shown.add_text(turn["content"])
                 shown.end("")
         if self.conversation.unanswered:
-            self.print(say("(it has no answer; /retry asks for one)"))
+            self.print(say("(the last question has no answer; /retry asks again)"))
 
     def reset(self, _rest: str) -> None:
         self.conversation = Conversation(self.conversation.system)
         self._autosave.start_new()
-        self.print(say("(forgotten; /load brings it back)"))
+        self.print(say("(cleared; /load restores it)"))

@@ -1,7 +1,7 @@
 """Conversations on disk: each chat keeps its own as it grows; any can be saved, loaded and taken up again.
 
 Files are JSON, in the web page's format (`page_file`), and for the user's eyes only (mode 0600).
-It knows no terminal and no server.
+Independent of the terminal and the server.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Conversation:
         if isinstance(facts, dict) and facts.get("format") == page_file.FORMAT:
             facts = page_file.newest(facts)
             if facts is None:
-                raise ConversationError(f"{file} holds no conversation")
+                raise ConversationError(f"{file} contains no conversation")
             kept = page_file.path(facts)
             facts = {
                 **facts,
@@ -78,14 +78,14 @@ class Conversation:
         system = facts.get("system") if isinstance(facts, dict) else None
         given = facts.get("messages") if isinstance(facts, dict) else facts
         if not isinstance(given, list) or not isinstance(system, str | None):
-            raise ConversationError(f'{file} has no "messages" list, or a "system" that is no text')
+            raise ConversationError(f'{file} has no "messages" list, or its "system" is not text')
         messages = [_message(file, at, message) for at, message in enumerate(given)]
         if messages and messages[0]["role"] == "system":
             system = messages.pop(0)["content"]
         for at, message in enumerate(messages):
             expected = "assistant" if at % 2 else "user"
             if message["role"] != expected:
-                raise ConversationError(f"{file}: turn {at + 1} is of {message['role']!r}, not {expected}")
+                raise ConversationError(f"{file}: turn {at + 1} has role {message['role']!r}, not {expected}")
         made = cls(system or None, messages)
         if isinstance(facts, dict) and isinstance(facts.get("id"), str):
             made.name = facts["id"]
@@ -95,10 +95,10 @@ class Conversation:
 
 def _message(file: Path, at: int, message: Any) -> dict[str, str]:
     if not isinstance(message, Mapping):
-        raise ConversationError(f"{file}: messages[{at}] is no object with role and content")
+        raise ConversationError(f"{file}: messages[{at}] is not an object with role and content")
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not isinstance(content, str):
-        raise ConversationError(f"{file}: messages[{at}] has no role or content that is text")
+        raise ConversationError(f"{file}: role and content of messages[{at}] must be text")
     return {"role": role, "content": content}
 
 

@@ -1,5 +1,5 @@
 """What the user types, one question at a time: with several lines, history and completion where
-prompt_toolkit (of the extra `cli`) and a terminal are there, else plain lines. It knows no conversation.
+prompt_toolkit (of the extra `cli`) and a terminal are there, else plain lines. No conversation here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def editor(commands: Sequence[str]) -> Iterator[Read]:
     if not is_screen(sys.stdin, sys.stdout):
         yield read_line
     elif not has_extra():
-        print_error(say("several lines, history and colour come with: pip install 'youtu-client[cli]'"))
+        print_error(say("for multi-line input, history and colour: pip install 'youtu-client[cli]'"))
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (makes input() an editor)
         yield read_line
@@ -84,7 +84,7 @@ def _session(commands: Sequence[str]) -> Read:
         file.chmod(0o600)
         history = Kept(str(file))
     except OSError as error:
-        print_error(say("what is typed is not remembered: {error}", error=error))
+        print_error(say("input history cannot be saved: {error}", error=error))
         history = InMemoryHistory()
 
     keys = KeyBindings()

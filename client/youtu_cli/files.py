@@ -1,6 +1,6 @@
 """The files that `youtu batch` takes, as bytes: which kind one is, and in which encoding.
 
-It knows names and encodings; it knows no columns and no server.
+Handles names and encodings; independent of columns and the server.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def decode(path: Path, encoding: str | None) -> tuple[str, str | None]:
         try:
             return data.decode(encoding).removeprefix("\ufeff"), None
         except LookupError:
-            raise FileError(f"--encoding {encoding}: there is no such encoding") from None
+            raise FileError(f"--encoding: unknown encoding {encoding}") from None
         except UnicodeDecodeError as error:
-            raise FileError(f"{path} is not {encoding}: byte {error.start} does not fit") from None
+            raise FileError(f"{path} is not {encoding}: byte {error.start} is invalid") from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16"), None
     try:
@@ -49,11 +49,11 @@ def decode(path: Path, encoding: str | None) -> tuple[str, str | None]:
         text = data.decode(codec)
     except UnicodeDecodeError:
         raise FileError(
-            f"{path} is neither UTF-8 (byte {where}) nor GBK nor Big5; name its --encoding"
+            f"{path} is neither UTF-8 (byte {where}) nor GBK nor Big5; set its --encoding"
         ) from None
     return (
         text,
-        f"{path} is not UTF-8 (byte {where}); reading it as {name}. If that is wrong, name its --encoding",
+        f"{path} is not UTF-8 (byte {where}); reading it as {name}. If that is wrong, set its --encoding",
     )
 
 

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "--server",
         default=os.environ.get("YOUTU_SERVER", "localhost:8001"),
         metavar="HOST:PORT",
-        help="Triton's gRPC address, or several with commas (default: $YOUTU_SERVER or localhost:8001)",
+        help="Triton's gRPC address, or several, comma-separated (default: $YOUTU_SERVER or localhost:8001)",
     )
     sampling = argparse.ArgumentParser(add_help=False, parents=[server])
     group = sampling.add_argument_group("sampling (default: the server's own settings)")
@@ -65,41 +65,46 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--thinking",
         action=argparse.BooleanOptionalAction,
-        help="let the model think aloud before it answers",
+        help="let the model think before it answers",
     )
     sampling.add_argument("--system", metavar="TEXT", help="system prompt")
-    sampling.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for one answer (default: 300)")
+    sampling.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="limit for one answer (default: 300)"
+    )
 
     top = argparse.ArgumentParser(prog="youtu", description="Talk to a Youtu language model behind Triton.")
     top.add_argument("--version", action="version", version=f"youtu {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     ask_parser = commands.add_parser(
-        "ask", parents=[sampling], help="ask one question, print the answer as it comes"
+        "ask", parents=[sampling], help="ask one question and print the answer as it arrives"
     )
     ask_parser.add_argument(
         "question",
         nargs="?",
-        help="what a pipe brings is put behind it; '-' or nothing: the question is standard input",
+        help="piped input is appended to it; '-' or none: the question is read from standard input",
     )
     ask_parser.add_argument(
         "--json", action="store_true", help="print one JSON object with usage and timings"
     )
 
-    chat_parser = commands.add_parser("chat", parents=[sampling], help="a conversation in the terminal")
+    chat_parser = commands.add_parser("chat", parents=[sampling], help="chat in the terminal")
     chat_parser.add_argument(
-        "--continue", dest="resume", action="store_true", help="go on with the last one, also after a crash"
+        "--continue",
+        dest="resume",
+        action="store_true",
+        help="continue the last conversation, also after a crash",
     )
 
     batch_parser = commands.add_parser(
         "batch",
         parents=[sampling],
         help="answer a file of questions",
-        description="Answers INPUT into OUTPUT, in the order in which answers are done (column row is the "
-        "row of INPUT). Run it again to go on where it stopped: rows that OUTPUT holds, with the same "
-        "id and the same question, are not asked again. A row that the server refuses as invalid is written "
-        "with its error and counts as done; one that failed otherwise is asked again by the next run. An "
-        "option that no row can have ends the run before anything is written.",
+        description="Answers the questions in INPUT and writes OUTPUT as answers complete (column row is the "
+        "row of INPUT). Run it again to continue where it stopped: rows already in OUTPUT with the same "
+        "id and the same question are not asked again. A row that the server refuses as invalid is written "
+        "with its error and counts as done; one that failed otherwise is asked again in the next run. An "
+        "option that is invalid for every row ends the run before anything is written.",
     )
     batch_parser.add_argument(
         "input", type=Path, metavar="INPUT", help="FILE.csv (with , ; or tabs), .tsv, .jsonl or .xlsx"
@@ -108,17 +113,19 @@ def parser() -> argparse.ArgumentParser:
         "output",
         type=Path,
         metavar="OUTPUT",
-        help="FILE.csv, .tsv or .jsonl; it carries INPUT's other columns",
+        help="FILE.csv, .tsv or .jsonl; it keeps INPUT's other columns",
     )
     batch_parser.add_argument(
         "--column",
         metavar="NAME",
-        help=f"where the question is (default: {', '.join(QUESTIONS)}, in any case)",
+        help=f"column of the question (default: {', '.join(QUESTIONS)}, in any case)",
     )
     batch_parser.add_argument(
-        "--id-column", default="id", metavar="NAME", help="where the row's id is, if it has one"
+        "--id-column", default="id", metavar="NAME", help="column of the row's id, if there is one"
     )
-    batch_parser.add_argument("--encoding", metavar="NAME", help="of INPUT (default: UTF-8, GBK or Big5)")
+    batch_parser.add_argument(
+        "--encoding", metavar="NAME", help="encoding of INPUT (default: UTF-8, GBK or Big5)"
+    )
     batch_parser.add_argument(
         "--concurrency", type=int, default=8, metavar="N", help="questions at once (default: 8)"
     )
@@ -127,11 +134,11 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=8,
         metavar="N",
-        help="more tries when the server is busy or away, ever longer apart (default: 8, about a minute)",
+        help="retries with backoff when the server is busy or unavailable (default: 8, about a minute)",
     )
 
     info_parser = commands.add_parser(
-        "info", parents=[server], help="what the server serves, and whether it is ready"
+        "info", parents=[server], help="show what the server serves and whether it is ready"
     )
     info_parser.add_argument("--json", action="store_true", help="print one JSON object")
     return top
@@ -152,13 +159,11 @@ def question_of(args: argparse.Namespace) -> str:
             text = ask.read_stdin() if ask.stdin_is_pipe() else ""
             question = f"{args.question}\n\n{text}" if text.strip() else args.question
         elif args.question is None and sys.stdin.isatty():
-            raise UsageError("no question; give it as an argument, or '-' to type it here")
+            raise UsageError("no question; pass it as an argument, or '-' to type it here")
         else:
             question = ask.read_stdin()
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"standard input is not UTF-8 (at byte {error.start}); iconv can convert it"
-        ) from None
+        raise UsageError(f"standard input is not UTF-8 (byte {error.start}); convert it with iconv") from None
     if not question.strip():
         raise UsageError(say("the question is empty"))
     return str(question)

@@ -3,7 +3,7 @@
 What is finished (every block but the last) is printed once and scrolls away with the rest of the terminal.
 The last block is drawn again as it grows: the lines that changed, over the old ones, in one write.
 Nothing is erased first, so nothing flickers. A block taller than the screen shows its end until it is
-finished. It knows nothing of servers.
+finished. Independent of servers.
 """
 
 from __future__ import annotations

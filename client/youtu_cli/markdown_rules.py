@@ -1,6 +1,6 @@
 """What a model writes and CommonMark does not read: emphasis beside Chinese punctuation, `<br>`, task lists.
 
-Rules for markdown-it-py, shared by the terminal and the page's renderer. It knows neither.
+Rules for markdown-it-py, shared by the terminal and the page's renderer. Independent of both.
 """
 
 from __future__ import annotations

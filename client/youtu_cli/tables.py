@@ -1,6 +1,6 @@
 """Files of questions, as rows: CSV with any of three separators, JSON lines, workbooks of Excel.
 
-It knows columns and their names; it knows no server.
+Handles columns and their names; independent of the server.
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ def _table_rows(path: Path, lines: Iterator[Sequence[str]], column: str | None, 
     if at is None:
         have = ", ".join(repr(name) for name in names) or "none"
         wanted = column or QUESTIONS[0]
-        raise FileError(f"{path} has no column {wanted!r}; its columns are {have}. Name one with --column")
+        raise FileError(f"{path} has no column {wanted!r}; its columns are {have}. Choose one with --column")
     if (count := names.count(names[at])) > 1:
-        raise FileError(f"{path} has {count} columns {names[at]!r}; give each a name of its own")
+        raise FileError(f"{path} has {count} columns named {names[at]!r}; column names must be unique")
     id_at = _index(names, id_column)
     carried = {
         place: name for place, name in enumerate(_unlike(names)) if names[place] and place not in (at, id_at)

@@ -72,7 +72,7 @@ class AsyncStream(BaseStream, AsyncIterator[Piece]):
             return PENDING
         task, self._reader = self._reader, None
         if task.cancelled():  # Not this reader but the call was: by close() here, or with its channel.
-            return Cancelled("the client was closed", server=self._server.address)
+            return Cancelled("the client is closed", server=self._server.address)
         try:
             response = task.result()
         except grpc.RpcError as error:

@@ -135,4 +135,4 @@ def result_of(question: Coroutine[Any, Any, T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
-    raise AssertionError("a call of the client for threads was awaited")
+    raise AssertionError("a call of the synchronous client was awaited; use AsyncClient")

@@ -121,7 +121,7 @@ class BaseStream:
             if self._server.hung:
                 self._call.cancel()
                 address = self._server.address
-                self._failed(EngineStalled(f"{address} makes no progress", server=address))
+                self._failed(EngineStalled(f"{address} is making no progress", server=address))
             return None
         if self._refusal is not None and (event is END or isinstance(event, YoutuError)):
             self._failed(self._refusal)

@@ -10,7 +10,7 @@
     ├── Cancelled            the call was given up, by `close()` or by the server
     └── ServerError          anything else the server says
 
-It knows gRPC's statuses and what its library says beside them; it does not know HTTP.
+Handles gRPC's statuses and the messages of its library; independent of HTTP.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def from_rpc(error: Any, server: str) -> YoutuError:
     if kind is ConnectionFailed:
         return ConnectionFailed(f"no connection to {server}: {details}", server=server)
     if kind is DeadlineExceeded:
-        return DeadlineExceeded(f"{server} was not done within the timeout", server=server)
+        return DeadlineExceeded(f"{server} did not finish within the timeout", server=server)
     if kind is ServerError:
         return ServerError(f"{server} failed ({code.name}): {details}", server=server)
     return kind(details or f"{server} answered {code.name}", server=server)

@@ -2,7 +2,7 @@
 
 A server that does not answer is asked last; so is one whose model is not ready. One that hangs, which says so
 or leaves two questions in a row without an answer, is given up by the streams that wait for it (`core`), as
-far as they are polled. It knows no HTTP; for threads only.
+far as they are polled. Independent of HTTP; for threads only.
 """
 
 from __future__ import annotations

@@ -61,11 +61,13 @@ def addresses(servers: str | Sequence[str]) -> list[str]:
     given = servers.split(",") if isinstance(servers, str) else list(servers)
     found = [address.strip() for address in given if address.strip()]
     if not found:
-        raise ValueError("no server given; an address looks like localhost:8001")
+        raise ValueError("no server given; expected an address such as localhost:8001")
     for address in found:
         host, colon, port = address.rpartition(":")
         if not address.startswith("unix:") and not (colon and host and port.isdigit() and "/" not in host):
-            raise ValueError(f"server {address!r} is not an address like localhost:8001 (Triton's gRPC port)")
+            raise ValueError(
+                f"server {address!r} is not an address such as localhost:8001 (Triton's gRPC port)"
+            )
     return found
 
 
@@ -102,7 +104,7 @@ class Server:
                 self._open = (channel, stub(channel), stream_infer(channel))
                 self._process = os.getpid()
             elif self._process != os.getpid():
-                raise RuntimeError("this client was used before the process forked; make one per process")
+                raise RuntimeError("this client was used before the process forked; create one per process")
             return self._open
 
     @property

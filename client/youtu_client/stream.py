@@ -1,6 +1,6 @@
 """A stream for threads: reads its call itself, or, once it is polled, by a thread of its own.
 
-It knows nothing of tensors (`wire`), of what an event means (`core`), and of who opened it (`client`).
+Independent of tensors (`wire`), the meaning of events (`core`), and who opened it (`client`).
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def probed(responses: Sequence[Any]) -> Probed:
         used, total = values.get("device_memory") or (0, 0)
         return Probed(values["stalled_ms"][0] / 1000, (used, total) if total else None)
     except (ValueError, KeyError, IndexError) as error:
-        raise ServerError(f"the answer to a probe cannot be read: {error}") from None
+        raise ServerError(f"cannot read the answer to a probe: {error}") from None
 
 
 def config_request(model: str) -> Any:
@@ -114,7 +114,7 @@ def infer_request(
     """
     unknown = sorted(set(options) - set(_NAMES))
     if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(_NAMES)}")
+        raise TypeError(f"unknown option {unknown[0]!r}; expected one of {', '.join(_NAMES)}")
     request = service_pb2.ModelInferRequest(model_name=model)
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     try:
@@ -310,8 +310,8 @@ def _tokens(
     places = len(data) - first
     each = len(names) // places if places > 0 else 0
     if len(found) != len(data) or len(names) != len(chances) or len(names) != each * places:
-        counts = f"{len(data)} tokens, {len(found)} values, {len(names)} and {len(chances)} for the likeliest"
-        raise ServerError(f"the outputs about single tokens do not fit one another: {counts}")
+        counts = f"{len(data)} tokens, {len(found)} values; top tokens: {len(names)}, values: {len(chances)}"
+        raise ServerError(f"the outputs per token differ in length: {counts}")
     likeliest = tuple(zip(names, chances, strict=True))
     return tuple(
         Token(
@@ -339,7 +339,7 @@ def _value(name: str, elements: list[Any]) -> Any:
     if row.is_list:
         return tuple(elements)
     if len(elements) != 1:
-        raise ValueError(f"output {name} has {len(elements)} values, one is expected")
+        raise ValueError(f"output {name} has {len(elements)} values, expected one")
     if row.datatype != "BYTES":
         return elements[0]
     text = elements[0].decode()
@@ -364,4 +364,4 @@ def model_info(response: Any) -> ModelInfo:
             defaults={key: float(values[key]) for key in DEPLOYMENT_DEFAULTS},
         )
     except (KeyError, ValueError) as error:
-        raise ServerError(f"model {response.config.name!r} does not describe itself: {error!r}") from None
+        raise ServerError(f"model {response.config.name!r} has no readable description: {error!r}") from None

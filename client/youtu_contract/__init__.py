@@ -7,5 +7,5 @@
 `responder`  what a Python model of Triton needs to talk to its caller
 `documents`  writes the parts of config.pbtxt files and of docs/contract.md that follow from the rows
 
-Needs numpy, and messages of protobuf that it is handed; knows neither HTTP, nor engines, nor the model.
+Needs numpy, and messages of protobuf that it is handed; independent of HTTP, engines and the model.
 """

@@ -2,7 +2,7 @@
 
 On Triton's wire an error is one line of JSON, which plain Triton clients read in `error_message`:
 
-    {"code": "invalid_value", "param": "temperature", "message": "0 to 10 is allowed, 11 was sent",
+    {"code": "invalid_value", "param": "temperature", "message": "must be 0 to 10; got 11",
      "retry_after_s": null, "details": {}}
 
 A stream gets no gRPC status of its own: Triton 2.51 dies of these now and then. CODES is the one table of
@@ -31,20 +31,22 @@ class Code:
 
 
 CODES: dict[str, Code] = {
-    "invalid_value": Code(400, "INVALID_ARG", None, "An input is not what it must be."),
+    "invalid_value": Code(400, "INVALID_ARG", None, "An input is invalid."),
     "context_length_exceeded": Code(
         400,
         "INVALID_ARG",
         None,
-        "The prompt does not fit into the context; details: prompt_tokens, context_tokens.",
+        "The prompt does not fit in the context; details: prompt_tokens, context_tokens.",
     ),
-    "unsupported": Code(400, "INVALID_ARG", None, "This model or its engine cannot do what an input asks."),
-    "queue_full": Code(429, "UNAVAILABLE", 1.0, "All slots are taken, and as many requests wait as may."),
-    "not_ready": Code(503, "UNAVAILABLE", 2.0, "The model is loading, restarting or ending."),
-    "engine_stalled": Code(503, "UNAVAILABLE", 2.0, "The engine has work and makes no progress."),
+    "unsupported": Code(
+        400, "INVALID_ARG", None, "This model or its engine does not support what an input requests."
+    ),
+    "queue_full": Code(429, "UNAVAILABLE", 1.0, "All slots are taken and the queue is full."),
+    "not_ready": Code(503, "UNAVAILABLE", 2.0, "The model is loading, restarting or shutting down."),
+    "engine_stalled": Code(503, "UNAVAILABLE", 2.0, "The engine has work but is making no progress."),
     "no_engine": Code(503, "UNAVAILABLE", 2.0, "There is no connection to the inference server."),
-    "cancelled": Code(503, "UNAVAILABLE", 2.0, "The inference server gave the request up."),
-    "deadline_exceeded": Code(504, "UNAVAILABLE", None, "The time for the request is over."),
+    "cancelled": Code(503, "UNAVAILABLE", 2.0, "The inference server cancelled the request."),
+    "deadline_exceeded": Code(504, "UNAVAILABLE", None, "The request's deadline has passed."),
     "engine_error": Code(
         502, "INTERNAL", None, "The engine failed; the inference server's log has the reason."
     ),

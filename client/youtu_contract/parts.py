@@ -192,7 +192,7 @@ def _parsed(text: str) -> ToolCall | None:
             arguments = {}
         if not isinstance(name, str) or not name or not isinstance(arguments, dict):
             return None
-        name.encode()  # half of a surrogate pair is no character
+        name.encode()  # a lone surrogate is not a character
         return ToolCall(name, _dumped(arguments))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -211,6 +211,6 @@ def _dumped(value: dict[str, Any]) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which was escaped
+    except UnicodeEncodeError:  # a lone surrogate, which was escaped
         return json.dumps(value, allow_nan=False)
     return text

@@ -57,14 +57,17 @@ class SamplingOptions(TypedDict, total=False):
     max_tokens: Annotated[
         int | None,
         Tensor(
-            "INT32", "Tokens to make at most; cut to what the context has room for, as without it.", low=0
+            "INT32",
+            "Maximum number of tokens to generate; limited to the rest of the context, which is "
+            "also the default.",
+            low=0,
         ),
     ]
     min_tokens: Annotated[
         int | None,
         Tensor(
             "INT32",
-            "Tokens before which the answer is not ended, but by a guide that is complete.",
+            "Minimum number of tokens before the answer may end; a completed guide ends it earlier.",
             low=0,
             high="context",
             default=0,
@@ -75,7 +78,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Sampling temperature; 0 takes the likeliest token each time.",
+            "Sampling temperature; 0 always takes the likeliest token.",
             low=0,
             high=10,
             default="deployment",
@@ -86,7 +89,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Only the likeliest tokens that together have this probability are drawn from.",
+            "Sample only from the likeliest tokens whose probabilities add up to this.",
             low=0,
             high=1,
             default="deployment",
@@ -97,7 +100,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Tensor(
             "INT32",
-            "Only so many of the likeliest tokens are drawn from; 0: all.",
+            "Sample only from this many of the likeliest tokens; 0: all.",
             low=0,
             high="vocab_size",
             default=0,
@@ -108,7 +111,8 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Only tokens at least this probable, as a share of the likeliest one's, are drawn from; 0: all.",
+            "Sample only from tokens with at least this fraction of the likeliest token's "
+            "probability; 0: all.",
             low=0,
             high=1,
             default=0.0,
@@ -119,7 +123,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Makes tokens that stand in the prompt or the answer less likely; 1 is off.",
+            "Makes tokens that occur in the prompt or the answer less likely; 1 is off.",
             low=0.01,
             high=10,
             default="deployment",
@@ -130,7 +134,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Taken from the score of each token in the answer; TensorRT-LLM 1.2: and in the prompt.",
+            "Subtracted from the score of each token in the answer (TensorRT-LLM 1.2: also in the prompt).",
             low=-2,
             high=2,
             default=0.0,
@@ -141,7 +145,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Tensor(
             "FP32",
-            "Taken as often as the token is in the answer; TensorRT-LLM 1.2: and in the prompt.",
+            "Subtracted once for each occurrence in the answer (TensorRT-LLM 1.2: also in the prompt).",
             low=-2,
             high=2,
             default=0.0,
@@ -150,13 +154,18 @@ class SamplingOptions(TypedDict, total=False):
     ]
     seed: Annotated[
         int | None,
-        Tensor("UINT64", "Same seed, prompt and engine: same text. A new one each time.", engine="seed"),
+        Tensor(
+            "UINT64",
+            "The same seed, prompt and engine give the same text. Default: a new seed each time.",
+            engine="seed",
+        ),
     ]
     stop: Annotated[
         str | Sequence[str] | None,
         Tensor(
             "BYTES",
-            "Texts, special tokens' names too, that end the answer after its thinking and are no part of it.",
+            "Texts (or names of special tokens) that end the answer, after its thinking; they are "
+            "left out of it.",
             shape=(-1,),
             max_values=16,
             max_length=200,
@@ -168,7 +177,8 @@ class SamplingOptions(TypedDict, total=False):
         Sequence[int] | None,
         Tensor(
             "INT32",
-            "Tokens that end the answer after its thinking, beside the model's own, and add no text to it.",
+            "Tokens that end the answer, after its thinking, besides the model's own; they add no "
+            "text to it.",
             shape=(-1,),
             low=0,
             high="last_token",
@@ -181,7 +191,7 @@ class SamplingOptions(TypedDict, total=False):
         bool | None,
         Tensor(
             "BOOL",
-            "true: the model's own end tokens do not come, so that the answer goes on to max_tokens.",
+            "true: suppress the model's own end tokens, so that the answer continues to max_tokens.",
             default=False,
             engine="bad_words_list",
         ),
@@ -207,13 +217,14 @@ class Options(SamplingOptions, total=False):
         str | None,
         Tensor(
             "BYTES",
-            "auto, required (at least one call), or `function:` and the name of the tool to call once.",
+            "auto, required (at least one call), or `function:` followed by the name of the tool "
+            "to call once.",
             default="auto",
         ),
     ]
     parallel_tool_calls: Annotated[
         bool | None,
-        Tensor("BOOL", "false: the answer ends after its first call of a tool.", default=True),
+        Tensor("BOOL", "false: the answer ends after its first tool call.", default=True),
     ]
     chat_template_kwargs: Annotated[
         Mapping[str, Any] | None,
@@ -221,13 +232,13 @@ class Options(SamplingOptions, total=False):
     ]
     add_generation_prompt: Annotated[
         bool | None,
-        Tensor("BOOL", "Let the chat template begin the answer after the last message.", default=True),
+        Tensor("BOOL", "Have the chat template start the answer after the last message.", default=True),
     ]
     continue_final_message: Annotated[
         bool | None,
         Tensor(
             "BOOL",
-            "Continue the last message, which is the assistant's, instead of answering it.",
+            "Continue the last message, which must be the assistant's, instead of answering it.",
             default=False,
         ),
     ]
@@ -235,14 +246,15 @@ class Options(SamplingOptions, total=False):
         bool | None,
         Tensor(
             "BOOL",
-            "Put the tokenizer's own special tokens around the prompt; unless sent, around text_input only.",
+            "Add the tokenizer's special tokens around the prompt; by default around text_input only.",
         ),
     ]
     guided_decoding_guide_type: Annotated[
         str | None,
         Tensor(
             "BYTES",
-            "What follows the thinking is held to: json (any object), json_schema, regex, choice or grammar.",
+            "Constrains the text after the thinking: json (any object), json_schema, regex, "
+            "choice or grammar.",
             engine="guided_decoding_guide_type",
         ),
     ]
@@ -250,19 +262,19 @@ class Options(SamplingOptions, total=False):
         str | None,
         Tensor(
             "BYTES",
-            "The schema, expression, JSON list of texts, or grammar (Lark or GBNF) of that type.",
+            "The schema, regular expression, JSON list of texts, or grammar (Lark or GBNF) for that type.",
             engine="guided_decoding_guide",
         ),
     ]
     return_log_probs: Annotated[
         bool | None,
-        Tensor("BOOL", "Tell the log-probability of each token.", default=False, engine="return_log_probs"),
+        Tensor("BOOL", "Return the log-probability of each token.", default=False, engine="return_log_probs"),
     ]
     return_prompt_log_probs: Annotated[
         bool | None,
         Tensor(
             "BOOL",
-            "Tell those of the prompt's tokens too; needs return_log_probs.",
+            "Also return those of the prompt's tokens; requires return_log_probs.",
             default=False,
             engine="return_prompt_log_probs",
         ),
@@ -271,7 +283,7 @@ class Options(SamplingOptions, total=False):
         int | None,
         Tensor(
             "INT32",
-            "How many of the likeliest tokens to return at each place; needs return_log_probs.",
+            "How many of the likeliest tokens to return at each position; requires return_log_probs.",
             low=0,
             high="top_log_probs",
             default=0,
@@ -280,13 +292,13 @@ class Options(SamplingOptions, total=False):
     ]
     return_token_ids: Annotated[
         bool | None,
-        Tensor("BOOL", "Tell the ids of the prompt's tokens, and of those that are made.", default=False),
+        Tensor("BOOL", "Return the ids of the prompt's tokens and of the generated ones.", default=False),
     ]
     return_parts: Annotated[
         bool | None,
         Tensor(
             "BOOL",
-            "Give the text also taken apart: reasoning_output, content_output, tool_calls_output.",
+            "Also return the text split into reasoning_output, content_output and tool_calls_output.",
             default=False,
         ),
     ]
@@ -313,10 +325,11 @@ OPTIONS: dict[str, Tensor] = _rows(Options)
 """Option of a request -> its row; all of them."""
 
 PROMPTS: dict[str, Tensor] = _by_name(
-    text_input=Tensor("BYTES", "A raw text, continued as it stands; its control tokens are read as such."),
+    text_input=Tensor("BYTES", "Raw text, continued as it is; control tokens in it are parsed."),
     messages=Tensor(
         "BYTES",
-        "JSON list of chat messages, put into the model's own chat template; no control token comes of them.",
+        "JSON list of chat messages, rendered by the model's chat template; control tokens in "
+        "them stay text.",
     ),
     input_ids=Tensor("INT32", "The prompt's tokens.", shape=(-1,), low=0, high="last_token", nvidia=False),
 )
@@ -329,51 +342,53 @@ TEXT_INPUTS: dict[str, Tensor] = (
         stream=Tensor("BOOL", "One response per piece of text, or one for all.", default=False),
         tokenize=Tensor(
             "BOOL",
-            "true: nothing is generated; the answer is the prompt's tokens, however many they are.",
+            "true: return the prompt's tokens, of any number, and generate nothing.",
             default=False,
         ),
         probe=Tensor(
             "BOOL",
-            "true, and nothing else: whether text would come out. Answered with stalled_ms or an error.",
+            "true, without other inputs: ask whether the model works; the answer is stalled_ms or an error.",
             default=False,
         ),
     )
 )
 
 TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
-    text_output=Tensor("BYTES", "New text, whole characters."),
-    reasoning_output=Tensor("BYTES", "With return_parts: new thinking, without its marks."),
-    content_output=Tensor("BYTES", "With return_parts: new text that is neither of the others."),
+    text_output=Tensor("BYTES", "New text, in complete characters."),
+    reasoning_output=Tensor("BYTES", "With return_parts: new thinking, without its tags."),
+    content_output=Tensor("BYTES", "With return_parts: new text that is neither thinking nor a tool call."),
     tool_calls_output=Tensor(
         "BYTES",
-        'With return_parts: new calls of tools, a JSON list of {"id", "name", "arguments"}; absent if none.',
+        'With return_parts: new tool calls, a JSON list of {"id", "name", "arguments"}; absent if none.',
         json=True,
     ),
     finish_reason=Tensor("BYTES", "On the last response: stop or length."),
     stop_word=Tensor("BYTES", "On the last response: which of stop_words ended the answer; else absent."),
-    stop_token_id=Tensor("INT32", "The same of stop_token_ids."),
-    num_input_tokens=Tensor("INT32", "On the last response: tokens of the prompt."),
-    num_output_tokens=Tensor("INT32", "On the last response: tokens that were made."),
-    num_cached_tokens=Tensor("INT32", "On the last response: tokens of the prompt that were in the cache."),
-    arrival_time_ns=Tensor("INT64", "On the last response: when the request came, ns since 1970."),
-    first_token_time_ns=Tensor("INT64", "On the last response: when the first token was made."),
-    last_token_time_ns=Tensor("INT64", "On the last response: when the last token was made."),
+    stop_token_id=Tensor(
+        "INT32", "On the last response: which of stop_token_ids ended the answer; else absent."
+    ),
+    num_input_tokens=Tensor("INT32", "On the last response: number of prompt tokens."),
+    num_output_tokens=Tensor("INT32", "On the last response: number of generated tokens."),
+    num_cached_tokens=Tensor("INT32", "On the last response: number of prompt tokens found in the cache."),
+    arrival_time_ns=Tensor("INT64", "On the last response: when the request arrived, ns since 1970."),
+    first_token_time_ns=Tensor("INT64", "On the last response: when the first token was generated."),
+    last_token_time_ns=Tensor("INT64", "On the last response: when the last token was generated."),
     starts_in_thinking=Tensor(
         "BOOL", "True on the first and the last response when the prompt ends inside <think>; else absent."
     ),
     output_log_probs=Tensor(
         "FP32",
-        "With return_log_probs: of each token that was made, the one that ended the answer included.",
+        "With return_log_probs: for each generated token, including the one that ended the answer.",
         shape=(-1,),
     ),
     output_tokens=Tensor(
         "BYTES",
-        "With return_log_probs: the bytes that each of these tokens added; together they are the text.",
+        "With return_log_probs: the bytes that each of these tokens added; joined, they are the text.",
         shape=(-1,),
     ),
     top_tokens=Tensor(
         "BYTES",
-        "With top_log_probs k: the k likeliest at each place, in order; special tokens by their names.",
+        "With top_log_probs k: the k likeliest at each position, in order; special tokens by name.",
         shape=(-1,),
     ),
     top_output_log_probs=Tensor("FP32", "The log-probabilities of top_tokens.", shape=(-1,)),
@@ -383,8 +398,8 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
         "special ones by name.",
         shape=(-1,),
     ),
-    prompt_log_probs=Tensor("FP32", "Of each of these tokens after the first.", shape=(-1,)),
-    top_prompt_tokens=Tensor("BYTES", "The likeliest at each of these places.", shape=(-1,)),
+    prompt_log_probs=Tensor("FP32", "For each of these tokens after the first.", shape=(-1,)),
+    top_prompt_tokens=Tensor("BYTES", "The likeliest tokens at each of these positions.", shape=(-1,)),
     top_prompt_log_probs=Tensor("FP32", "The log-probabilities of top_prompt_tokens.", shape=(-1,)),
     prompt_token_ids=Tensor(
         "INT32",
@@ -393,7 +408,7 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
     ),
     output_token_ids=Tensor(
         "INT32",
-        "With return_token_ids: of each token that was made, the one that ended the answer included.",
+        "With return_token_ids: of each generated token, including the one that ended the answer.",
         shape=(-1,),
     ),
     top_prompt_token_ids=Tensor(
@@ -401,24 +416,28 @@ TEXT_OUTPUTS: dict[str, Tensor] = _by_name(
         "With return_token_ids and return_prompt_log_probs: the ids of top_prompt_tokens.",
         shape=(-1,),
     ),
-    stalled_ms=Tensor("INT64", "To a probe: milliseconds without progress while there is work, else 0."),
+    stalled_ms=Tensor(
+        "INT64", "Answer to a probe: milliseconds without progress while there is work, else 0."
+    ),
     device_memory=Tensor(
         "INT64",
-        "To a probe, where our engine computes on a card: bytes in use there, bytes in all.",
+        "Answer to a probe, if our engine runs on a GPU: bytes in use on it, bytes in total.",
         shape=(2,),
     ),
 )
 
 TOKEN_INPUTS: dict[str, Tensor] = _by_name(
     input_ids=Tensor("INT32", "The prompt's tokens.", shape=(-1,), low=0, high="last_token", required=True),
-    input_lengths=Tensor("INT32", "How many these are."),
-    request_output_len=Tensor("INT32", "Tokens to make at most; what the context has room for.", low=1),
+    input_lengths=Tensor("INT32", "Their number."),
+    request_output_len=Tensor(
+        "INT32", "Maximum number of tokens to generate; at most the rest of the context.", low=1
+    ),
     end_id=Tensor(
         "INT32", "The token that ends the answer; -1: none.", low=-1, high="last_token", default=-1
     ),
     end_ids=Tensor(
         "INT32",
-        "All tokens that end the answer; min_tokens holds each of them back.",
+        "All tokens that end the answer; min_tokens suppresses each of them.",
         shape=(-1,),
         low=0,
         high="last_token",
@@ -433,13 +452,13 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
     presence_penalty=Tensor("FP32", "As in the text contract.", low=-1e4, high=1e4, default=0.0),
     frequency_penalty=Tensor("FP32", "As in the text contract.", low=-1e4, high=1e4, default=0.0),
     min_tokens=Tensor("INT32", "As in the text contract.", low=0, default=0),
-    seed=Tensor("UINT64", "Same seed, prompt and engine: same tokens."),
+    seed=Tensor("UINT64", "The same seed, prompt and engine give the same tokens."),
     stop_words_list=Tensor(
         "INT32",
-        "Token sequences that end the answer: row 0 all their ids, row 1 where each ends, filled up with -1.",
+        "Token sequences that end the answer: row 0 their ids, row 1 where each ends, padded with -1.",
         shape=(2, -1),
     ),
-    bad_words_list=Tensor("INT32", "Token sequences that must not come, in the same form.", shape=(2, -1)),
+    bad_words_list=Tensor("INT32", "Token sequences that must not occur, in the same form.", shape=(2, -1)),
     embedding_bias=Tensor("FP32", "Added to the score of each token of the vocabulary.", shape=(-1,)),
     return_log_probs=Tensor("BOOL", "As in the text contract.", default=False),
     return_prompt_log_probs=Tensor("BOOL", "As in the text contract.", default=False, nvidia=False),
@@ -455,17 +474,19 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
     guided_decoding_guide=Tensor("BYTES", "As in the text contract."),
     guided_decoding_after=Tensor(
         "BYTES",
-        "Text in the output after which the guide begins and before which no end token comes; else at once.",
+        "Text in the output after which the guide starts (no end token before it); without it, at once.",
         max_length=100,
         nvidia=False,
     ),
-    return_perf_metrics=Tensor("BOOL", "Tell cached blocks and times.", default=False),
-    exclude_input_in_output=Tensor("BOOL", "Leave the prompt out of an answer in one piece.", default=False),
-    streaming=Tensor("BOOL", "Responses as tokens come, or one for all.", default=False),
+    return_perf_metrics=Tensor("BOOL", "Return cached blocks and times.", default=False),
+    exclude_input_in_output=Tensor(
+        "BOOL", "Leave the prompt out of an answer that is not streamed.", default=False
+    ),
+    streaming=Tensor("BOOL", "Send responses as tokens are generated, or one for all.", default=False),
     stop=Tensor("BOOL", "true: end the request of the same id.", default=False),
     probe=Tensor(
         "BOOL",
-        "true: no request for tokens; answered at once with stalled_ms.",
+        "true: a probe, not a request for tokens; answered at once with stalled_ms.",
         default=False,
         nvidia=False,
     ),
@@ -479,37 +500,37 @@ TOKEN_INPUTS: dict[str, Tensor] = _by_name(
 
 TOKEN_OUTPUTS: dict[str, Tensor] = _by_name(
     output_ids=Tensor("INT32", "New tokens, [beam 1, tokens].", shape=(-1, -1)),
-    sequence_length=Tensor("INT32", "How many these are.", shape=(-1,)),
+    sequence_length=Tensor("INT32", "Their number.", shape=(-1,)),
     cum_log_probs=Tensor("FP32", "Sum of the log-probabilities so far.", shape=(-1,)),
-    output_log_probs=Tensor("FP32", "Of each new token, [beam 1, tokens].", shape=(-1, -1)),
+    output_log_probs=Tensor("FP32", "For each new token, [beam 1, tokens].", shape=(-1, -1)),
     top_log_prob_ids=Tensor(
         "INT32",
-        "The likeliest at each place, [beam 1, tokens, num_top_log_probs].",
+        "The likeliest tokens at each position, [beam 1, tokens, num_top_log_probs].",
         shape=(-1, -1, -1),
         nvidia=False,
     ),
     top_log_probs=Tensor("FP32", "Their log-probabilities.", shape=(-1, -1, -1), nvidia=False),
     prompt_log_probs=Tensor(
         "FP32",
-        "With return_prompt_log_probs: of the prompt's tokens after the first.",
+        "With return_prompt_log_probs: for the prompt's tokens after the first.",
         shape=(-1,),
         nvidia=False,
     ),
     top_prompt_log_prob_ids=Tensor(
-        "INT32", "The likeliest at each of these places.", shape=(-1, -1), nvidia=False
+        "INT32", "The likeliest tokens at each of these positions.", shape=(-1, -1), nvidia=False
     ),
     top_prompt_log_probs=Tensor("FP32", "Their log-probabilities.", shape=(-1, -1), nvidia=False),
-    kv_cache_reused_blocks=Tensor("INT32", "Blocks of the prompt that were in the cache."),
-    arrival_time_ns=Tensor("INT64", "When the engine got the request, ns of a clock of its own."),
+    kv_cache_reused_blocks=Tensor("INT32", "Number of the prompt's blocks found in the cache."),
+    arrival_time_ns=Tensor("INT64", "When the engine received the request, ns of its own clock."),
     first_scheduled_time_ns=Tensor("INT64", "When the request got its slot."),
-    first_token_time_ns=Tensor("INT64", "When the first token was made."),
-    last_token_time_ns=Tensor("INT64", "When the last token was made."),
+    first_token_time_ns=Tensor("INT64", "When the first token was generated."),
+    last_token_time_ns=Tensor("INT64", "When the last token was generated."),
     stalled_ms=Tensor(
-        "INT64", "To a probe: milliseconds without progress while there is work, else 0.", nvidia=False
+        "INT64", "Answer to a probe: milliseconds without progress while there is work, else 0.", nvidia=False
     ),
     device_memory=Tensor(
         "INT64",
-        "To a probe, where it computes on a card: bytes in use there, bytes in all.",
+        "Answer to a probe, if it runs on a GPU: bytes in use on it, bytes in total.",
         shape=(2,),
         nvidia=False,
     ),

@@ -66,9 +66,9 @@ def value_of(row: Tensor, array: Array | None, limits: Limits) -> Any:
     flat = array.reshape(-1)
     if not row.is_list:
         if flat.size != 1:
-            raise invalid(row.name, f"one value is expected, {flat.size} were sent")
+            raise invalid(row.name, f"expected one value; got {flat.size}")
     elif row.max_values is not None and flat.size > row.max_values:
-        raise invalid(row.name, f"at most {row.max_values} are allowed, {flat.size} were sent")
+        raise invalid(row.name, f"at most {row.max_values} are allowed; got {flat.size}")
     if row.datatype == "BYTES":
         texts = tuple(_text(row.name, value) for value in flat)
         if row.is_list:
@@ -80,7 +80,7 @@ def value_of(row: Tensor, array: Array | None, limits: Limits) -> Any:
             low, high = float(np.float32(low)), float(np.float32(high))
         if not (within := (flat >= low) & (flat <= high)).all():  # false for NaN too
             wrong = str(flat[np.flatnonzero(~within)[0]])  # a float as short as its 32 bits allow
-            raise invalid(row.name, f"{_number(low)} to {_number(high)} is allowed, {wrong} was sent")
+            raise invalid(row.name, f"must be {_number(low)} to {_number(high)}; got {wrong}")
     return tuple(flat.tolist()) if row.is_list else flat[0].item()
 
 
@@ -103,13 +103,13 @@ def _text(name: str, value: Any) -> str:
     try:
         return value.decode("utf-8") if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError as error:
-        raise invalid(name, f"UTF-8 is expected, byte {error.start} is not") from None
+        raise invalid(name, f"expected UTF-8; byte {error.start} is invalid") from None
 
 
 def _of_allowed_length(row: Tensor, texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         if row.max_length is not None and not 1 <= len(text) <= row.max_length:
-            raise invalid(row.name, f"1 to {row.max_length} characters are allowed, {shown(text)} was sent")
+            raise invalid(row.name, f"must have 1 to {row.max_length} characters; got {shown(text)}")
     return texts
 
 
@@ -118,7 +118,7 @@ def json_value(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise invalid(name, f"JSON is expected: {error}; {shown(text)} was sent") from None
+        raise invalid(name, f"expected JSON: {error}; got {shown(text)}") from None
 
 
 def json_object(name: str, text: str) -> dict[str, Any] | None:
@@ -127,7 +127,7 @@ def json_object(name: str, text: str) -> dict[str, Any] | None:
         return None
     value = json_value(name, text)
     if not isinstance(value, dict):
-        raise invalid(name, f"a JSON object is expected, {shown(value)} was sent")
+        raise invalid(name, f"expected a JSON object; got {shown(value)}")
     return value
 
 

@@ -66,7 +66,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/count_tokens")
     @Operation(
         "countMessageTokens",
-        "How many tokens the prompt of a message would have",
+        "Count the tokens in the prompt of a message",
         TokenCount,
         request=CountRequest,
         errors=(*GENERATES, 404),

@@ -141,7 +141,9 @@ class Message(Strict):
         for at, block in enumerate([] if isinstance(self.content, str) else self.content):
             role = ROLES.get(block.type, self.role)
             if role != self.role:
-                raise ValueError(f"has a {block.type} block at content[{at}], as only {role} messages have")
+                raise ValueError(
+                    f"has a {block.type} block at content[{at}]; only {role} messages may have one"
+                )
         return self
 
     def chat(self) -> Iterable[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The fields of Anthropic's `/v1/messages` that are honoured here, and the chat request that they become.
 
 What only Anthropic's servers have (their tools, containers, faster modes) is refused by its name, unless its
-value asks for nothing. Knows no HTTP.
+value asks for nothing. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Metadata(Strict):
     user_id: Text | None = None
 
 
-_TOOL = of_types(("custom",), "only tools of the caller's own (type custom) are")
+_TOOL = of_types(("custom",), "only client tools (type custom) are supported")
 
 
 class CountRequest(Strict):
@@ -201,10 +201,10 @@ class MessagesRequest(_Extended):  # type: ignore[misc]
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     inference_geo: Text | None = None
-    container: Annotated[None, only_null("there are no containers")] = None
-    diagnostics: Annotated[None, only_null("there are no diagnostics")] = None
+    container: Annotated[None, only_null("this server has no containers")] = None
+    diagnostics: Annotated[None, only_null("this server has no diagnostics")] = None
     mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = None
-    context_management: Annotated[None, only_null("nothing is compacted")] = None
+    context_management: Annotated[None, only_null("this server does not compact contexts")] = None
 
     def chat(self) -> tuple[dict[str, Any], dict[str, str]]:
         """See CountRequest."""

@@ -35,7 +35,7 @@ from .schema import ChatCompletion, Completion
 
 STREAM = (
     "With `stream` true, server-sent events: chunks with what is new, the usage if `stream_options` asks for "
-    "it, then `[DONE]`. A failure after the first chunk is an event, too, and then nothing follows."
+    "it, then `[DONE]`. A failure after the first chunk is an event too, and ends the stream."
 )
 
 
@@ -119,7 +119,7 @@ def blueprint(service: Service) -> Blueprint:
         )
 
     @routes.get("/models")
-    @Operation("listModels", "What is served", Models, errors=(*ASKS_MODEL, 404))
+    @Operation("listModels", "List the models", Models, errors=(*ASKS_MODEL, 404))
     def models() -> Response:
         info = service.served.info()
         data = [described(name, info) for name in service.served.names()]

@@ -50,19 +50,17 @@ def check(request: ChatCompletion, info: ModelInfo) -> None:
     check_tools(request, info)
     check_generation(request, info)
     if request.must_call != "auto" and not info.guided_decoding:
-        raise unsupported(
-            "tool_choice", "this engine cannot be made to call a tool; auto and none are possible"
-        )
+        raise unsupported("tool_choice", "this engine cannot force a tool call; use auto or none")
     if request.logprobs and (request.top_logprobs or 0) > info.top_log_probs:
         raise unsupported(
-            "top_logprobs", f"this engine tells of {info.top_log_probs} tokens, not {request.top_logprobs}"
+            "top_logprobs", f"this engine returns at most {info.top_log_probs}, not {request.top_logprobs}"
         )
 
 
 def check_tools(request: ChatPrompt, info: ModelInfo) -> None:
     """Refuse tools for a model that cannot be told of them, with ApiError 400."""
     if request.uses_tools and not info.tools:
-        raise unsupported("tools", f"the chat template of {info.id} has no place for tools")
+        raise unsupported("tools", f"the chat template of {info.id} does not support tools")
 
 
 def whole(

@@ -45,10 +45,10 @@ def check(request: Completion, info: ModelInfo) -> None:
     """Refuse what this engine cannot do, with ApiError 400 that names the field."""
     check_generation(request, info)
     if (request.logprobs or 0) > info.top_log_probs:
-        words = f"this engine tells of {info.top_log_probs} tokens, not {request.logprobs}"
+        words = f"this engine returns at most {info.top_log_probs}, not {request.logprobs}"
         raise unsupported("logprobs", words)
     if request.scores_prompt and not info.prompt_log_probs:
-        raise unsupported("echo", "this engine tells log-probabilities of its own tokens only")
+        raise unsupported("echo", "this engine returns log-probabilities of generated tokens only")
 
 
 def whole(request: Completion, head: Head, answers: list[Answer], echoes: Sequence[str]) -> CompletionReply:

@@ -93,11 +93,11 @@ def check_generation(request: GenerationRequest, info: ModelInfo) -> None:
     """Refuse what this model's engine cannot do, with ApiError 400 that names the field."""
     field, _ = request.guide()
     if field is not None and not info.guided_decoding:
-        raise unsupported(field, "this engine cannot hold its output to anything; only free text is possible")
+        raise unsupported(field, "this engine does not support guided output; only free text is possible")
     if request.prompt_logprobs is not None and not info.prompt_log_probs:
-        raise unsupported("prompt_logprobs", "this engine tells log-probabilities of its own tokens only")
+        raise unsupported("prompt_logprobs", "this engine returns log-probabilities of generated tokens only")
     if (request.prompt_logprobs or 0) > info.top_log_probs:
-        words = f"this engine tells of {info.top_log_probs} tokens, not {request.prompt_logprobs}"
+        words = f"this engine returns at most {info.top_log_probs}, not {request.prompt_logprobs}"
         raise unsupported("prompt_logprobs", words)
 
 

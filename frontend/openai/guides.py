@@ -70,9 +70,11 @@ class ResponseFormat(Strict):
     @model_validator(mode="after")
     def _schema_where_named(self) -> Self:
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema goes with type json_schema, and the other way round")
+            raise ValueError("type json_schema and the field json_schema require each other")
         if self.schema_ is not None and self.type != "json_object":
-            raise ValueError("schema goes with type json_object; with json_schema it is a key of json_schema")
+            raise ValueError(
+                "schema requires type json_object; for type json_schema put it inside json_schema"
+            )
         return self
 
     def guide(self) -> Guide | None:
@@ -87,9 +89,9 @@ _Silent: Any = create_model(
     **silent_fields(
         {"disable_any_whitespace": bool, "disable_fallback": bool},
         {
-            "disable_additional_properties": Lacking("another reading of the schema"),
+            "disable_additional_properties": Lacking("a different interpretation of the schema"),
             "structural_tag": Lacking("structural tags"),
-            "whitespace_pattern": Lacking("white space in JSON of another form"),
+            "whitespace_pattern": Lacking("a whitespace pattern in JSON"),
         },
     ),
 )
@@ -110,7 +112,7 @@ class StructuredOutputs(_Silent):  # type: ignore[misc]
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if len(list(self._guides())) > 1:
-            raise ValueError("may have one of json, json_object, regex, choice and grammar")
+            raise ValueError("may have only one of json, json_object, regex, choice and grammar")
         return self
 
     def guide(self) -> Guide | None:

@@ -25,7 +25,7 @@ class CacheControl(Strict):
 
 def _text_only(value: object) -> object:
     if isinstance(value, str) and value not in ("text", "input_text", "output_text", "refusal"):
-        raise ValueError(f"must be text: this model reads no {value}")
+        raise ValueError(f"must be text: this model does not read {value}")
     return value
 
 
@@ -65,9 +65,7 @@ class TextPart(Strict):
     def _has_its_text(self) -> TextPart:
         wanted, other = (self.refusal, self.text) if self.type == "refusal" else (self.text, self.refusal)
         if wanted is None or other is not None:
-            raise ValueError(
-                f"needs {'refusal' if self.type == 'refusal' else 'text'}, and nothing else to say"
-            )
+            raise ValueError(f"needs {'refusal' if self.type == 'refusal' else 'text'} and no other content")
         return self
 
 
@@ -184,7 +182,9 @@ class Message(Strict):
         if self.role != "assistant":
             for name in ("tool_calls", "function_call", "prefix"):
                 if getattr(self, name):
-                    raise ValueError(f"has {name}, which is the assistant's, not of the role {self.role}")
+                    raise ValueError(
+                        f"has {name}, which only assistant messages may have, not role {self.role}"
+                    )
         return self
 
     def for_model(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class FunctionDefinition(Strict):
 
 def _function_only(value: object) -> object:
     if isinstance(value, str) and value != "function":
-        raise ValueError(f"must be function: tools of the type {value} are not known here")
+        raise ValueError(f"must be function: tools of type {value} are not supported")
     return value
 
 

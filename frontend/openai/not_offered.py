@@ -10,15 +10,15 @@ from flask import Blueprint, Response
 from ..errors import ApiError
 
 THINGS = {
-    "embeddings": "embeddings: the model writes text and has none",
+    "embeddings": "embeddings: the model only generates text",
     "images/<path:rest>": "images: the model reads and writes text",
     "audio/<path:rest>": "speech: the model reads and writes text",
     "videos": "videos: the model reads and writes text",
-    "moderations": "moderation: the model is not made for it",
-    "rerank": "ranking: the model writes text",
-    "score": "scores of pairs: the model writes text",
+    "moderations": "moderation: the model is not trained for it",
+    "rerank": "ranking: the model only generates text",
+    "score": "pair scores: the model only generates text",
     "files": "files",
-    "batches": "batches: `youtu batch` works through tables",
+    "batches": "batches: use `youtu batch` for tables",
     "fine_tuning/<path:rest>": "training",
     "assistants": "assistants: send the whole conversation to /v1/chat/completions",
     "threads": "threads: send the whole conversation to /v1/chat/completions",
@@ -32,7 +32,7 @@ def blueprint() -> Blueprint:
     routes = Blueprint("not_offered", __name__, url_prefix="/v1")
 
     def refuse(what: str) -> Response:
-        raise ApiError("not_offered", f"This server offers no {what}.")
+        raise ApiError("not_offered", f"This server does not offer {what}.")
 
     for path, what in THINGS.items():
         routes.add_url_rule(

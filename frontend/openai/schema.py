@@ -1,8 +1,7 @@
 """The requests of OpenAI's routes: every field that OpenAI, vLLM and llama-server take is decided here.
 
-What is honoured are fields of these models; what changes nothing, and what this server lacks, stands in
-`labels`; any other field is refused by its name. Knows no HTTP; what a value may be has the model behind
-Triton the last word on.
+Supported fields are fields of these models; fields without effect or support are in `labels`; any other
+field is refused by name. The model behind Triton checks the values. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def _no_end(value: int) -> int | None:
 
 def _not_zero(value: int) -> int:
     if value == 0:
-        raise ValueError("must be at least 1, or -1 for no limit, not 0")
+        raise ValueError("must be at least 1, or -1 for no limit; got 0")
     return value
 
 
@@ -141,7 +140,7 @@ class GenerationRequest(_Sampling, GuidedRequest):  # type: ignore[misc]
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream true")
+            raise ValueError("stream_options requires stream true")
         return self
 
     @property
@@ -218,7 +217,7 @@ class ChatPrompt(Strict):
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
         if self.enable_thinking is not None and "enable_thinking" in (self.chat_template_kwargs or {}):
-            raise ValueError("enable_thinking is given twice: as a field and in chat_template_kwargs")
+            raise ValueError("enable_thinking is set twice: as a field and in chat_template_kwargs")
         return self
 
     @property
@@ -301,12 +300,12 @@ class ChatCompletion(ChatPrompt, GenerationRequest, _ChatSilent):  # type: ignor
     @model_validator(mode="after")
     def _fits_together(self) -> ChatCompletion:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs true")
+            raise ValueError("top_logprobs requires logprobs true")
         if self.must_call != "auto" and not self.tools:
-            raise ValueError("tool_choice needs tools")
+            raise ValueError("tool_choice requires tools")
         known = {tool.function.name for tool in self.tools or []}
         for name in sorted(self._named() - known):
-            raise ValueError(f"tool_choice names {name}, which is none of the tools")
+            raise ValueError(f"tool_choice names {name}, which is not in tools")
         return self
 
     def document_names(self) -> list[str]:
@@ -412,9 +411,9 @@ class Completion(GenerationRequest, _TextSilent):  # type: ignore[misc]
     @model_validator(mode="after")
     def _fits_together(self) -> Completion:
         if self.best_of is not None and self.best_of != self.choices:
-            raise ValueError(f"best_of must be as n, which is {self.choices}, not {self.best_of}")
+            raise ValueError(f"best_of must equal n, which is {self.choices}, not {self.best_of}")
         if self.scores_prompt and self.stream:
-            raise ValueError("echo with logprobs needs stream false")
+            raise ValueError("echo with logprobs requires stream false")
         if (count := len(self.prompt) * self.choices) > MAX_ANSWERS:
             raise ValueError(f"prompt times n may give {MAX_ANSWERS} answers, not {count}")
         return self

@@ -1,6 +1,6 @@
 """`/tokenize` and `/detokenize` in vLLM's shapes, and how many tokens a chat request's prompt has.
 
-The frontend knows no tokenizer: the model behind Triton is asked, which needs no slot.
+The frontend has no tokenizer: it asks the model behind Triton, which needs no slot.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Tokenize(ChatPrompt):
     def _one_prompt(self) -> Tokenize:
         if (self.prompt is None) == (self.messages is None):
             sent = "neither" if self.prompt is None else "both"
-            raise ValueError(f"give exactly one of prompt and messages; sent were {sent}")
+            raise ValueError(f"send exactly one of prompt and messages; got {sent}")
         return self
 
 
@@ -107,7 +107,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/tokenize")
     @Operation(
         "tokenize",
-        "A prompt as tokens, as vLLM's servers tell it",
+        "Tokenize a prompt, as vLLM does",
         TokenizeReply,
         request=Tokenize,
         errors=(*GENERATES, 404),
@@ -136,7 +136,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/detokenize")
     @Operation(
         "detokenize",
-        "Token ids as text, as vLLM's servers tell it",
+        "Turn token ids into text, as vLLM does",
         DetokenizeReply,
         request=Detokenize,
         errors=(*GENERATES, 404),

@@ -83,7 +83,7 @@ def blueprint(service: Service) -> Blueprint:
     @routes.post("/input_tokens")
     @Operation(
         "countInputTokens",
-        "How many tokens the input of a response would have",
+        "Count the tokens in the input of a response",
         InputTokens,
         request=InputRequest,
         errors=(*GENERATES, 404),
@@ -96,16 +96,16 @@ def blueprint(service: Service) -> Blueprint:
         return jsonify(InputTokens(object="response.input_tokens", input_tokens=tokens).to_dict())
 
     @routes.get("/<response_id>")
-    @Operation("getResponse", "A response that is kept", ResponseReply, errors=FINDS)
+    @Operation("getResponse", "Get a stored response", ResponseReply, errors=FINDS)
     def retrieve(response_id: str) -> Response:
         if http_request.args.get("stream") == "true":
-            words = "stream: a response that is kept is whole; it cannot be streamed once more"
+            words = "stream: a stored response is complete and cannot be streamed again"
             raise ApiError("invalid_value", words, param="stream")
         with _found():
             return jsonify(store.get(log_record().client, response_id).response)
 
     @routes.delete("/<response_id>")
-    @Operation("deleteResponse", "Forget a response", Deleted, errors=FINDS)
+    @Operation("deleteResponse", "Delete a response", Deleted, errors=FINDS)
     def delete(response_id: str) -> Response:
         with _found():
             store.remove(log_record().client, response_id)
@@ -113,7 +113,7 @@ def blueprint(service: Service) -> Blueprint:
 
     @routes.get("/<response_id>/input_items")
     @Operation(
-        "listInputItems", "What a response was made from", InputItems, query=LISTED, errors=(400, *FINDS)
+        "listInputItems", "List the input items of a response", InputItems, query=LISTED, errors=(400, *FINDS)
     )
     def input_items(response_id: str) -> Response:
         with _found():

@@ -1,4 +1,4 @@
-"""A response of `/v1/responses` as it grows, from what was asked to its last state. Knows no events."""
+"""A response of `/v1/responses` as it grows, from what was asked to its last state. Independent of events."""
 
 from __future__ import annotations
 

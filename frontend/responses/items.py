@@ -1,7 +1,7 @@
 """Items of `/v1/responses`: what a conversation is made of there, and the same as chat messages.
 
 The output of one response is the input of the next, so all that this server writes into an item is read, too.
-Knows no store: references are replaced before.
+Independent of the store: references are replaced before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKED = "youtu:"
 
 Label = Annotated[Text, Field(min_length=1, max_length=256)]
 Status = Literal["in_progress", "completed", "incomplete"]
-_NO_NAMESPACE = Annotated[None, only_null("tools have no namespaces")]
+_NO_NAMESPACE = Annotated[None, only_null("tool namespaces are not supported")]
 
 
 class TextPart(Strict):

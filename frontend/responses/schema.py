@@ -1,7 +1,7 @@
 """The fields of OpenAI's `/v1/responses` that are honoured here, and the chat request that they become.
 
 What only OpenAI's servers have (their tools, conversations, prompts, background work) is refused by its name,
-unless its value asks for nothing. Knows no store and no HTTP.
+unless its value asks for nothing. Independent of the store and HTTP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_ITEMS = 1000
 ENCRYPTED = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
-_FUNCTION = of_types(("function",), "only tools of type function are, which the caller runs")
+_FUNCTION = of_types(("function",), "only tools of type function are supported; the caller runs them")
 
 
 class FunctionTool(Strict):
@@ -96,7 +96,7 @@ class TextFormat(Strict):
     @model_validator(mode="after")
     def _has_its_schema(self) -> TextFormat:
         if self.type == "json_schema" and (self.schema_ is None or self.name is None):
-            raise ValueError("needs name and schema, since its type is json_schema")
+            raise ValueError("needs name and schema when type is json_schema")
         return self
 
     def response_format(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class InputRequest(Strict):
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     conversation: Annotated[
-        None, only_null("there are no conversations; send previous_response_id or all items")
+        None, only_null("this server stores no conversations; send previous_response_id or all items")
     ] = None
 
     def fields(self, conversation: Conversation) -> dict[str, Any]:
@@ -244,15 +244,15 @@ class ResponseRequest(_Extended):  # type: ignore[misc]
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
     prompt_cache_options: CacheOptions | None = None
-    prompt: Annotated[None, only_null("there are no stored prompts; send instructions and input")] = None
-    moderation: Annotated[None, only_null("nothing is moderated")] = None
-    context_management: Annotated[None, only_null("nothing is compacted")] = None
+    prompt: Annotated[None, only_null("this server stores no prompts; send instructions and input")] = None
+    moderation: Annotated[None, only_null("this server does not moderate")] = None
+    context_management: Annotated[None, only_null("this server does not compact contexts")] = None
 
     @field_validator("background", mode="before")
     @classmethod
     def _in_the_foreground(cls, background: object) -> object:
         if background is True:
-            raise ValueError("must be false: an answer is made while you wait for it")
+            raise ValueError("must be false: this server does not run responses in the background")
         return background
 
     @property

@@ -52,7 +52,7 @@ class Sent:
 
 def not_kept(id: str, what: str = "response") -> str:
     """A sentence about something that is not here."""
-    return f"there is no {what} {id} of yours, or none any more: they are kept for a limited time"
+    return f"{what} {id} does not exist or has expired"
 
 
 def _before(id: str, store: Store, owner: str) -> list[dict[str, Any]]:
@@ -60,7 +60,11 @@ def _before(id: str, store: Store, owner: str) -> list[dict[str, Any]]:
     try:
         return [item for stored in store.chain(owner, id) for item in stored.items()]
     except Gone as gone:
-        words = not_kept(gone.id) if gone.id == id else f"{id} goes on from another, and {not_kept(gone.id)}"
+        words = (
+            not_kept(gone.id)
+            if gone.id == id
+            else f"{id} continues another response, and {not_kept(gone.id)}"
+        )
         message = f"previous_response_id: {words}"
         raise ApiError("previous_response_not_found", message, param="previous_response_id") from None
 

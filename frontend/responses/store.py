@@ -2,7 +2,7 @@
 
 Each caller has its own, and cannot tell those of others from what never was. Bounded are how many one caller
 has, how many bytes all have together (beyond, the oldest of whoever has most goes), and how long ago one was
-last used: read, or gone on from. May be called from any thread. Knows no HTTP.
+last used: read, or gone on from. May be called from any thread. Independent of HTTP.
 """
 
 from __future__ import annotations

@@ -303,15 +303,15 @@ def spoil(name: str, value: float) -> Callable[[checkpoints.Tensors], object]:
         ),
         (
             spoil(f"{ATTN}.kv_b_proj.weight", float("nan")),
-            f"{ATTN}.kv_b_proj.weight holds nan at row 2, column 2",
+            f"{ATTN}.kv_b_proj.weight contains nan at row 2, column 2",
         ),
         (
             spoil("model.layers.0.mlp.up_proj.weight", float("-inf")),
-            "mlp.up_proj.weight holds -inf at row 1, column 2",
+            "mlp.up_proj.weight contains -inf at row 1, column 2",
         ),
         (
             spoil(f"{ATTN}.kv_a_proj_with_mqa.weight", float("inf")),
-            "kv_a_proj_with_mqa.weight holds inf at row 1",
+            "kv_a_proj_with_mqa.weight contains inf at row 1",
         ),
     ],
 )
@@ -326,7 +326,7 @@ def test_a_wrong_tensor_is_refused_by_name(
 
 def test_a_weight_too_large_for_f16_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     edit_tensors(checkpoint, spoil(f"{ATTN}.o_proj.weight", 70000.0))
-    with pytest.raises(BuildError, match=r"blk.1.attn_output.weight holds 70144, which does not fit f16"):
+    with pytest.raises(BuildError, match=r"blk.1.attn_output.weight contains 70144, which exceeds f16"):
         convert(checkpoint, tmp_path / "model.gguf", weights="f16")
 
 
@@ -335,9 +335,9 @@ def test_files_that_are_not_whole_are_refused(checkpoint: Path, tmp_path: Path) 
     path = checkpoint / "model.safetensors"
     whole = path.read_bytes()
     for content, message in [
-        (whole[:-1], "is cut short: tensor .* ends at byte"),
-        (whole[:1000], "is no whole safetensors file"),
-        (b"", "is no whole safetensors file"),
+        (whole[:-1], "is truncated: tensor .* ends at byte"),
+        (whole[:1000], "is incomplete: its safetensors header"),
+        (b"", "is incomplete"),
         (b"\x04" + bytes(7) + b"oops" + bytes(100), "has no readable safetensors header"),
         (b"\x02" + bytes(7) + b"[]" + bytes(100), "has no readable safetensors header"),
     ]:
@@ -357,7 +357,7 @@ def test_files_that_are_not_whole_are_refused(checkpoint: Path, tmp_path: Path) 
             lambda m: m.update({"model.norm.weight": "../a.safetensors"}),
             "must be a file name in the same folder",
         ),
-        (lambda m: m.update(ghost=m["model.norm.weight"]), "tensor ghost should be in .* and is not there"),
+        (lambda m: m.update(ghost=m["model.norm.weight"]), "tensor ghost should be in .* but is not"),
         (lambda m: m.clear(), "weight_map must be a non-empty object"),
     ],
 )

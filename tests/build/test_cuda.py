@@ -35,7 +35,7 @@ def card(folder: Path, *, capability: str = "8.9", driver: str = "580.95.05") ->
 
 def test_no_driver(bin_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        BuildError, match=r"no GPU: there is no nvidia-smi here; install NVIDIA's driver, 580"
+        BuildError, match=r"no GPU: nvidia-smi is not installed; install NVIDIA's driver, 580"
     ):
         cuda.make_library(tmp_path / "var")
 
@@ -48,7 +48,7 @@ def test_old_driver(bin_folder: Path, tmp_path: Path) -> None:
 
 def test_old_card(bin_folder: Path, tmp_path: Path) -> None:
     card(bin_folder, capability="6.1")
-    with pytest.raises(BuildError, match=r"RTX 4060 has compute capability 6\.1, and CUDA 13 needs 7\.5"):
+    with pytest.raises(BuildError, match=r"RTX 4060 has compute capability 6\.1, but CUDA 13 needs 7\.5"):
         cuda.make_library(tmp_path / "var")
 
 
@@ -60,7 +60,7 @@ def test_no_compiler(bin_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", ["89", "sm_89", "8.9a", "8.", "x"])
 def test_an_architecture_that_is_none(named: str, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=rf"must be a compute capability such as 8\.9, found '{named}'"):
+    with pytest.raises(BuildError, match=rf"must be a compute capability such as 8\.9; found '{named}'"):
         cuda.make_library(tmp_path / "var", named)
 
 

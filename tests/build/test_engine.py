@@ -368,7 +368,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     process = command("/no/such/model", "--data-dir", tmp_path)
     out, err = process.communicate(timeout=START_S)
     assert (process.returncode, out) == (1, "")
-    assert err == "error: MODEL=/no/such/model: there is no such file or folder (/no/such/model)\n"
+    assert err == "error: MODEL=/no/such/model: no such file or folder (/no/such/model)\n"
 
 
 def test_an_interrupted_download_says_that_it_is_kept(hub: FakeHub, tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_an_interrupted_download_says_that_it_is_kept(hub: FakeHub, tmp_path: Pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130
-    assert err.endswith("interrupted; what was fetched is kept, and the next start goes on from there\n")
+    assert err.endswith("interrupted; the next start continues with what was fetched\n")
     assert "Traceback" not in err
     hub.faults.statuses = []
     assert make_engine(REPO, tmp_path).model_id == "Youtu-LLM-2B"

@@ -58,7 +58,7 @@ def test_the_demonstration_is_called_so_by_any_name(demo: Path, model: str) -> N
 
 def test_a_clone_without_the_demonstration_is_reported(demo: Path) -> None:
     (demo / "config.json").unlink()
-    with pytest.raises(BuildError, match="this copy of the repository is not whole"):
+    with pytest.raises(BuildError, match="this copy of the repository is incomplete"):
         resolve("demo")
 
 
@@ -91,20 +91,20 @@ def test_home_is_understood(folder: Path, here: Path, monkeypatch: pytest.Monkey
         ("", "MODEL is empty"),
         (
             "dmeo",
-            "MODEL=dmeo is not known: it is none of demo, youtu-demo, tencent/Youtu-LLM-2B, Youtu-LLM-2B",
+            "unknown MODEL=dmeo: expected one of demo, youtu-demo, tencent/Youtu-LLM-2B, Youtu-LLM-2B",
         ),
-        ("a/b c", "MODEL=a/b c is not known"),
-        ("../x/y", r"MODEL=\.\./x/y: there is no such file or folder \(/"),
-        ("/no/where", "MODEL=/no/where: there is no such file or folder"),
-        ("a/b/c", "MODEL=a/b/c: there is no such file or folder"),
-        ("model.gguf", "MODEL=model.gguf: there is no such file or folder"),
-        ("~/nowhere", "MODEL=~/nowhere: there is no such file or folder"),
-        ("empty", r"MODEL=empty is a folder without config\.json, so it is no checkpoint$"),
+        ("a/b c", "unknown MODEL=a/b c"),
+        ("../x/y", r"MODEL=\.\./x/y: no such file or folder \(/"),
+        ("/no/where", "MODEL=/no/where: no such file or folder"),
+        ("a/b/c", "MODEL=a/b/c: no such file or folder"),
+        ("model.gguf", "MODEL=model.gguf: no such file or folder"),
+        ("~/nowhere", "MODEL=~/nowhere: no such file or folder"),
+        ("empty", r"MODEL=empty is a folder without config\.json, so it is not a checkpoint$"),
         (
             "ggufs",
             r"MODEL=ggufs is a folder without config\.json.*; for its \.gguf file write MODEL=ggufs/a\.gguf",
         ),
-        ("w.safetensors", r"is neither a folder nor a \.gguf file: give the folder it is in"),
+        ("w.safetensors", r"is neither a folder nor a \.gguf file: give its folder instead"),
         ("notes.txt", r"MODEL=notes\.txt is neither a folder nor a \.gguf file$"),
     ],
 )
@@ -130,8 +130,8 @@ def test_a_folder_with_the_name_of_a_published_model_is_ambiguous(here: Path) ->
     ("text", "fault"),
     [
         ('name = "a"', "model a needs exactly one of repo, checkpoint and package"),
-        ('name = "a"\npackage = "b"', "model a: package and gguf go together"),
-        ('name = "a"\nrepo = "b/c"\ncolour = "red"', "model a has the unknown key colour"),
+        ('name = "a"\npackage = "b"', "model a: package and gguf require each other"),
+        ('name = "a"\nrepo = "b/c"\ncolour = "red"', "model a: unknown key colour"),
         ('name = "a"\nrepo = "b/c"', "model a: .*missing"),
     ],
 )
@@ -146,7 +146,7 @@ def test_two_entries_cannot_share_a_name(here: Path, monkeypatch: pytest.MonkeyP
     text = (REPOSITORY / "build" / "catalogue.toml").read_text()
     (here / "catalogue.toml").write_text(text.replace('aliases = ["demo"]', 'aliases = ["Youtu-LLM-2B"]'))
     monkeypatch.setattr(catalogue_module, "CATALOGUE", here / "catalogue.toml")
-    with pytest.raises(ValueError, match="Youtu-LLM-2B is the name of another model too"):
+    with pytest.raises(ValueError, match="Youtu-LLM-2B is also the name of another model"):
         catalogue.__wrapped__()
 
 

@@ -106,7 +106,7 @@ def test_a_break_of_the_process_is_resumed_by_the_next(hub: FakeHub, tmp_path: P
     """huggingface_hub 2.4 deletes what it has when its process fails: a 4 GB download would begin anew."""
     size = (hub.root / weights).stat().st_size
     hub.faults.break_at[weights] = [size // 2]
-    with pytest.raises(BuildError, match="what has come is kept"):
+    with pytest.raises(BuildError, match="the part received is kept"):
         fetch(REPO, tmp_path, retry=Retry(attempts=1))
     assert nothing_half(tmp_path)
     fetch(REPO, tmp_path, retry=QUICK)
@@ -155,7 +155,7 @@ def test_a_corrupt_file_is_fetched_again(
     got = fetch(REPO, tmp_path, retry=QUICK)
     assert same(got.path, hub.root, name)
     assert len(hub.bodies(name)) == 2
-    assert f"{name} of {REPO} arrived damaged" in caplog.text
+    assert f"{name} of {REPO} arrived corrupted" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["weights", "config.json"])
@@ -164,7 +164,7 @@ def test_a_file_that_stays_corrupt_is_an_error_and_leaves_nothing(
 ) -> None:
     name = weights if name == "weights" else name
     hub.faults.corrupt[name] = ALWAYS
-    with pytest.raises(BuildError, match=rf"^{name} of {REPO} arrived damaged twice"):
+    with pytest.raises(BuildError, match=rf"^{name} of {REPO} arrived corrupted twice"):
         fetch(REPO, tmp_path, retry=QUICK)
     assert len(hub.bodies(name)) == 2
     assert not (folder_of(REPO, tmp_path) / name).exists()
@@ -225,17 +225,19 @@ def test_an_index_cannot_name_files_elsewhere(
     (published / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with FakeHub(published, REPO) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        with pytest.raises(BuildError, match=re.escape(f"has no file {name!r}, which should hold weights")):
+        with pytest.raises(
+            BuildError, match=re.escape(f"has no file {name!r}, which should contain weights")
+        ):
             fetch(REPO, tmp_path, retry=QUICK)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda root: (root / "config.json").unlink(), "has no config.json, so it is no checkpoint"),
+        (lambda root: (root / "config.json").unlink(), "has no config.json, so it is not a checkpoint"),
         (
             lambda root: [path.unlink() for path in root.glob("*.safetensors")],
-            "has no .safetensors file, the one format of weights read here",
+            "has no .safetensors file, the only supported weight format",
         ),
     ],
 )
@@ -274,7 +276,7 @@ def test_errors_that_pass_are_waited_for(
 
 def test_errors_that_stay_end_the_tries(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults.statuses = [503] * 50
-    with pytest.raises(BuildError, match=r"answers with status 503: try again later, or .*MODEL=/path"):
+    with pytest.raises(BuildError, match=r"returned status 503: try again later, or .*MODEL=/path"):
         fetch(REPO, tmp_path, retry=QUICK)
     assert len(hub.asked) == QUICK.attempts
 
@@ -287,7 +289,7 @@ def test_retry_after_is_honoured(hub: FakeHub, tmp_path: Path, caplog: pytest.Lo
 
 
 def test_an_unknown_name_is_refused_at_once(hub: FakeHub, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="has no model nobody/nothing, or shows it to its members only"):
+    with pytest.raises(BuildError, match="has no model nobody/nothing, or only its members can see it"):
         fetch("nobody/nothing", tmp_path, retry=QUICK)
     assert len(hub.asked) == 1
     assert not folder_of("nobody/nothing", tmp_path).exists()
@@ -295,7 +297,7 @@ def test_an_unknown_name_is_refused_at_once(hub: FakeHub, tmp_path: Path) -> Non
 
 def test_a_file_that_is_listed_and_missing(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults.missing.add("tokenizer.json")
-    with pytest.raises(BuildError, match=f"{hub.url} lists tokenizer.json of {REPO} and does not have it"):
+    with pytest.raises(BuildError, match=f"{hub.url} lists tokenizer.json of {REPO} but does not have it"):
         fetch(REPO, tmp_path, retry=QUICK)
 
 
@@ -319,7 +321,7 @@ def test_a_refused_token_is_named_but_not_shown(
     caplog.set_level(logging.DEBUG)
     hub.faults.token = "another"
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with pytest.raises(BuildError, match=r"refuses the HF_TOKEN for .* \(status 401\)") as caught:
+    with pytest.raises(BuildError, match=r"rejects the HF_TOKEN for .* \(status 401\)") as caught:
         fetch(REPO, tmp_path, retry=QUICK)
     assert TOKEN not in str(caught.value) + caplog.text
 
@@ -357,7 +359,7 @@ def test_an_endpoint_that_is_no_hub_is_reported(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.build.hub._Handler._info", lambda self: "<html>log in</html>")
-    with pytest.raises(BuildError, match=f"{hub.url} does not answer as a hub does"):
+    with pytest.raises(BuildError, match=f"{hub.url} does not respond like a hub"):
         fetch(REPO, tmp_path, retry=QUICK)
 
 
@@ -374,7 +376,7 @@ def test_a_full_disk_is_reported_before_the_weights(
     free = (hub.root / weights).stat().st_size + (65 << 20)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=free))
-    with pytest.raises(BuildError, match=rf"GB free; {REPO} needs .* Make room"):
+    with pytest.raises(BuildError, match=rf"GB free; {REPO} needs .* Free some space"):
         fetch(REPO, tmp_path, headroom=100.0, retry=QUICK)
     assert hub.bodies(weights) == []
     fetch(REPO, tmp_path, headroom=0.0, retry=QUICK)

@@ -145,9 +145,9 @@ def test_a_file_that_has_gone_is_reported(file: Path, tmp_path: Path) -> None:
     copy.write_bytes(file.read_bytes())
     engine = make_engine(str(copy), tmp_path)
     copy.unlink()
-    with pytest.raises(BuildError, match=f"points to {copy}, which is gone"):
+    with pytest.raises(BuildError, match=f"points to {copy}, which no longer exists"):
         EngineInfo.load(engine.path)
-    with pytest.raises(BuildError, match=r"mine\.gguf: there is no such file"):
+    with pytest.raises(BuildError, match=r"mine\.gguf: no such file"):
         make_engine(str(copy), tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_was_replaced_is_taken_in_again(file: Path, tmp_path: Path) 
 
 def test_weights_cannot_be_chosen_for_a_gguf(file: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        BuildError, match=r"--weights q8_0 does not go with .*: a \.gguf file is served as it is"
+        BuildError, match=r"--weights q8_0 does not apply to .*: a \.gguf file is served as it is"
     ):
         make_engine(str(file), tmp_path, weights="q8_0")
 
@@ -181,7 +181,7 @@ def test_end_tokens_of_other_converters_are_found(file: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(0.0, "is no GGUF file"), (0.01, "is cut short"), (0.9, "is cut short")]
+    ("share", "words"), [(0.0, "is not a GGUF file"), (0.01, "is truncated"), (0.9, "is truncated")]
 )
 def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, share: float, words: str) -> None:
     part = tmp_path / "part.gguf"
@@ -196,7 +196,7 @@ def test_a_file_that_is_one_byte_short_is_refused(file: Path, tmp_path: Path) ->
     tensors = gguf.GGUFReader(file).tensors
     end = max(int(tensor.data_offset + tensor.n_bytes) for tensor in tensors)
     part.write_bytes(file.read_bytes()[: end - 1])
-    with pytest.raises(BuildError, match="is cut short or damaged"):
+    with pytest.raises(BuildError, match="is truncated or damaged"):
         make_engine(str(part), tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_header_is_refused_in_words(file: Path, tmp_path: Path, seed: 
 def test_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "page.gguf"
     path.write_text("<html>Not found</html>")
-    with pytest.raises(BuildError, match=r"page\.gguf is no GGUF file: it begins with b'<htm'"):
+    with pytest.raises(BuildError, match=r"page\.gguf is not a GGUF file: it starts with b'<htm'"):
         make_engine(str(path), tmp_path)
 
 
@@ -406,7 +406,7 @@ def test_a_missing_tensor_is_named(plain: Path, tmp_path: Path, name: str) -> No
         (lambda keys: keys.update({"llama.attention.head_count": 7}), "cannot load it: "),
         (lambda keys: keys.pop("llama.embedding_length"), "cannot load it: .*embedding_length"),
         # llama.cpp ends its process here
-        (lambda keys: keys["tokenizer.ggml.tokens"].__setitem__(300, "a"), "breaks down on it .*GGML_ASSERT"),
+        (lambda keys: keys["tokenizer.ggml.tokens"].__setitem__(300, "a"), "crashes on it .*GGML_ASSERT"),
     ],
 )
 def test_what_llama_cpp_cannot_load_is_refused_in_one_line(

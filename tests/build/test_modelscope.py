@@ -69,7 +69,7 @@ def test_a_break_is_resumed_where_it_was(there: FakeHub, tmp_path: Path, weights
 
 def test_a_later_run_goes_on_where_one_gave_up(there: FakeHub, tmp_path: Path, weights: str) -> None:
     there.faults.break_at[weights] = [5000, 5000, 5000]
-    with pytest.raises(BuildError, match="what has come is kept"):
+    with pytest.raises(BuildError, match="the part received is kept"):
         get(tmp_path)
     assert fetched(REPO, tmp_path) is None
     assert same(get(tmp_path), there.root)
@@ -90,7 +90,7 @@ def test_a_file_with_another_hash_is_fetched_again_and_then_refused(
     there.faults.corrupt[name] = 1
     assert same(get(tmp_path), there.root)
     there.faults.corrupt[name] = ALWAYS
-    with pytest.raises(BuildError, match=f"{name} of {REPO} arrived damaged twice: its sha256"):
+    with pytest.raises(BuildError, match=f"{name} of {REPO} arrived corrupted twice: its sha256"):
         get(tmp_path / "other")
     assert not (folder_of(REPO, tmp_path / "other") / name).exists()
 
@@ -103,7 +103,7 @@ def test_a_passing_fault_is_waited_out(there: FakeHub, tmp_path: Path, status: i
 
 def test_a_lasting_fault_is_reported(there: FakeHub, tmp_path: Path) -> None:
     there.faults.statuses = [503] * 3
-    with pytest.raises(BuildError, match=f"{there.url} answers with status 503: try again later"):
+    with pytest.raises(BuildError, match=f"{there.url} returned status 503: try again later"):
         get(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_modelscope_is_reported(
     there: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: object
 ) -> None:
     monkeypatch.setattr("tests.build.modelscope._ModelScope._json", _saying(said))
-    with pytest.raises(BuildError, match=r"does not answer as ModelScope does .*MODELSCOPE_ENDPOINT"):
+    with pytest.raises(BuildError, match=r"does not respond like ModelScope .*MODELSCOPE_ENDPOINT"):
         get(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_the_token_goes_to_modelscope_and_nowhere_else(
     asked = {f":{each.port}" in there.url: each.token for each in there.asked}
     assert asked == {True: f"Bearer {TOKEN}", False: None}
     there.faults.token = "another"
-    with pytest.raises(BuildError, match="refuses the MODELSCOPE_API_TOKEN") as caught:
+    with pytest.raises(BuildError, match="rejects the MODELSCOPE_API_TOKEN") as caught:
         get(tmp_path / "other")
     assert TOKEN not in caplog.text + str(caught.value)
 
@@ -158,7 +158,7 @@ def test_it_is_asked_by_itself_when_the_hub_does_not_answer(
     there: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert same(get(tmp_path, "auto"), there.root)
-    assert f"{NOBODY} does not answer: going on at {there.url}" in caplog.text
+    assert f"{NOBODY} does not respond: continuing with {there.url}" in caplog.text
 
 
 def test_it_is_not_asked_where_another_was_chosen(there: FakeHub, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_both_out_of_reach_are_both_named(
     with pytest.raises(BuildError) as caught:
         get(tmp_path, "auto")
     assert f"{NOBODY} cannot be reached" in str(caught.value)
-    assert "http://127.0.0.1:10 was asked too: " in str(caught.value)
+    assert "http://127.0.0.1:10 failed too: " in str(caught.value)
     assert "http://127.0.0.1:10 cannot be reached" in str(caught.value)
 
 
@@ -196,7 +196,7 @@ def test_what_one_hub_began_the_other_finishes(
     with FakeHub(checkpoint, REPO) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         hub.faults.break_at[weights] = [5000, 5000, 5000]
-        with pytest.raises(BuildError, match="what has come is kept"):
+        with pytest.raises(BuildError, match="the part received is kept"):
             get(tmp_path, "huggingface")
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
     assert same(get(tmp_path, "auto"), checkpoint)

@@ -83,7 +83,7 @@ def test_what_is_asked_for_is_taken(processor: Callable[[str], None]) -> None:
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [({"device": "cuda"}, "computes on the CPU"), ({"engine": "tensorrt_llm"}, "is for youtu_engine")],
+    [({"device": "cuda"}, "runs on the CPU"), ({"engine": "tensorrt_llm"}, "applies to youtu_engine")],
 )
 def test_a_runtime_that_contradicts_another_setting(other: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -102,7 +102,7 @@ def test_the_engine_says_what_computes_and_why(checkpoint: Path, tmp_path: Path)
     lines: list[str] = []
     engine = make_chosen_engine(str(checkpoint), tmp_path / "var", say=lines.append)
     assert isinstance(engine, OpenVinoEngineInfo)
-    assert lines == ["OpenVINO computes: this processor has AVX-VNNI"]
+    assert lines == ["Runtime: OpenVINO (this processor has AVX-VNNI)"]
     settings = suited(Settings(), engine)
     assert (settings.prefill_chunk, settings.kv_type) == (128, "q8_0")
     given = Settings(prefill_chunk=32, kv_type="f16")
@@ -113,13 +113,13 @@ def test_llama_cpp_computes_where_openvino_cannot_be_had(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(_say: object) -> None:
-        raise BuildError("openvino cannot be installed: no network")
+        raise BuildError("cannot install openvino: no network")
 
     lines: list[str] = []
     monkeypatch.setattr(runtimes, "install_openvino", missing)
     engine = make_chosen_engine(str(checkpoint), tmp_path / "var", say=lines.append)
     assert isinstance(engine, EngineInfo)
-    assert lines == ["llama.cpp computes: OpenVINO cannot: openvino cannot be installed: no network"]
+    assert lines == ["Runtime: llama.cpp (OpenVINO cannot run it: cannot install openvino: no network)"]
     assert suited(Settings(), engine) == Settings()
     with pytest.raises(BuildError, match="no network"):
         make_chosen_engine(str(checkpoint), tmp_path / "var", runtime="openvino")
@@ -130,7 +130,7 @@ def test_a_failed_install_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: x\nERROR: a\nERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: failed)
-    with pytest.raises(BuildError, match=r"^openvino cannot be installed: No matching distribution$"):
+    with pytest.raises(BuildError, match=r"^cannot install openvino: No matching distribution$"):
         runtimes.install_openvino(lines.append)
     assert lines == ["installing OpenVINO (once, 60 MB)"]
 

@@ -342,7 +342,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if script.get("not_ready"):
             raise Refusal(NOT_READY)
         if self.queue_full or script.get("queue_full"):
-            raise Refusal(Error("queue_full", "the queue is full: 64 requests wait, the limit is 64"))
+            raise Refusal(Error("queue_full", "the queue is full: 64 requests wait, limit 64"))
 
         arrival = time.time_ns()
         first = last = arrival
@@ -522,13 +522,13 @@ def read_inputs(request: Any) -> dict[str, Any]:
 def check(inputs: dict[str, Any]) -> None:
     """The refusals of the text contract that the layers above must carry through. Raises Refused."""
     if len(inputs.keys() & PROMPTS.keys()) != 1:
-        raise invalid(None, f"exactly one of {', '.join(PROMPTS)} is expected")
+        raise invalid(None, f"expected exactly one of {', '.join(PROMPTS)}")
     if inputs.get("top_log_probs") and not inputs.get("return_log_probs"):
-        raise invalid("top_log_probs", "it was sent without return_log_probs true")
+        raise invalid("top_log_probs", "it requires return_log_probs true")
     if "messages" in inputs:
         messages = inputs["messages"] = json.loads(inputs["messages"])
         if not messages:
-            raise invalid("messages", "1 to 1000 messages are allowed, 0 were sent")
+            raise invalid("messages", "must have 1 to 1000 messages; got 0")
         for at, message in enumerate(messages):
             if message.get("role") not in ("system", "user", "assistant", "tool"):
                 raise invalid(f"messages[{at}].role", f"{message.get('role')!r} was sent")

@@ -172,7 +172,7 @@ def test_a_text_that_is_cut_off_is_not_read(raw: bytes) -> None:
 
 def test_an_array_of_several_rows_is_no_value() -> None:
     row = TEXT_INPUTS["temperature"]
-    with pytest.raises(Refused, match="temperature: one value is expected, 2 were sent"):
+    with pytest.raises(Refused, match="temperature: expected one value; got 2"):
         values.value_of(row, np.array([[1.0, 2.0]], np.float32), {})
     assert json.loads(Error("x", "y").to_line())["param"] is None
 

@@ -153,11 +153,11 @@ def test_an_option_that_does_not_exist_is_a_type_error(client: Client) -> None:
 @pytest.mark.parametrize(
     ("messages", "options", "says"),
     [
-        ([], {}, "messages: 1 to 1000 messages are allowed, 0 were sent"),
+        ([], {}, "messages: must have 1 to 1000 messages; got 0"),
         ([{"role": "robot", "content": "x"}], {}, r"messages\[0\].role: 'robot' was sent"),
-        ("x", {"temperature": math.nan}, "temperature: 0 to 10 is allowed, nan was sent"),
+        ("x", {"temperature": math.nan}, "temperature: must be 0 to 10; got nan"),
         ("x", {"temperature": -1}, "temperature"),
-        ("x", {"max_tokens": -1}, "max_tokens: 0 to"),
+        ("x", {"max_tokens": -1}, "max_tokens: must be 0 to"),
     ],
 )
 def test_what_values_mean_is_left_to_the_server(

@@ -107,7 +107,7 @@ def test_a_stopped_process_is_replaced_and_its_callers_get_an_error(
     """The fault: live and ready said 200 for 40 s, callers waited, and nothing was started again."""
     wait_until_ready(running)
     name = "frontend" if texts is FRONTEND else "triton"
-    restarts = running.log.count(f"{name} has ended; it is started again")
+    restarts = running.log.count(f"{name} exited; restarting it")
     readers = [Reader(running) for _ in range(2)]
     for reader in readers:
         assert reader.begun.wait(WITHIN)
@@ -118,7 +118,7 @@ def test_a_stopped_process_is_replaced_and_its_callers_get_an_error(
             wait_for(lambda: status_of(running, "/health/ready") == 503, "unready", running)
             assert status_of(running, "/health/live") == 200
         running.wait_for_line(f"{name} hangs:", times=restarts + 1)
-        running.wait_for_line(f"{name} has ended; it is started again", times=restarts + 1)
+        running.wait_for_line(f"{name} exited; restarting it", times=restarts + 1)
         for reader in readers:
             reader.join(WITHIN)
             assert reader.end is not None, "a caller still waits"

@@ -94,11 +94,11 @@ def test_killed_programs_come_back(running: RunningServer) -> None:
     stub = "triton_python_backend_stub"
     for number, texts in enumerate([(TRITON,), (stub, "youtu_engine/1"), (stub, "youtu_llm/1")], start=1):
         os.kill(running.pid_of(*texts), signal.SIGKILL)
-        running.wait_for_line("triton has ended; it is started again", times=number)
+        running.wait_for_line("triton exited; restarting it", times=number)
         wait_for_answer(running)
     assert "a model has died" in running.log
     os.kill(running.pid_of("-m frontend"), signal.SIGKILL)
-    running.wait_for_line("frontend has ended; it is started again")
+    running.wait_for_line("frontend exited; restarting it")
     wait_for_answer(running)
     assert running.end() == 0, running.log
     assert running.left_behind() == []
@@ -106,7 +106,7 @@ def test_killed_programs_come_back(running: RunningServer) -> None:
 
 def test_a_killed_guard_takes_its_program_along_and_comes_back(running: RunningServer) -> None:
     os.kill(running.pid_of("serve.guard", "tritonserver", without="-m serve "), signal.SIGKILL)
-    running.wait_for_line("triton has ended; it is started again")
+    running.wait_for_line("triton exited; restarting it")
     wait_for_answer(running)
     # Once the stubs of a Triton whose end nobody had asked for lived on, and had to be killed.
     assert running.end() == 0, running.log
@@ -240,7 +240,7 @@ def test_ctrl_c_at_the_terminal_of_make_serve_ends_well(data_dir: Path) -> None:
         running.wait_until_up()
         running.press(b"\x03")
         assert running.wait() == 0, running.log
-        assert "everything has ended" in running.log
+        assert "everything has stopped" in running.log
         assert running.left_behind() == []
     finally:
         running.kill()

@@ -135,7 +135,7 @@ def test_tools_that_do_not_fit_are_counted(server: RunningServer) -> None:
 def test_what_is_not_offered_says_so(server: RunningServer, path: str) -> None:
     error = post(server, path, input="x")["error"]
     assert error["code"] == "not_offered"
-    assert error["message"].startswith("This server offers no ")
+    assert error["message"].startswith("This server does not offer ")
 
 
 def test_a_slash_at_the_end_and_small_routes(server: RunningServer) -> None:

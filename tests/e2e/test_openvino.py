@@ -31,7 +31,7 @@ def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer
 
 
 def test_the_launcher_says_what_computes(server: RunningServer) -> None:
-    assert "OpenVINO computes: it was asked for\n" in server.log
+    assert "Runtime: OpenVINO (it was requested)\n" in server.log
 
 
 def test_a_guided_answer_keeps_to_its_schema(client: Client) -> None:

@@ -66,6 +66,6 @@ def test_where_nothing_runs_there_is_nothing_to_upgrade(tmp_path: Path) -> None:
     done = subprocess.run(UPGRADE, cwd=ROOT, env=given, capture_output=True, text=True, timeout=START_S)
     assert done.returncode == 1
     assert (
-        f"nothing to upgrade: no server of this user answers on 127.0.0.1:{port}; run make serve"
+        f"nothing to upgrade: no server of this user responds on 127.0.0.1:{port}; run make serve"
         in done.stderr
     )

@@ -95,12 +95,12 @@ GOOD: dict[str, list[dict[str, Any]]] = {
 BEYOND = (
     "best_of must be",
     "names ",
-    "tool_choice needs tools",
+    "tool_choice requires tools",
     "block at content[",
     "may give",
-    "is given twice",
-    "history goes with",
-    "system is given twice",
+    "is set twice",
+    "history requires",
+    "system is set twice",
 )
 
 

@@ -85,13 +85,13 @@ def test_each_key_opens_and_is_named_in_the_log(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds no key"),
-        ("# x", "holds no key"),
+        ("", "contains no key"),
+        ("# x", "contains no key"),
         ("shop", "line 1 .* 1 parts, not 2"),
         ("# x\nshop s3cret", "line 2 .* sha256:"),
         (f"shop {hashed('x')}0", "line 1 .* 65 digits"),
-        (f"shop {hashed('x')[:-1]}g", "line 1 .* no hex digits"),
-        (f"a {hashed('x')}\na {hashed('y')}", "stands twice"),
+        (f"shop {hashed('x')[:-1]}g", "line 1 .* not hex digits"),
+        (f"a {hashed('x')}\na {hashed('y')}", "duplicate name `a`"),
         (f"ä {hashed('x')}", "line 1"),
     ],
 )

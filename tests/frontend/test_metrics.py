@@ -109,7 +109,7 @@ def test_gauges(another: Any, fake: FakeTriton) -> None:
     frontend.wait_gauges(running=2, waiting=3)
     refused = frontend.post({"prompt": "q"})
     assert refused.status == 429
-    assert "3 requests wait, which is the limit" in refused.error["message"]
+    assert "3 requests are waiting, which is the limit" in refused.error["message"]
     assert int(refused.headers["Retry-After"]) >= 1
     for connection in held:
         connection.close()

@@ -26,7 +26,7 @@ FAILURES = [
     ("UNKNOWN", "no memory left", 502, "ServerError"),
     ("UNAVAILABLE", "Socket closed", 503, "ConnectionFailed"),
     ("CANCELLED", "stopping now", 503, "Cancelled"),
-    ("DEADLINE_EXCEEDED", "not done within", 504, "DeadlineExceeded"),
+    ("DEADLINE_EXCEEDED", "not finish within", 504, "DeadlineExceeded"),
 ]
 ROUTES: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
     ("/chat", lambda text: {"prompt": text}),
@@ -161,7 +161,7 @@ def test_what_the_log_says_of_a_message(message: str, logged: str) -> None:
         ("a secret word", "it failed at … of 3"),
         ("at a secret word of", "it failed … 3"),
         ("secret", "it failed at a secret word of 3"),
-        ("x" * 2_000_000, "(not shown: the request is too long to keep its text out)"),
+        ("x" * 2_000_000, "(omitted: the request is too long to remove its text from the message)"),
     ],
 )
 def test_what_was_typed_is_cut_out_of_a_message(typed: str, logged: str) -> None:
@@ -234,4 +234,7 @@ def test_the_server_is_ending(another: Any, fake: FakeTriton) -> None:
                 break
         assert status == 503
         line = frontend.line(f"end{number}")
-        assert (line["error"], line["reason"]) == ("draining", "The server is ending. Try again shortly.")
+        assert (line["error"], line["reason"]) == (
+            "draining",
+            "The server is shutting down. Try again shortly.",
+        )

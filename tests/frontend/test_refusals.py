@@ -26,20 +26,20 @@ def post(app: FlaskClient, body: bytes, **headers: str) -> Reply:
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({}, None, "exactly one of prompt and messages; sent were neither"),
-        ({"prompt": "q", "messages": [MESSAGE]}, None, "sent were both"),
-        ({"messages": [MESSAGE], "history": []}, None, "history goes with prompt"),
+        ({}, None, "exactly one of prompt and messages; got neither"),
+        ({"prompt": "q", "messages": [MESSAGE]}, None, "got both"),
+        ({"messages": [MESSAGE], "history": []}, None, "history requires prompt"),
         ({"prompt": 5}, "prompt", "string, not 5"),
         ({"prompt": ""}, "prompt", "must not be empty"),
         ({"prompt": " \n"}, "prompt", "must not be empty"),
-        ({"prompt": "a\0b"}, "prompt", "U+0000, which is no character of a text, at position 1"),
+        ({"prompt": "a\0b"}, "prompt", "U+0000, which is not a text character, at position 1"),
         ({"prompt": "q", "stop": ["a\ud800"]}, "stop[0]", "U+D800"),
         ({"messages": []}, "messages", "at least 1 items, not 0"),
         ({"messages": "q"}, "messages", "list"),
         ({"messages": [MESSAGE, 3]}, "messages[1]", "not 3"),
         ({"messages": [{"role": "robot", "content": ""}]}, "messages[0].role", "'assistant', not \"robot\""),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
-        ({"messages": [{**MESSAGE, "name": "x"}]}, "messages[0].name", "known are role, content"),
+        ({"messages": [{**MESSAGE, "name": "x"}]}, "messages[0].name", "expected one of role, content"),
         ({"prompt": "q", "history": [["a"]]}, "history[0]", "at least 2 items, not 1"),
         ({"prompt": "q", "history": [["a", "b", "c"]]}, "history[0]", "at most 2 items, not 3"),
         ({"prompt": "q", "history": [["a", None]]}, "history[0][1]", "not null"),
@@ -63,9 +63,9 @@ def post(app: FlaskClient, body: bytes, **headers: str) -> Reply:
         ({"prompt": "q", "stop": {"a": 1}}, "stop", "list"),
         ({"prompt": "q", "thinking": 1}, "thinking", "not 1"),
         ({"prompt": "q", "stream": "yes"}, "stream", 'not "yes"'),
-        ({"prompt": "q", "temprature": 1}, "temprature", "known are max_tokens, "),
-        ({"prompt": "q", "": 1}, "", "is not known here"),
-        ({"prompt": "q", "x" * 500: 1}, "x" * 60 + "…", "is not known here"),
+        ({"prompt": "q", "temprature": 1}, "temprature", "expected one of max_tokens, "),
+        ({"prompt": "q", "": 1}, "", "unknown field ``"),
+        ({"prompt": "q", "x" * 500: 1}, "x" * 60 + "…", "unknown field `x"),
         ({"prompt": "q", "top_k": "y" * 500}, "top_k", "… (502 characters)"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_wrong_field_is_named_with_its_limit_and_what_was_sent(
     assert reply.error["type"] == "invalid_request_error"
     assert reply.error["param"] == param
     assert words in reply.error["message"]
-    said, _, _known_fields = reply.error["message"].partition("; known are ")
+    said, _, _known_fields = reply.error["message"].partition("; expected one of ")
     assert len(said) < 300
     assert fake.calls == []
 
@@ -99,8 +99,8 @@ def test_a_wrong_field_is_named_with_its_limit_and_what_was_sent(
         (b'{"prompt": "q", "temperature": NaN}', "NaN is not JSON"),
         (b'{"prompt": "q", "temperature": -Infinity}', "-Infinity is not JSON"),
         (b'{"prompt": "q", "temperature": 1e999}', "finite"),
-        (b'{"prompt": "a", "prompt": "b"}', '"prompt" stands twice'),
-        (b'{"messages": [{"role": "user", "role": "system", "content": ""}]}', '"role" stands twice'),
+        (b'{"prompt": "a", "prompt": "b"}', "duplicate key `prompt`"),
+        (b'{"messages": [{"role": "user", "role": "system", "content": ""}]}', "duplicate key `role`"),
         (b'{"prompt": "q", "seed": ' + b"9" * 5000 + b"}", "too long"),
         (b'{"prompt": ' + b"[" * 100_000 + b"}", "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
@@ -128,7 +128,7 @@ def test_other_media_types(app: FlaskClient, kind: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({"Content-Encoding": "gzip"}, 'Content-Encoding "gzip" is not taken here; send the body as it is'),
+        ({"Content-Encoding": "gzip"}, 'unsupported Content-Encoding "gzip"; send the body uncompressed'),
         ({"Content-Encoding": "br, gzip"}, '"br, gzip"'),
         (
             {"Content-Type": "application/json; charset=gb2312"},
@@ -173,7 +173,7 @@ def test_a_body_over_the_limit(frontend: Frontend, fake: FakeTriton) -> None:
     fake.calls.clear()
     reply = frontend.post(within + b" ")
     assert reply.status == 413
-    assert "1048576 bytes, sent were 1048577" in reply.error["message"]
+    assert "1048576 bytes; got 1048577" in reply.error["message"]
     assert fake.calls == []
 
 

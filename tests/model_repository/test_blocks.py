@@ -67,7 +67,7 @@ def test_without_a_free_block_nothing_changes() -> None:
     blocks = Blocks(3, 4, 2)
     blocks.write(0, 0, 10)
     blocks.share(0, 1, 10)
-    with pytest.raises(ComputeError, match="1 more blocks of KV cache are needed, 0 are free"):
+    with pytest.raises(ComputeError, match="the KV cache needs 1 more blocks, 0 are free"):
         blocks.write(1, 10, 11)
     assert blocks.tables == [[0, 1, 2], [0, 1, 2]]
     blocks.cut(0, 0)

@@ -54,20 +54,23 @@ HELD: list[Any] = [
 ]
 REFUSED: list[tuple[Any, str]] = [
     ({"type": "nonsense"}, "Invalid type: nonsense"),
-    ({"type": "integer", "multipleOf": 3}, "does not hold an answer to /multipleOf"),
+    ({"type": "integer", "multipleOf": 3}, "does not support /multipleOf"),
     (item(a={"type": "string", "maxLength": 3}), "/properties/a/maxLength"),
-    ({"type": "string", "pattern": "[^a]{3}"}, "does not hold an answer to /pattern"),
-    ({"type": "number", "maximum": 7}, "does not hold an answer to /maximum"),
-    ({"type": "string", "format": "email"}, "/format is none of date, time"),
-    ({"minLength": 3}, "does not hold an answer to /minLength without a type"),
+    ({"type": "string", "pattern": "[^a]{3}"}, "does not support /pattern"),
+    ({"type": "number", "maximum": 7}, "does not support /maximum"),
+    ({"type": "string", "format": "email"}, "/format must be one of date, time"),
+    ({"minLength": 3}, "does not support /minLength without a type"),
     (
         {"type": "object", "required": ["b"], "additionalProperties": True},
-        "/required must be a list of names",
+        "/required must be a list of property names",
     ),
     (item(**{'a "quoted" name': {"type": "null"}}), "."),  # the compiler throws
-    ({"$ref": "#"}, "no token can begin it"),
-    ({"allOf": [{"type": "object"}, {"type": "object"}]}, "/allOf may have one schema"),
-    ({"anyOf": [{"type": "string"}, {"type": "null"}], "type": "null"}, "/type cannot stand beside anyOf"),
+    ({"$ref": "#"}, "no token can start it"),
+    ({"allOf": [{"type": "object"}, {"type": "object"}]}, "/allOf may contain only one schema"),
+    (
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "type": "null"},
+        "/type cannot be combined with anyOf",
+    ),
     ({"type": "string", "format": "nope"}, "format"),
     ({"type": "object", "patternProperties": {"^a": {"type": "null"}}}, "/patternProperties"),
     ([], "."),
@@ -159,9 +162,9 @@ def test_kinds(guides: GuideCheck) -> None:
     """The backend's own kind json is any value, lists too."""
     assert guides.check("json", None) == ("json_schema", '{"type": "object"}')
     for kind, text, fault in (
-        ("json", "{}", "it must not be sent with the type json"),
-        ("regex", None, "it is needed with the type regex"),
-        ("ebnf_grammar", "x", "this engine knows json, json_schema, regex, 'ebnf_grammar' was sent"),
+        ("json", "{}", "it is not allowed with type json"),
+        ("regex", None, "it is required with type regex"),
+        ("ebnf_grammar", "x", "expected one of json, json_schema, regex; got 'ebnf_grammar'"),
     ):
         with pytest.raises(Refused, match=fault):
             guides.check(kind, text)
@@ -180,8 +183,8 @@ def test_what_goes_with_no_guide_on_this_engine(guides: GuideCheck) -> None:
 
     for asked, thinking, fault in (
         (request("json"), True, "guided_decoding_guide_type: .* send enable_thinking false"),
-        (request("json", min_tokens=3), False, "min_tokens: this engine cannot hold back .* 3 was sent"),
-        (request(None, "{}"), False, "it was sent without guided_decoding_guide_type"),
+        (request("json", min_tokens=3), False, "min_tokens: this engine cannot suppress .* got 3"),
+        (request(None, "{}"), False, "it requires guided_decoding_guide_type"),
     ):
         with pytest.raises(Refused, match=fault):
             with_checked_guide(asked, guides, thinking=thinking)

@@ -159,9 +159,9 @@ def test_keywords_that_cannot_be_held_matter_only_where_the_tool_is_strict() -> 
 @pytest.mark.parametrize(
     ("offered", "options", "says"),
     [
-        ([], {"tool_choice": "required"}, "tool_choice: 'required' was sent without tools"),
-        (tools(W), {"tool_choice": "function:x"}, "tool_choice: none of the tools is 'x'"),
-        (tools(W), {"tool_choice": "any"}, "tool_choice: none of the tools is 'any'"),
+        ([], {"tool_choice": "required"}, "tool_choice: 'required' requires tools"),
+        (tools(W), {"tool_choice": "function:x"}, "tool_choice: unknown tool 'x'"),
+        (tools(W), {"tool_choice": "any"}, "tool_choice: unknown tool 'any'"),
         (tools({}), {"tool_choice": "required"}, "chat_template_kwargs.tools: a tool needs a name"),
         ([], {"guided_decoding_guide_type": "choice", "guided_decoding_guide": "[]"}, "a JSON list of texts"),
         ([], {"guided_decoding_guide_type": "choice"}, "a JSON list of texts"),
@@ -175,17 +175,21 @@ def test_refusals(offered: list[Any], options: dict[str, Any], says: str) -> Non
 @pytest.mark.parametrize(
     ("offered", "options", "says"),
     [
-        (tools(W), {"tool_choice": "required"}, "tool_choice: this engine cannot be made to call a tool"),
-        (tools(W, strict=True), {}, "tools: this engine cannot hold calls to their schemas, strict true"),
+        (tools(W), {"tool_choice": "required"}, "tool_choice: this engine cannot force a tool call"),
+        (
+            tools(W, strict=True),
+            {},
+            "tools: this engine cannot constrain calls to their schemas; got strict true",
+        ),
         (
             tools(W),
             {"guided_decoding_guide_type": "json"},
-            "guide_type: this engine takes either tools or a guide",
+            "guide_type: this engine supports either tools or a guide",
         ),
         (
             [],
             {"guided_decoding_guide_type": "grammar"},
-            "takes json, json_schema, regex and choice, not grammar",
+            "supports json, json_schema, regex and choice, not grammar",
         ),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_library_that_sees_no_card(llama: Llama) -> None:
 
 
 def test_a_folder_without_a_library(tmp_path: Path) -> None:
-    with pytest.raises(LlamaError, match=r"holds no compiled llama\.cpp"):
+    with pytest.raises(LlamaError, match=r"contains no compiled llama\.cpp"):
         LlamaLibrary(tmp_path)
 
 

@@ -285,7 +285,10 @@ def test_a_model_may_have_a_template_of_its_own_for_tools(folder: Path) -> None:
         ("{% generation %}a", "line 1: "),
         ("{% nosuch %}", "line 1: Encountered unknown tag 'nosuch'"),
         ("{{ 'a }}", "line 1: "),
-        ("a\n{% autoescape true %}{{ a }}{% endautoescape %}", "line 2: autoescape is not for chats"),
+        (
+            "a\n{% autoescape true %}{{ a }}{% endautoescape %}",
+            "line 2: autoescape is not supported in chat templates",
+        ),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
     ],
 )

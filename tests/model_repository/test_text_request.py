@@ -81,23 +81,23 @@ def test_biases_are_by_token_id() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"logit_bias": "[5, 1]"}, "logit_bias: a JSON object is expected, .* was sent"),
-        ({"logit_bias": "{"}, "logit_bias: JSON is expected"),
-        ({"logit_bias": {"3584": 1}}, "logit_bias: token ids are 0 to 3583, '3584' was sent"),
-        ({"logit_bias": {"-1": 1}}, "logit_bias: token ids are 0 to 3583, '-1' was sent"),
-        ({"logit_bias": {"²": 1}}, "logit_bias: token ids are 0 to 3583"),
-        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias: token ids are 0 to 3583"),
-        ({"logit_bias": {"7": 100.5}}, r"logit_bias\[7\]: -100 to 100 is allowed, '100.5' was sent"),
-        ({"logit_bias": '{"7": NaN}'}, r"logit_bias\[7\]: -100 to 100 is allowed, 'NaN' was sent"),
-        ({"logit_bias": {"7": True}}, r"logit_bias\[7\]: -100 to 100 is allowed, 'true' was sent"),
-        ({"logit_bias": {"7": "1"}}, r"logit_bias\[7\]: -100 to 100 is allowed, '1' was sent"),
-        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "at most 1024 tokens are allowed, 1025 were sent"),
-        ({"top_log_probs": 2}, "top_log_probs: 2 was sent without return_log_probs true"),
+        ({"logit_bias": "[5, 1]"}, "logit_bias: expected a JSON object; got .*"),
+        ({"logit_bias": "{"}, "logit_bias: expected JSON"),
+        ({"logit_bias": {"3584": 1}}, "logit_bias: token ids must be 0 to 3583; got '3584'"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias: token ids must be 0 to 3583; got '-1'"),
+        ({"logit_bias": {"²": 1}}, "logit_bias: token ids must be 0 to 3583"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias: token ids must be 0 to 3583"),
+        ({"logit_bias": {"7": 100.5}}, r"logit_bias\[7\]: must be -100 to 100; got '100.5'"),
+        ({"logit_bias": '{"7": NaN}'}, r"logit_bias\[7\]: must be -100 to 100; got 'NaN'"),
+        ({"logit_bias": {"7": True}}, r"logit_bias\[7\]: must be -100 to 100; got 'true'"),
+        ({"logit_bias": {"7": "1"}}, r"logit_bias\[7\]: must be -100 to 100; got '1'"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "at most 1024 tokens are allowed; got 1025"),
+        ({"top_log_probs": 2}, "top_log_probs: 2 requires return_log_probs true"),
         (
             {"return_prompt_log_probs": True},
-            "return_prompt_log_probs: true was sent without return_log_probs",
+            "return_prompt_log_probs: true requires return_log_probs",
         ),
-        ({"top_log_probs": 21, "return_log_probs": True}, "top_log_probs: 0 to 20 is allowed, 21 was sent"),
+        ({"top_log_probs": 21, "return_log_probs": True}, "top_log_probs: must be 0 to 20; got 21"),
     ],
 )
 def test_what_only_belongs_to_single_tokens_is_refused(fields: dict[str, Any], says: str) -> None:
@@ -127,54 +127,54 @@ def test_what_the_engine_lacks_is_refused_by_name(name: str) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-        ({}, "exactly one of text_input, messages, input_ids is expected, none was sent"),
-        ({"text_input": "a", "messages": HELLO}, "text_input and messages were sent"),
-        ({"text_input": "a", "input_ids": [1]}, "text_input and input_ids were sent"),
-        ({"input_ids": [5, -1]}, "input_ids: 0 to 3583 is allowed, -1 was sent"),
-        ({"input_ids": [3584]}, "input_ids: 0 to 3583 is allowed, 3584 was sent"),
-        ({"text_input": ""}, "text_input: at least one character"),
-        ({"text_input": b"\xff"}, "text_input: UTF-8 is expected, byte 0 is not"),
-        ({"messages": []}, "messages: 1 to 1000 messages are allowed, 0 were sent"),
-        ({"messages": "nonsense"}, "messages: JSON is expected"),
-        ({"messages": {"role": "user"}}, "messages: a list of messages is expected"),
-        ({"messages": "[" * 100_000}, "messages: JSON is expected"),
-        ({"messages": ["hi"]}, r"messages\[0\]: {\"role\", \"content\"} is expected, 'hi' was sent"),
-        ({"messages": [{"role": "king", "content": ""}]}, r"\[0\].role: one of system, .*'king'"),
+        ({}, "expected exactly one of text_input, messages, input_ids; got none"),
+        ({"text_input": "a", "messages": HELLO}, "got text_input and messages"),
+        ({"text_input": "a", "input_ids": [1]}, "got text_input and input_ids"),
+        ({"input_ids": [5, -1]}, "input_ids: must be 0 to 3583; got -1"),
+        ({"input_ids": [3584]}, "input_ids: must be 0 to 3583; got 3584"),
+        ({"text_input": ""}, "text_input: the text must not be empty"),
+        ({"text_input": b"\xff"}, "text_input: expected UTF-8"),
+        ({"messages": []}, "messages: must have 1 to 1000 messages; got 0"),
+        ({"messages": "nonsense"}, "messages: expected JSON"),
+        ({"messages": {"role": "user"}}, "messages: expected a list of messages"),
+        ({"messages": "[" * 100_000}, "messages: expected JSON"),
+        ({"messages": ["hi"]}, r"messages\[0\]: expected {\"role\", \"content\"}; got 'hi'"),
+        ({"messages": [{"role": "king", "content": ""}]}, r"\[0\].role: expected one of system, .*'king'"),
         ({"messages": [{"role": ["user"], "content": ""}]}, r"messages\[0\].role"),
-        ({"messages": [{"role": "user"}]}, r"messages\[0\].content: a text is expected"),
-        ({"messages": [{"role": "user", "content": 5}]}, "'5' was sent"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\].content: expected text"),
+        ({"messages": [{"role": "user", "content": 5}]}, "got '5'"),
         ({"messages": [{**HELLO[0], "mood": 1}]}, r"messages\[0\]: unknown key 'mood'"),
         ({"messages": '[{"role":"user","content":"\\ud800"}]'}, "surrogate"),
-        ({"messages": HELLO * 1001}, "1001 were sent"),
-        ({"messages": HELLO, "temperature": float("nan")}, "temperature: 0 to 10 is allowed, nan was sent"),
-        ({"messages": HELLO, "temperature": -0.1}, "temperature: 0 to 10"),
-        ({"messages": HELLO, "temperature": float("inf")}, "temperature: .* inf was sent"),
-        ({"messages": HELLO, "top_p": 1.5}, "top_p: 0 to 1 is allowed, 1.5 was sent"),
-        ({"messages": HELLO, "top_k": 2**31 - 1}, "top_k: 0 to 3584 is allowed, 2147483647 was sent"),
+        ({"messages": HELLO * 1001}, "got 1001"),
+        ({"messages": HELLO, "temperature": float("nan")}, "temperature: must be 0 to 10; got nan"),
+        ({"messages": HELLO, "temperature": -0.1}, "temperature: must be 0 to 10"),
+        ({"messages": HELLO, "temperature": float("inf")}, "temperature: .* got inf"),
+        ({"messages": HELLO, "top_p": 1.5}, "top_p: must be 0 to 1; got 1.5"),
+        ({"messages": HELLO, "top_k": 2**31 - 1}, "top_k: must be 0 to 3584; got 2147483647"),
         ({"messages": HELLO, "top_k": -1}, "top_k"),
-        ({"messages": HELLO, "max_tokens": -1}, "max_tokens: 0 to 2147483647 is allowed, -1 was sent"),
+        ({"messages": HELLO, "max_tokens": -1}, "max_tokens: must be 0 to 2147483647; got -1"),
         ({"messages": HELLO, "continue_final_message": True}, "continue_final_message: the last message"),
         ({"text_input": "a", "continue_final_message": True}, "continue_final_message: the last message"),
         (
             {"messages": [{"role": "assistant", "content": None, "tool_calls": ["f"]}]},
-            r"messages\[0\].tool_calls: a list of JSON objects",
+            r"messages\[0\].tool_calls: expected a list of JSON",
         ),
-        ({"messages": HELLO, "max_tokens": 5, "min_tokens": 6}, "min_tokens: 0 to 5 is allowed, 6 was sent"),
-        ({"messages": HELLO, "repetition_penalty": 0}, "repetition_penalty: 0.01 to 10"),
-        ({"messages": HELLO, "presence_penalty": 3}, "presence_penalty: -2 to 2"),
-        ({"messages": HELLO, "frequency_penalty": -3}, "frequency_penalty: -2 to 2"),
-        ({"messages": HELLO, "stop_words": ["a"] * 17}, "stop_words: at most 16 are allowed, 17 were sent"),
-        ({"messages": HELLO, "stop_words": [""]}, "stop_words: 1 to 200 characters"),
-        ({"messages": HELLO, "stop_words": ["x" * 201]}, "stop_words: 1 to 200 characters"),
-        ({"messages": HELLO, "stop_token_ids": [0, 3584]}, "stop_token_ids: 0 to 3583 is allowed, 3584"),
-        ({"messages": HELLO, "stop_token_ids": [1] * 65}, "stop_token_ids: at most 64 are allowed, 65 were"),
-        ({"messages": HELLO, "min_p": 1.5}, "min_p: 0 to 1 is allowed, 1.5 was sent"),
-        ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "chat_template_kwargs: a JSON object"),
-        ({"messages": HELLO, "chat_template_kwargs": {"messages": []}}, "'messages' is the server's own"),
-        ({"messages": HELLO, "chat_template_kwargs": {"pad_token": "x"}}, "'pad_token' is the server's own"),
-        ({"messages": HELLO, "chat_template_kwargs": {"tools": "x"}}, "tools: a list of JSON objects"),
-        ({"messages": HELLO, "chat_template_kwargs": {"documents": [1]}}, "documents: a list of JSON"),
-        ({"messages": HELLO, "chat_template_kwargs": r'{"x": ["\ud800"]}'}, "_kwargs: half of a surr"),
+        ({"messages": HELLO, "max_tokens": 5, "min_tokens": 6}, "min_tokens: must be 0 to 5; got 6"),
+        ({"messages": HELLO, "repetition_penalty": 0}, "repetition_penalty: must be 0.01 to 10"),
+        ({"messages": HELLO, "presence_penalty": 3}, "presence_penalty: must be -2 to 2"),
+        ({"messages": HELLO, "frequency_penalty": -3}, "frequency_penalty: must be -2 to 2"),
+        ({"messages": HELLO, "stop_words": ["a"] * 17}, "stop_words: at most 16 are allowed; got 17"),
+        ({"messages": HELLO, "stop_words": [""]}, "stop_words: must have 1 to 200 characters"),
+        ({"messages": HELLO, "stop_words": ["x" * 201]}, "stop_words: must have 1 to 200 characters"),
+        ({"messages": HELLO, "stop_token_ids": [0, 3584]}, "stop_token_ids: must be 0 to 3583; got 3584"),
+        ({"messages": HELLO, "stop_token_ids": [1] * 65}, "stop_token_ids: at most 64 are allowed; got 65"),
+        ({"messages": HELLO, "min_p": 1.5}, "min_p: must be 0 to 1; got 1.5"),
+        ({"messages": HELLO, "chat_template_kwargs": "[1]"}, "expected a JSON object"),
+        ({"messages": HELLO, "chat_template_kwargs": {"messages": []}}, "'messages' is reserved"),
+        ({"messages": HELLO, "chat_template_kwargs": {"pad_token": "x"}}, "'pad_token' is reserved"),
+        ({"messages": HELLO, "chat_template_kwargs": {"tools": "x"}}, "tools: expected a list"),
+        ({"messages": HELLO, "chat_template_kwargs": {"documents": [1]}}, "documents: expected a list"),
+        ({"messages": HELLO, "chat_template_kwargs": r'{"x": ["\ud800"]}'}, "_kwargs: a lone surr"),
     ]  # fmt: skip
 
 
@@ -185,10 +185,10 @@ def test_refusals_name_the_field_the_limit_and_what_was_sent(fields: dict[str, A
 
 
 def test_a_limit_that_32_bits_do_not_hold_exactly_is_allowed() -> None:
-    """The fault: 0.01 was refused with "0.01 to 10 is allowed, 0.009999999776482582 was sent"."""
+    """The fault: 0.01 was refused with "must be 0.01 to 10; got 0.009999999776482582"."""
     got = request(text_input="a", repetition_penalty=0.01)
     assert got.options["repetition_penalty"] == pytest.approx(0.01)
-    with pytest.raises(Refused, match=r"0\.01 to 10 is allowed, 0\.009 was sent"):
+    with pytest.raises(Refused, match=r"must be 0\.01 to 10; got 0\.009"):
         request(text_input="a", repetition_penalty=0.009)
 
 
@@ -244,7 +244,9 @@ def test_what_nvidias_backend_cannot_hold_back_is_refused_by_name() -> None:
     one = sent_to_the_engine(NVIDIA, ends=[1], stop_token_ids=[1], min_tokens=9)
     assert (one["end_id"], one["min_tokens"]) == ([1], [9])
     for more in ({"ends": [1, 2]}, {"ends": [1], "stop_token_ids": [7]}):
-        with pytest.raises(Refused, match="min_tokens: this engine can hold back one end token") as refused:
+        with pytest.raises(
+            Refused, match="min_tokens: this engine can suppress only one end token"
+        ) as refused:
             sent_to_the_engine(NVIDIA, min_tokens=9, **more)  # type: ignore[arg-type]
         assert refused.value.error.code == "unsupported"
     whole = sent_to_the_engine(NVIDIA, ends=[1, 2], min_tokens=100, limit=100)  # none may come at all

@@ -123,7 +123,7 @@ def test_it_is_up_and_ends_its_programs_from_the_last_to_the_first(tmp_path: Pat
     assert launch.end() == 0
     ends = {line.split()[2]: float(line.split()[-1]) for line in launch.lines if " ends " in line}
     assert ends["above"] < ends["below"]
-    assert launch.lines[-1] == "everything has ended"
+    assert launch.lines[-1] == "everything has stopped"
 
 
 def test_a_program_that_does_not_start_ends_it_with_its_last_lines(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_a_program_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None
     """Also when it was ready each time: without a bound it would be started for ever."""
     launch = Launch(tmp_path, {"below": "import time; time.sleep(0.7); raise SystemExit(3)"})
     assert launch.end() == 1
-    again = [line for line in launch.lines if "it is started again" in line]
+    again = [line for line in launch.lines if "restarting it" in line]
     assert 2 <= len(again) <= RESTARTS
-    assert again[0] == f"below has ended; it is started again (1 of at most {RESTARTS})"
+    assert again[0] == f"below exited; restarting it (1 of at most {RESTARTS})"
     assert any("below " in line and "; the end of its log:" in line for line in launch.lines)
 
 
@@ -158,7 +158,7 @@ def test_a_program_that_was_ready_may_die_before_that_is_seen_again(tmp_path: Pa
         pids = processes.descendants(launch.process.pid)
         [guard] = [pid for pid in pids if "serve.guard" in command_of(pid)]
         os.kill(guard, signal.SIGKILL)
-        launch.until(f"below has ended; it is started again ({number} of")
+        launch.until(f"below exited; restarting it ({number} of")
         launch.until("below runs")
     launch.process.terminate()
     assert launch.end() == 0
@@ -172,10 +172,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     launch = Launch(tmp_path, {"below": stubborn})
     launch.until_all("UP", "ignores it")
     launch.process.send_signal(signal.SIGINT)
-    launch.until("ending")
+    launch.until("stopping")
     launch.process.send_signal(signal.SIGINT)
     launch.end()
-    assert "everything has ended" in launch.lines[-1]
+    assert "everything has stopped" in launch.lines[-1]
     # Its programs have 5 s to end and their guards 10 more; the second signal waits for neither.
 
 
@@ -189,7 +189,7 @@ def test_a_signal_that_a_librarys_thread_takes_is_heeded(tmp_path: Path) -> None
     thread = next(int(task.name) for task in tasks if open_to_all in (task / "status").read_text())
     assert ctypes.CDLL(None).tgkill(main, thread, signal.SIGINT) == 0
     assert launch.end() == 0
-    assert "everything has ended" in launch.lines[-1]
+    assert "everything has stopped" in launch.lines[-1]
 
 
 def test_nothing_is_left_of_a_killed_launcher(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_program_that_does_not_answer_any_more_is_replaced(tmp_path: Path) -> 
     launch.until("UP")
     answers.unlink()
     assert "no answer for" in launch.until("below hangs")
-    launch.until("below has ended; it is started again")
+    launch.until("below exited; restarting it")
     launch.until("below is ready")
     launch.process.terminate()
     assert launch.end() == 0
@@ -259,7 +259,7 @@ def test_a_program_of_which_a_process_is_stopped_is_replaced(tmp_path: Path) -> 
     pid = int(launch.until("is its pid").split("|")[1].split()[0])
     os.kill(pid, signal.SIGSTOP)
     assert "has been stopped for" in launch.until("below hangs")
-    launch.until("below has ended; it is started again")
+    launch.until("below exited; restarting it")
     launch.process.terminate()
     assert launch.end() == 0
 
@@ -300,7 +300,7 @@ def test_what_a_killed_guard_leaves_is_ended(tmp_path: Path) -> None:
     pids = processes.descendants(launch.process.pid)
     [guard] = [pid for pid in pids if "serve.guard" in command_of(pid)]
     os.kill(guard, signal.SIGKILL)
-    launch.until("below has ended; it is started again")
+    launch.until("below exited; restarting it")
     assert eventually(lambda: gone(left), WAIT_S)
     launch.until("is its pid")
     launch.process.terminate()
@@ -318,7 +318,7 @@ def test_a_launcher_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert launch.process.poll() is None
     launch.process.terminate()
     assert launch.end() == 0
-    assert sum(line.startswith("ending") for line in launch.lines) == 1
+    assert sum(line.startswith("stopping") for line in launch.lines) == 1
     assert any("below ends" in line for line in launch.lines)
 
 

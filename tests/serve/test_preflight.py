@@ -184,13 +184,13 @@ def test_a_data_folder_that_cannot_be_made_is_reported(settings: Settings, tmp_p
     (tmp_path / "file").write_text("")
     faults = preflight.before_build(settings.model_copy(update={"data_dir": tmp_path / "file" / "var"}))
     assert len(faults) == 1
-    assert faults[0].startswith(f"YOUTU_DATA_DIR={tmp_path / 'file' / 'var'} cannot be made")
+    assert faults[0].startswith(f"YOUTU_DATA_DIR={tmp_path / 'file' / 'var'} cannot be created")
 
 
 def test_a_folder_of_documents_that_is_not_there_is_reported(settings: Settings, tmp_path: Path) -> None:
     there = settings.model_copy(update={"documents_dir": tmp_path})
     missing = settings.model_copy(update={"documents_dir": tmp_path / "none"})
-    fault = f"YOUTU_DOCUMENTS_DIR={tmp_path / 'none'} is not a folder that can be read"
+    fault = f"YOUTU_DOCUMENTS_DIR={tmp_path / 'none'} is not a readable folder"
     assert fault in preflight.before_build(missing)
     assert not any("DOCUMENTS_DIR" in each for each in preflight.before_build(there))
 

@@ -109,7 +109,7 @@ def test_an_older_rendering_is_replaced_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda text: text + 'parameters { key: "new" value { string_value: "1" } }', "new is not known"),
+        (lambda text: text + 'parameters { key: "new" value { string_value: "1" } }', "new is unknown"),
         (lambda text: text.replace('"kv_type"', '"tokens_per_block"'), "kv_type is missing"),
         (lambda text: text + "parameters {", "config.pbtxt"),
     ],

@@ -43,7 +43,7 @@ def test_another_file_can_be_named(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("slots = 3")
     assert Settings.load({"YOUTU_CONFIG": str(other)}).slots == 3
-    assert "there is no file" in faults_of({"YOUTU_CONFIG": str(tmp_path / "none.toml")})[0]
+    assert "file not found" in faults_of({"YOUTU_CONFIG": str(tmp_path / "none.toml")})[0]
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -59,12 +59,12 @@ def test_variables_of_the_client_are_let_pass() -> None:
     [("YOUTU_PROT", "YOUTU_PORT"), ("YOUTU_Port", "YOUTU_PORT"), ("YOUTU_SLOT", "YOUTU_SLOTS")],
 )
 def test_an_unknown_variable_is_named_with_the_nearest(variable: str, nearest: str) -> None:
-    assert faults_of({variable: "1"}) == [f"{variable}: there is no such setting; did you mean {nearest}?"]
+    assert faults_of({variable: "1"}) == [f"{variable}: unknown setting; did you mean {nearest}?"]
 
 
 @pytest.mark.parametrize("variable", ["youtu_port", "Youtu_Port", "YOUTU-PORT"])
 def test_a_variable_in_another_spelling_is_not_ignored(variable: str) -> None:
-    assert faults_of({variable: "1"}) == [f"{variable}: there is no such setting; did you mean YOUTU_PORT?"]
+    assert faults_of({variable: "1"}) == [f"{variable}: unknown setting; did you mean YOUTU_PORT?"]
 
 
 def test_variables_of_other_programs_are_let_pass() -> None:
@@ -75,21 +75,21 @@ def test_variables_of_other_programs_are_let_pass() -> None:
 def test_a_key_in_another_spelling_is_refused_with_the_right_one(tmp_path: Path, key: str) -> None:
     """`YOUTU_PORT = 9000` was answered with a far-fetched name or none."""
     (tmp_path / "youtu.toml").write_text(f"{key} = 9000")
-    assert faults_of({}) == [f"{key} in youtu.toml: there is no such setting; in a file the key is http_port"]
+    assert faults_of({}) == [f"{key} in youtu.toml: unknown setting; in a file the key is http_port"]
 
 
 @pytest.mark.parametrize("text", ["[youtu]\nport = 9000", "[port]\nx = 1", "youtu.port = 9000"])
 def test_a_table_in_the_file_is_refused_as_such(tmp_path: Path, text: str) -> None:
     (tmp_path / "youtu.toml").write_text(text)
     (fault,) = faults_of({})
-    assert fault.endswith("in youtu.toml: is a table; write the settings as plain keys, outside of any table")
+    assert fault.endswith("in youtu.toml: is a table; write settings as plain keys outside any table")
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("triton_http = false", 'should be a number or a text in quotes such as "on", not false'),
-        ("port = [9000]", 'should be a number or a text in quotes such as "on", not a list'),
+        ("triton_http = false", 'should be a number or a quoted text such as "on", not false'),
+        ("port = [9000]", 'should be a number or a quoted text such as "on", not a list'),
         ('port = "http"', "should be a valid integer"),
         ("port = 9000.5", "should be a valid integer"),
         ("port = 2024-01-01", "should be a valid integer"),
@@ -158,8 +158,8 @@ def test_a_name_with_several_addresses_is_refused_with_all(monkeypatch: pytest.M
 def test_an_unknown_key_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "youtu.toml").write_text("prot = 1\nzzz = 2\n")
     first, second = faults_of({})
-    assert first == "prot in youtu.toml: there is no such setting; did you mean port?"
-    assert second.startswith("zzz in youtu.toml: there is no such setting (docs/settings.md")
+    assert first == "prot in youtu.toml: unknown setting; did you mean port?"
+    assert second.startswith("zzz in youtu.toml: unknown setting (docs/settings.md")
 
 
 @pytest.mark.parametrize("text", ["port = ", "\xff", "[port]\nx = 1", "slots = true", "slots = [1]"])

@@ -89,5 +89,5 @@ def test_a_folder_without_a_library_ends_the_command(
         str(tmp_path / "x.json"),
     ]
     monkeypatch.setattr(sys, "argv", given)
-    with pytest.raises(SystemExit, match="holds no compiled llama"):
+    with pytest.raises(SystemExit, match="contains no compiled llama"):
         command.main()

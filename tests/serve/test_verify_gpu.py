@@ -137,7 +137,7 @@ def test_a_model_that_is_not_there_is_reported_first(stand_in: Machine, verifica
     verification.settings = verification.settings.model_copy(update={"model": "nonsense"})
     name, _, change = amiss(verification, STEPS)
     assert name == NAMES[0]
-    assert "MODEL=nonsense is not known" in change
+    assert "unknown MODEL=nonsense" in change
 
 
 AMISS: list[tuple[str, Callable[[Machine], object], str, str]] = [

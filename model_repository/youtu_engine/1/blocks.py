@@ -40,7 +40,7 @@ class Blocks:
         copied = partial and self._owners[table[kept - 1]] > 1
         needed = -(-end // self.size) - kept + copied
         if needed > len(self._free):
-            raise ComputeError(f"{needed} more blocks of KV cache are needed, {len(self._free)} are free")
+            raise ComputeError(f"the KV cache needs {needed} more blocks, {len(self._free)} are free")
         copy = None
         if copied:
             old, new = table[kept - 1], self._take()

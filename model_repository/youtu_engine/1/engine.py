@@ -4,7 +4,7 @@ Each step of the engine's one thread carries the newest token of every running a
 ones where the runtime verifies them cheaply, and pieces of the prompts that are still to be read: a request
 joins and leaves between two steps. What the prompts have in common is read once (`caches`).
 
-Knows nothing of text, of Triton, of who reads the tokens, or of what computes.
+Independent of text, Triton, the reader of the tokens and the runtime.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Engine:
             busy = len(self._running)
             if len(self._waiting) + busy >= self._queue_limit + self._slots:
                 raise QueueFull(
-                    f"the queue is full: {len(self._waiting)} requests wait, the limit is {self._queue_limit}"
+                    f"the queue is full: {len(self._waiting)} requests wait, limit {self._queue_limit}"
                 )
             if not busy and not self._waiting:
                 self._progress_at = time.monotonic()  # until now there was nothing to do

@@ -30,7 +30,7 @@ MEMORY = 256 << 20  # bytes beside those of the tokenizer
 NO_MEMORY = 3  # exit status
 MAX_OPTIONAL = 400  # llguidance stops at about 500, within the answer
 _ANY_OBJECT = '{"type": "object"}'
-# White space is nowhere needed, and where it is allowed a model that is unsure writes nothing else.
+# White space is never required, and where it is allowed an uncertain model writes nothing else.
 _COMPACT: Any = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 _LEXER_STATES = 50_000  # of 1 to 2 kB
 _WALKS, _STEPS, _WALK_SECONDS = 4, 64, 0.3
@@ -118,10 +118,10 @@ def _check_schema(schema: Any) -> None:
             optional = len(properties.keys() - {n for n in required or () if isinstance(n, str)})
             if optional > MAX_OPTIONAL:
                 raise InvalidGuide(
-                    f"at most {MAX_OPTIONAL} properties of an object can be optional, here {optional} are"
+                    f"an object may have at most {MAX_OPTIONAL} optional properties; got {optional}"
                 )
     if not _has_an_end(schema):
-        raise InvalidGuide("no text can match it: it refers to itself without an end")
+        raise InvalidGuide("no text can match it: it refers to itself endlessly")
 
 
 def _has_an_end(schema: Any) -> bool:
@@ -200,7 +200,7 @@ def try_out(tokenizer: LLTokenizer, kind: str, text: str) -> None:
             check(walker)
             steps += 1
     if (seconds := (time.process_time() - begun) / max(1, steps)) > _STEP_SECONDS:
-        raise InvalidGuide(f"it is too complex: it takes {seconds:.2f} s for each token")
+        raise InvalidGuide(f"it is too complex: it takes {seconds:.2f} s per token")
 
 
 def _any_of(bits: int, random: Random) -> int:

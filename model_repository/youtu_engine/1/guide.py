@@ -1,6 +1,6 @@
 """Holds an answer to a JSON schema or a regular expression, by llguidance.
 
-Knows grammars and which tokens may come next; knows no logits, no slots and no Triton. llguidance and the
+Handles grammars and which tokens may come next; independent of logits, slots and Triton. llguidance and the
 tokenizer are loaded at the first request that needs them: a server that is never asked pays nothing.
 """
 
@@ -91,7 +91,7 @@ class Guides:
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         process = self._process
         if process.stdin is None or process.stdout is None:
-            raise AssertionError("both were asked for")
+            raise AssertionError("stdin and stdout must be pipes")
         process.stdin.write(json.dumps([kind, text]).encode() + b"\n")
         process.stdin.flush()
         answered = select.select([process.stdout], [], [], ANSWER_SECONDS)[0]
@@ -106,7 +106,7 @@ class Guides:
             raise InvalidGuide(f"{TOO_COMPLEX} {grammar.CPU_SECONDS:g} s")
         if status < 0 or status == grammar.NO_MEMORY:
             raise InvalidGuide(f"{TOO_COMPLEX} {grammar.MEMORY >> 20} MiB")
-        raise RuntimeError(f"the process that tries guides out has ended with status {status}")
+        raise RuntimeError(f"the process that tests guides exited with status {status}")
 
     def _ended(self, process: subprocess.Popen[bytes]) -> int:
         """Its status, once it has ended."""

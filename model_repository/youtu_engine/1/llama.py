@@ -6,7 +6,7 @@ pinned, prebuilt llama.cpp comes from PyPI. For an NVIDIA card the same sources 
 `LlamaLibrary` compares the library's own default parameters with that header before anything is
 loaded, so another version's layout is refused instead of misread.
 
-Knows nothing of requests, slots, text or Triton.
+Independent of requests, slots, text and Triton.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class LlamaLibrary:
         )  # fmt: skip
         expected = (-1, -1, False, True, 512, 2048, -1, -1.0, 1, 1, False, True, True, False, 0)
         if found != expected:
-            raise LlamaError(f"llama.cpp's parameters are laid out differently: {found} is not {expected}")
+            raise LlamaError(f"llama.cpp's parameters have a different layout: {found} is not {expected}")
 
 
 def _xllamacpp() -> ctypes.CDLL:
@@ -263,7 +263,7 @@ def _compiled(folder: Path, cuda: Path | None) -> ctypes.CDLL:
         about = json.loads((folder / LIBRARY_JSON).read_text(encoding="utf-8"))
         made_of, cuda = about["xllamacpp"], cuda or Path(about["cuda"])
     except (OSError, ValueError, KeyError) as error:
-        raise LlamaError(f"{folder} holds no compiled llama.cpp: {error}") from None
+        raise LlamaError(f"{folder} contains no compiled llama.cpp: {error}") from None
     if made_of != PINNED:
         raise LlamaError(f"{folder} was compiled from xllamacpp {made_of}; this engine is for {PINNED}")
     try:
@@ -435,7 +435,7 @@ class Llama:
     def forget(self, sequence: int, start: int) -> None:
         """Drop the KV cache of `sequence` from position `start` on."""
         if not self._c.llama_memory_seq_rm(self._memory, sequence, start, -1):
-            raise LlamaError(f"the KV cache of sequence {sequence} cannot be cut at {start}")
+            raise LlamaError(f"cannot truncate the KV cache of sequence {sequence} at {start}")
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids by the GGUF's own vocabulary, without added tokens; for checks, not for serving."""
@@ -444,7 +444,7 @@ class Llama:
         vocab = self._c.llama_model_get_vocab(self._model)
         count = self._c.llama_tokenize(vocab, data, len(data), ids, len(ids), False, special)
         if count < 0:
-            raise LlamaError(f"llama_tokenize needs {-count} places for {len(data)} bytes")
+            raise LlamaError(f"llama_tokenize needs room for {-count} tokens of {len(data)} bytes")
         return list(ids[:count])
 
     def close(self) -> None:

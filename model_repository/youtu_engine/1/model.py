@@ -1,6 +1,6 @@
 """The Triton model of our engine: tensors of the token contract in, tensors out.
 
-Knows the token contract and the engine; knows no text. Three threads beside the engine's own: one
+Connects the token contract and the engine; independent of text. Three threads beside the engine's own: one
 delivers tokens (what piled up for a request while others were served goes out as one response),
 one asks Triton which callers have left, one makes the guides of requests that need one.
 """
@@ -132,7 +132,7 @@ class TritonPythonModel:
         delivery.request = request
         with self._lock:
             if len(self._waiting) >= WAITING_GUIDES:
-                message = f"{WAITING_GUIDES} requests wait for their schemas to be compiled"
+                message = f"{WAITING_GUIDES} requests are waiting for their schemas to be compiled"
                 raise Refused(Error("queue_full", message))
             made = self._guide_maker.submit(self._submit_guided, delivery, request, *guide)
             self._waiting[delivery] = made
@@ -196,7 +196,7 @@ class TritonPythonModel:
 
     def _stop(self, request_id: str) -> None:
         if not request_id:
-            raise invalid("stop", "the id of the request to stop is needed, none was sent")
+            raise invalid("stop", "the id of the request to stop is required")
         for delivery in self._snapshot(self._waiting):
             if delivery.request_id == request_id:
                 self._end_waiting(delivery)
@@ -261,7 +261,7 @@ class TritonPythonModel:
                     if delivery.request is not None:
                         self._engine.cancel(delivery.request)
             except Exception as error:  # out of memory, say; the next look is in a moment
-                pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
+                pb_utils.Logger.log_error(f"checking for disconnected callers failed: {error}")
 
     def _watched(self) -> Iterator[Delivery]:
         return (delivery for delivery in (*self._waiting, *self._active) if delivery.watched)

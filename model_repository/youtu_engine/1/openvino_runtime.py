@@ -3,7 +3,7 @@
 The model (`build.openvino_model`) is stateful; at load its attention becomes paged attention, whose KV cache
 is made of blocks that this module hands in. Weights are int8, activations are quantised as they come.
 
-Knows nothing of requests, sampling, text or Triton.
+Independent of requests, sampling, text and Triton.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class OpenVino:
         if not self._computes():
             self._load(path, options | _EXACT, blocks)
             if not self._computes():
-                raise ComputeError(f"{path}: OpenVINO computes nothing on this processor")
+                raise ComputeError(f"{path}: OpenVINO produces no output on this processor")
         _give_back(self._weights)
 
     def _load(self, path: Path, options: dict[str, Any], blocks: int) -> None:
@@ -154,7 +154,7 @@ class OpenVino:
             raise ComputeError(_reason(error)) from None
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocab_size)
         if len(logits) < len(wanted):
-            raise NothingComputed(f"OpenVINO made {len(logits)} of {len(wanted)} rows of logits")
+            raise NothingComputed(f"OpenVINO returned {len(logits)} of {len(wanted)} rows of logits")
         return logits
 
     def room(self) -> int:

@@ -1,6 +1,6 @@
 """What the engine asks of a runtime: steps over any mix of sequences, KV caches that can be cut and shared.
 
-A runtime holds one model and the KV caches of its sequences. It knows nothing of requests, sampling or text.
+A runtime holds one model and the KV caches of its sequences. Independent of requests, sampling and text.
 """
 
 from __future__ import annotations

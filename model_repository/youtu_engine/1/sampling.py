@@ -119,9 +119,7 @@ class Sampler:
         if self._guide is not None:
             out[~self._guide.allowed()] = -np.inf
             if out.max() == -np.inf:
-                raise GuideError(
-                    "of the tokens that it allows here, min_tokens and bad_words_list leave none"
-                )
+                raise GuideError("min_tokens and bad_words_list exclude every token that it allows here")
         return out
 
     def _ends_with(self, prefix: tuple[int, ...]) -> bool:

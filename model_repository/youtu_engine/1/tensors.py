@@ -34,16 +34,16 @@ def guide(read: Read) -> tuple[str, str, str] | None:
     if kind is None:
         for name, value in zip(names[1:], (text, after), strict=True):
             if value is not None:
-                raise invalid(name, "it was sent without guided_decoding_guide_type")
+                raise invalid(name, "it requires guided_decoding_guide_type")
         return None
     if kind not in KINDS:
-        message = f"this engine knows {', '.join(KINDS)}, {kind[:60]!r} was sent"
+        message = f"expected one of {', '.join(KINDS)}; got {kind[:60]!r}"
         raise invalid("guided_decoding_guide_type", message)
     if (text is None) != (kind == "json"):
-        needed = "it must not be sent" if kind == "json" else "it is needed"
-        raise invalid("guided_decoding_guide", f"{needed} with the type {kind}")
+        needed = "it is not allowed" if kind == "json" else "it is required"
+        raise invalid("guided_decoding_guide", f"{needed} with type {kind}")
     if text is not None and (size := len(text.encode())) > MAX_BYTES:
-        raise invalid("guided_decoding_guide", f"at most {MAX_BYTES} bytes are allowed, {size} were sent")
+        raise invalid("guided_decoding_guide", f"at most {MAX_BYTES} bytes are allowed; got {size}")
     return kind, text or "", after or ""
 
 
@@ -55,20 +55,22 @@ def engine_request(
     values = values_of(_SCALARS, read, limits, {})
     prompt = np.array(value_of(TOKEN_INPUTS["input_ids"], read("input_ids"), limits) or (), np.int32)
     if prompt.size == 0:
-        raise invalid("input_ids", "at least one token is needed, none was sent")
+        raise invalid("input_ids", "at least one token is required")
     if values["input_lengths"] not in (None, len(prompt)):
-        raise invalid("input_lengths", f"{values['input_lengths']} was sent with {len(prompt)} input_ids")
+        raise invalid(
+            "input_lengths", f"it is {values['input_lengths']}, but there are {len(prompt)} input_ids"
+        )
     if len(prompt) >= context:
         raise context_length_exceeded("input_ids", len(prompt), context)
     bias = read("embedding_bias")
     if bias is not None and (bias.size != vocab_size or not np.isfinite(bias).all()):
-        raise invalid("embedding_bias", f"{vocab_size} finite values are expected, {bias.size} were sent")
+        raise invalid("embedding_bias", f"expected {vocab_size} finite values; got {bias.size}")
     for name in ("num_top_log_probs", "return_prompt_log_probs"):
         if values[name] and not values["return_log_probs"]:
-            raise invalid(name, f"{values[name]} was sent without return_log_probs")
+            raise invalid(name, f"{values[name]} requires return_log_probs")
     if values["num_top_log_probs"] > vocab_size:
         sent = values["num_top_log_probs"]
-        raise invalid("num_top_log_probs", f"0 to {vocab_size} is allowed, {sent} was sent")
+        raise invalid("num_top_log_probs", f"must be 0 to {vocab_size}; got {sent}")
     stop_words = _words(read, "stop_words_list", vocab_size)
     more_ends = value_of(TOKEN_INPUTS["end_ids"], read("end_ids"), limits) or ()
     end_ids = {*more_ends, values["end_id"]} - {-1}
@@ -98,17 +100,17 @@ def _words(read: Read, name: str, vocab_size: int) -> tuple[tuple[int, ...], ...
     if array is None:
         return ()
     if array.ndim != 3 or array.shape[:2] != (1, 2):
-        raise invalid(name, f"shape [1, 2, n] is expected, {list(array.shape)} was sent")
+        raise invalid(name, f"expected shape [1, 2, n]; got {list(array.shape)}")
     ids, ends = array[0]
     words, start = [], 0
     for end in ends.tolist():
         if end == -1:
             break
         if not start < end <= len(ids):
-            raise invalid(name, f"offsets must grow and stay within {len(ids)}, {end} was sent")
+            raise invalid(name, f"offsets must increase and be at most {len(ids)}; got {end}")
         word = tuple(ids[start:end].tolist())
         if not all(0 <= token < vocab_size for token in word):
-            raise invalid(name, f"ids are 0 to {vocab_size - 1}, {list(word)} was sent")
+            raise invalid(name, f"ids must be 0 to {vocab_size - 1}; got {list(word)}")
         words.append(word)
         start = end
     return tuple(words)

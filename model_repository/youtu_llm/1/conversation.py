@@ -1,6 +1,6 @@
-"""A conversation as a chat template takes it: one system message, and tools where it has no place for them.
+"""A conversation in the form a chat template takes: one system message, and tools where it lacks them.
 
-A template without the variable `tools` is told of them in the system message, in the form that
+For a template without the variable `tools` they are described in the system message, in the form that
 `youtu_contract.parts` reads; earlier calls and their results become text of the assistant and the user.
 """
 

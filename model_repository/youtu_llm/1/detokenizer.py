@@ -1,7 +1,7 @@
 """Token ids to text, piece by piece: whole characters only, and no part of a stop word.
 
 For byte-level BPE vocabularies, the kind that Youtu-LLM has, and SentencePiece's, with a token for each byte.
-Knows nothing of requests or Triton.
+Independent of requests and Triton.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     steps = {step.get("type") for step in decoder.get("decoders", [decoder])}
     if not steps & {"ByteLevel", "ByteFallback"}:
         raise ValueError(
-            "tokenizer.json: a ByteLevel or ByteFallback decoder is needed, this one has "
-            f"{decoder.get('type')}"
+            f"tokenizer.json: expected a ByteLevel or ByteFallback decoder, found {decoder.get('type')}"
         )
     of_token = _bytes_of_piece if "ByteFallback" in steps else _bytes_of_byte_level
     vocab = tokenizer.get_vocab(with_added_tokens=True)
@@ -98,7 +97,7 @@ class StreamingText:
     ) -> None:
         self._table = table
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        # For tokens that add no text and are named in a stop word: half of a surrogate pair, never in a text.
+        # For tokens that add no text and are named in a stop word: a lone surrogate, never in a text.
         silent = {
             token: name.decode()
             for token, name in (names or {}).items()

@@ -8,7 +8,7 @@ for). And a call is ended by the token contract's own `stop` request, never by c
 from in here Triton's gRPC server locked up or died about once in a thousand times
 (tests/e2e/test_storm.py).
 
-Knows tensors by name; knows neither text nor what an engine does.
+Handles tensors by name; independent of text and the engine's internals.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class EngineClient:
         async for response in EngineCall(self, "", self._infer(self._flagged("probe"), timeout=timeout)):
             answer |= response
         if "stalled_ms" not in answer:
-            raise EngineError(Error("not_ready", "the engine does not answer a probe"))
+            raise EngineError(Error("not_ready", "the engine does not respond to a probe"))
         return Probed(
             float(answer["stalled_ms"][0]) / 1000, [int(n) for n in answer.get("device_memory", ())]
         )
@@ -138,5 +138,5 @@ class EngineCall:
                 yield outputs_of(response.infer_response)
         except grpc.RpcError as error:
             gone = error.code() == grpc.StatusCode.UNAVAILABLE
-            message = f"the engine does not answer: {error.details()}"
+            message = f"the engine does not respond: {error.details()}"
             raise EngineError(Error("not_ready" if gone else "engine_error", message)) from error

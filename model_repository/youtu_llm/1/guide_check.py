@@ -2,7 +2,7 @@
 
 Its C++ backend compiles a guide in the middle of a step, where an exception ends everybody's answers and a
 long time holds everybody up. So it is compiled here first, by llguidance, which is what the CPU engine takes,
-and by xgrammar, in a process that can be killed. Knows no tensors and no engine.
+and by xgrammar, in a process that can be killed. Independent of tensors and the engine.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class GuideCheck:
     def check(self, kind: str, text: str | None) -> tuple[str, str]:
         """Kind and text as the engine is to be given them. Raises Refused."""
         if kind not in KINDS:
-            raise invalid(_TYPE, f"this engine knows {', '.join(KINDS)}, {kind[:60]!r} was sent")
+            raise invalid(_TYPE, f"expected one of {', '.join(KINDS)}; got {kind[:60]!r}")
         if (text is None) != (kind == "json"):
-            needed = "it must not be sent" if kind == "json" else "it is needed"
-            raise invalid(_GUIDE, f"{needed} with the type {kind}")
+            needed = "it is not allowed" if kind == "json" else "it is required"
+            raise invalid(_GUIDE, f"{needed} with type {kind}")
         # Its own kind "json" takes lists and bare values too.
         kind, text = ("json_schema", ANY_OBJECT) if text is None else (kind, text)
         if (size := len(text.encode())) > MAX_BYTES:
-            raise invalid(_GUIDE, f"at most {MAX_BYTES} bytes are allowed, {size} were sent")
+            raise invalid(_GUIDE, f"at most {MAX_BYTES} bytes are allowed; got {size}")
         with self._lock:
             fault = self._fault_of_llguidance(kind, text) or _not_held(kind, text)
             fault = fault or self._fault_of_xgrammar(kind, text)
@@ -112,7 +112,7 @@ class GuideCheck:
             with self._lock:
                 self._start()
         except Refused as refused:
-            self._log(f"guides cannot be checked, and are refused: {refused.error}")
+            self._log(f"guides cannot be checked and are refused: {refused.error}")
 
     def _start(self) -> None:
         if self._process is not None:
@@ -155,15 +155,15 @@ def with_checked_guide(request: TextRequest, guides: GuideCheck, *, thinking: bo
     kind, text = (request.options[name] for name in ("guided_decoding_guide_type", "guided_decoding_guide"))
     if kind is None:
         if text is not None:
-            raise invalid("guided_decoding_guide", "it was sent without guided_decoding_guide_type")
+            raise invalid("guided_decoding_guide", "it requires guided_decoding_guide_type")
         return request
     if thinking:
-        message = "this engine would hold the thinking to it too: send enable_thinking false for the template"
+        message = "this engine would also constrain the thinking: send enable_thinking false for the template"
         raise unsupported("guided_decoding_guide_type", message)
     if request.options["min_tokens"]:
         # Where only the end may follow, nothing would be left to choose from.
-        message = "this engine cannot hold back the end of a guided answer"
-        raise unsupported("min_tokens", f"{message}, {request.options['min_tokens']} was sent")
+        message = "this engine cannot suppress the end of a guided answer"
+        raise unsupported("min_tokens", f"{message}; got {request.options['min_tokens']}")
     kind, text = guides.check(kind, text)
     checked = {"guided_decoding_guide_type": kind, "guided_decoding_guide": text}
     return replace(request, options={**request.options, **checked})

@@ -62,7 +62,7 @@ class Compiler:
         for step in range(STEPS):  # by tokens drawn from those that are allowed
             allowed = self.allowed(matcher)
             if not allowed:
-                return f"after {step} tokens none can follow" if step else "no token can begin it"
+                return f"no token can follow the first {step}" if step else "no token can start it"
             further = [token for token in allowed if token not in self._stops]
             if not further:
                 return None
@@ -76,7 +76,7 @@ class Compiler:
         else:
             compiled = self._compiler.compile_json_schema(text, True, None, None, True, None)
         if (size := compiled.memory_size_bytes) > GRAMMAR_BYTES:
-            raise ValueError(f"its grammar takes {size >> 20} MiB, {GRAMMAR_BYTES >> 20} are allowed")
+            raise ValueError(f"its grammar takes {size >> 20} MiB; the limit is {GRAMMAR_BYTES >> 20}")
         return self._core.GrammarMatcher(compiled, None, False, -1)
 
     def allowed(self, matcher: Any) -> list[int]:
@@ -91,7 +91,7 @@ class Compiler:
 def _bindings() -> Any:
     """xgrammar's C++ part alone: the package around it imports torch, which takes seconds and memory."""
     if (found := importlib.metadata.version("xgrammar")) != VERSION:
-        raise ImportError(f"xgrammar is {found}, and {VERSION} was expected")
+        raise ImportError(f"xgrammar is {found}; expected {VERSION}")
     spec = importlib.util.find_spec("xgrammar")
     package = types.ModuleType("xgrammar")
     package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations or ()) if spec else []

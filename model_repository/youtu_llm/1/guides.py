@@ -1,7 +1,7 @@
 """What an answer is held to, in the kinds of guides that engines know: calls of tools, schemas, choices.
 
 A request that must call a tool is held to the form that `youtu_contract.parts` reads, written as a grammar of
-llguidance (Lark, with JSON schemas in it). Knows no engine and no tensors.
+llguidance (Lark, with JSON schemas in it). Independent of the engine and tensors.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def with_engine_guide(request: TextRequest, engine_inputs: Collection[str], *, g
     tools = request.tools
     choice = request.options["tool_choice"]
     if choice != "auto" and not tools:
-        raise invalid("tool_choice", f"{shown(choice)} was sent without tools")
+        raise invalid("tool_choice", f"{shown(choice)} requires tools")
     if _needs_grammar(tools, choice, kind):
         if not grammars or TYPE not in engine_inputs:
             raise _cannot(choice, kind)
         kind, text = GRAMMAR, _grammar(request, tools, choice, kind, text)
     if kind == GRAMMAR and not grammars:
-        raise unsupported(TYPE, "this engine takes json, json_schema, regex and choice, not grammar")
+        raise unsupported(TYPE, "this engine supports json, json_schema, regex and choice, not grammar")
     return replace(request, options={**request.options, TYPE: kind, GUIDE: text})
 
 
@@ -60,7 +60,7 @@ def _choice(text: str | None) -> str:
         or not choices
         or not all(isinstance(one, str) and one for one in choices)
     ):
-        raise invalid(GUIDE, f"a JSON list of texts to choose from is expected, {shown(choices)} was sent")
+        raise invalid(GUIDE, f"expected a JSON list of texts to choose from; got {shown(choices)}")
     return "|".join(f"({_MEANING.sub(_escaped, one)})" for one in choices)
 
 
@@ -76,12 +76,10 @@ def _needs_grammar(tools: list[dict[str, Any]], choice: str, kind: str | None) -
 
 def _cannot(choice: str, kind: str | None) -> Exception:
     if choice != "auto":
-        return unsupported(
-            "tool_choice", f"this engine cannot be made to call a tool, {shown(choice)} was sent"
-        )
+        return unsupported("tool_choice", f"this engine cannot force a tool call; got {shown(choice)}")
     if kind is not None:
-        return unsupported(TYPE, "this engine takes either tools or a guide, not both")
-    message = "this engine cannot hold calls to their schemas, strict true was sent"
+        return unsupported(TYPE, "this engine supports either tools or a guide, not both")
+    message = "this engine cannot constrain calls to their schemas; got strict true"
     return unsupported("chat_template_kwargs.tools", message)
 
 
@@ -91,7 +89,7 @@ def _grammar(
     if choice != "auto" and choice != "required":
         tools = [tool for tool in tools if FUNCTION + _name(tool) == choice]
         if not tools:
-            raise invalid("tool_choice", f"none of the tools is {shown(choice.removeprefix(FUNCTION))}")
+            raise invalid("tool_choice", f"unknown tool {shown(choice.removeprefix(FUNCTION))}")
     several = request.options["parallel_tool_calls"] and not choice.startswith(FUNCTION)
     rules = [
         f'call: "{CALL}" {_OPTIONAL_SPACE} ({" | ".join(f"tool_{at}" for at in range(len(tools)))}) '
@@ -120,7 +118,7 @@ def _answer(kind: str, text: str | None) -> str:
         return f"/{_NOT_IN_A_LITERAL.sub(_literal, text or '')}/"
     schema = {"type": "object"} if kind == "json" else json_value(GUIDE, text or "null")
     if not isinstance(schema, dict):
-        raise invalid(GUIDE, f"a JSON object is expected, {shown(schema)} was sent")
+        raise invalid(GUIDE, f"expected a JSON object; got {shown(schema)}")
     return f"%json {_schema(schema, strict=True)}"
 
 
@@ -145,7 +143,7 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 def _name(tool: Mapping[str, Any]) -> str:
     name = _function(tool).get("name")
     if not isinstance(name, str) or not name:
-        raise invalid("chat_template_kwargs.tools", f"a tool needs a name, {shown(tool)} was sent")
+        raise invalid("chat_template_kwargs.tools", f"a tool needs a name; got {shown(tool)}")
     return name
 
 

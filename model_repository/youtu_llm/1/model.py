@@ -34,7 +34,7 @@ WATCH_PERIOD = 0.02  # s between two looks for readers that left
 # Places beyond the engine's own: requests that are being read or refused hold one for a moment.
 SPARE_PLACES = 64
 STACK_BYTES = 8 << 20  # of a thread, the usual size
-FAILED = "the engine failed while it made the answer; the server's log has the reason"
+FAILED = "the engine failed while generating the answer; the server's log has the reason"
 
 
 class TritonPythonModel:
@@ -214,7 +214,7 @@ class TritonPythonModel:
         if request.tokenize:
             return
         if tokens < 1:
-            raise invalid(request.prompt_name, "at least one token is needed, none was sent")
+            raise invalid(request.prompt_name, "at least one token is required")
         if tokens >= context:
             of_tools = tokens - self._without_tools(request) if request.tools else 0
             raise context_length_exceeded(request.prompt_name, tokens, context, of_tools=of_tools)
@@ -273,7 +273,7 @@ class TritonPythonModel:
                         # Each time until it has ended: a stop may come to the engine before its request does.
                         self._answering.stop(call)
             except Exception as error:  # out of memory, say; the next look is in a moment
-                pb_utils.Logger.log_error(f"the look for callers that left failed: {error}")
+                pb_utils.Logger.log_error(f"checking for disconnected callers failed: {error}")
 
 
 def _trace_of(request: Any) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Prober:
                     else:
                         each.send(_outputs(answer), final=True)
                 except Exception as error:
-                    pb_utils.Logger.log_error(f"a probe could not be answered: {error}")
+                    pb_utils.Logger.log_error(f"a probe failed: {error}")
 
     def _ask(self) -> Probed | Error:
         try:
@@ -67,7 +67,7 @@ class Prober:
             return Error("not_ready", str(error))
         if self._hang_timeout and answer.stalled_s >= self._hang_timeout:
             message = (
-                "the engine has stalled: it has work and has made no progress for "
+                "the engine has stalled: it has work but has made no progress for "
                 f"{answer.stalled_s:.1f} s, the limit is {self._hang_timeout:g} s"
             )
             return Error("engine_stalled", message)

@@ -161,7 +161,7 @@ class PromptBuilder:
         text = self._rendered(messages, template_kwargs, add_generation_prompt=False)
         at = text.rfind(content.strip())
         if at < 0:
-            message = "the chat template changes the last message, so that it cannot be continued"
+            message = "the chat template changes the last message, so it cannot be continued"
             raise unsupported("continue_final_message", message)
         begins = text[at : at + len(content.lstrip())] == content.lstrip()
         text = text[: at + len(content.lstrip() if begins else content.strip())]
@@ -200,7 +200,7 @@ class PromptBuilder:
                 messages, template_kwargs, special_tokens, add_generation_prompt=add_generation_prompt
             )
         except FAULTS as error:
-            raise invalid("messages", f"the chat template refuses them: {error}") from error
+            raise invalid("messages", f"the chat template rejects them: {error}") from error
 
 
 def _template(path: Path) -> ChatTemplate | None:

@@ -1,6 +1,6 @@
 """One answer as it grows: the engine's responses go in, the outputs of the text contract come out.
 
-Knows both contracts' tensors by name; knows nothing of Triton, of gRPC or of who reads.
+Handles both contracts' tensors by name; independent of Triton, gRPC and the reader.
 """
 
 from __future__ import annotations

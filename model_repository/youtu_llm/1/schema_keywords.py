@@ -2,7 +2,7 @@
 
 It passes over most of what it does not know. With minLength, maxLength or pattern it lets quotes and control
 characters into a string, which is no JSON then; the bounds of numbers that are no integers it does not keep.
-Found by trying, which tests/model_repository/test_guide_check.py repeats. Knows no tokens and no process.
+Found by trying, which tests/model_repository/test_guide_check.py repeats. No tokens or processes here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_schema(schema: Any, where: str = "", depth: int = 0) -> None:
     if not isinstance(schema, dict):
         raise NotHeld(f"{where or 'the schema'} must be an object")
     if depth > MAX_DEPTH:
-        raise NotHeld(f"{where}: schemas may be {MAX_DEPTH} deep")
+        raise NotHeld(f"{where}: schemas may be at most {MAX_DEPTH} levels deep")
     for name in _DEFINITIONS:
         for key, inner in _object(schema, name, where).items():
             check_schema(inner, f"{where}/{name}/{key}", depth + 1)
@@ -51,16 +51,16 @@ def check_schema(schema: Any, where: str = "", depth: int = 0) -> None:
 
 def _check_alone(schema: dict[str, Any], name: str, others: set[str], where: str, depth: int) -> None:
     if others:
-        raise NotHeld(f"{where}/{min(others)} cannot stand beside {name}")
+        raise NotHeld(f"{where}/{min(others)} cannot be combined with {name}")
     if name == "$ref":
         if not isinstance(schema["$ref"], str) or not schema["$ref"].startswith("#"):
             raise NotHeld(f"{where}/$ref must begin with #")
         return
     options = schema[name]
     if not isinstance(options, list) or not options:
-        raise NotHeld(f"{where}/{name} must be a list with something in it")
+        raise NotHeld(f"{where}/{name} must be a non-empty list")
     if name == "allOf" and len(options) > 1:
-        raise NotHeld(f"{where}/allOf may have one schema in it")
+        raise NotHeld(f"{where}/allOf may contain only one schema")
     for i, inner in enumerate(options):
         check_schema(inner, f"{where}/{name}/{i}", depth + 1)
 
@@ -70,19 +70,19 @@ def _check_typed(schema: dict[str, Any], said: set[str], where: str, depth: int)
     types = types if isinstance(types, list) else [types]
     known = set(_OF_TYPE)
     if odd := [kind for kind in types if not isinstance(kind, str) or kind not in known]:
-        raise NotHeld(f"{where}/type: {str(odd[0])[:40]!r} is none of {', '.join(_OF_TYPE)}")
+        raise NotHeld(f"{where}/type: {str(odd[0])[:40]!r} is not one of {', '.join(_OF_TYPE)}")
     allowed = {"type", *_VALUES}.union(*(_OF_TYPE[kind] for kind in types))
     if odd := sorted(said - allowed):
         beside = f"{where}/{odd[0]}"
-        raise NotHeld(f"this engine does not hold an answer to {beside}{'' if types else ' without a type'}")
+        raise NotHeld(f"this engine does not support {beside}{'' if types else ' without a type'}")
     if given := [name for name in _VALUES if name in schema]:
         _check_values(schema, given, types, said, where)
     if "format" in said and schema["format"] not in _FORMATS:
-        raise NotHeld(f"{where}/format is none of {', '.join(_FORMATS)}")
+        raise NotHeld(f"{where}/format must be one of {', '.join(_FORMATS)}")
     properties = _object(schema, "properties", where)
     required = schema.get("required", [])
     if not isinstance(required, list) or any(name not in properties for name in required):
-        raise NotHeld(f"{where}/required must be a list of names of properties")
+        raise NotHeld(f"{where}/required must be a list of property names")
     for key, inner in properties.items():
         check_schema(inner, f"{where}/properties/{key}", depth + 1)
     for name in ("additionalProperties", "items"):
@@ -99,10 +99,10 @@ def _check_values(
     schema: dict[str, Any], given: list[str], types: list[str], said: set[str], where: str
 ) -> None:
     if len(given) > 1 or said - {"type", *given}:
-        raise NotHeld(f"{where}: beside {given[0]} this engine holds an answer to nothing but the type")
+        raise NotHeld(f"{where}: this engine supports only type together with {given[0]}")
     values = schema["enum"] if given == ["enum"] else [schema["const"]]
     if not isinstance(values, list) or not values:
-        raise NotHeld(f"{where}/enum must be a list with something in it")
+        raise NotHeld(f"{where}/enum must be a non-empty list")
     for value in values:
         if types and not any(_is(value, kind) for kind in types):
             raise NotHeld(f"{where}/{given[0]} has a value that is not of its type")

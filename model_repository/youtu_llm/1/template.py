@@ -165,7 +165,7 @@ class _Traceable(NodeTransformer):
         return nodes.Filter(parts, "concatenated", [], [], None, None, lineno=node.lineno)
 
     def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
-        raise jinja2.TemplateSyntaxError("autoescape is not for chats", node.lineno)
+        raise jinja2.TemplateSyntaxError("autoescape is not supported in chat templates", node.lineno)
 
 
 class _Generation(Extension):
@@ -245,7 +245,7 @@ def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = Fal
 
 def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
     if args and kwargs:
-        raise FilterArgumentError("format takes values by place or by name, not both")
+        raise FilterArgumentError("format takes positional or named values, not both")
     return percent(text_of(value), kwargs or args)
 
 

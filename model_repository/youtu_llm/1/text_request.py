@@ -97,18 +97,18 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
     prompts = {name: value_of(row, read(name), limits) for name, row in PROMPTS.items()}
     sent = [name for name, value in prompts.items() if value is not None]
     if len(sent) != 1:
-        found = f"{' and '.join(sent)} were" if sent else "none was"
-        raise invalid(None, f"exactly one of {', '.join(PROMPTS)} is expected, {found} sent")
+        found = " and ".join(sent) or "none"
+        raise invalid(None, f"expected exactly one of {', '.join(PROMPTS)}; got {found}")
     if prompts["text_input"] == "":
-        raise invalid("text_input", "at least one character is needed, an empty text was sent")
+        raise invalid("text_input", "the text must not be empty")
     options = values_of(OPTIONS, read, limits, deployment.defaults)
     _check_engine_has(options, deployment.engine_inputs)
     for name in _ABOUT_LOG_PROBS:
         if options[name] and not options["return_log_probs"]:
-            raise invalid(name, f"{json.dumps(options[name])} was sent without return_log_probs true")
+            raise invalid(name, f"{json.dumps(options[name])} requires return_log_probs true")
     longest = options["max_tokens"]
     if longest is not None and options["min_tokens"] > longest:
-        raise invalid("min_tokens", f"0 to {longest} is allowed, {options['min_tokens']} was sent")
+        raise invalid("min_tokens", f"must be 0 to {longest}; got {options['min_tokens']}")
     options["logit_bias"] = _logit_bias(options["logit_bias"], deployment.vocab_size)
     ids = prompts["input_ids"]
     messages = None if prompts["messages"] is None else _messages(prompts["messages"])
@@ -128,22 +128,22 @@ def read_request(read: Read, deployment: Deployment) -> TextRequest:
 def _check_continued(messages: list[dict[str, Any]] | None) -> None:
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or last.get("tool_calls"):
-        message = "the last message must be the assistant's, without calls of tools"
+        message = "the last message must be the assistant's and have no tool calls"
         raise invalid("continue_final_message", message)
 
 
 def _check_engine_has(options: Mapping[str, Any], engine_inputs: Collection[str]) -> None:
     for name, row in OPTIONS.items():
         if row.engine is not None and row.engine not in engine_inputs and options[name] != row.default:
-            raise unsupported(row.name, f"this engine cannot do it, {shown(options[name])} was sent")
+            raise unsupported(row.name, f"this engine does not support it; got {shown(options[name])}")
 
 
 def _messages(text: str) -> list[dict[str, Any]]:
     messages = json_value("messages", text)
     if not isinstance(messages, list):
-        raise invalid("messages", f"a list of messages is expected, {shown(messages)} was sent")
+        raise invalid("messages", f"expected a list of messages; got {shown(messages)}")
     if not 1 <= len(messages) <= MAX_MESSAGES:
-        raise invalid("messages", f"1 to {MAX_MESSAGES} messages are allowed, {len(messages)} were sent")
+        raise invalid("messages", f"must have 1 to {MAX_MESSAGES} messages; got {len(messages)}")
     for i, message in enumerate(messages):
         _check_message(f"messages[{i}]", message)
     return messages
@@ -151,15 +151,15 @@ def _messages(text: str) -> list[dict[str, Any]]:
 
 def _check_message(where: str, message: Any) -> None:
     if not isinstance(message, dict):
-        raise invalid(where, f'{{"role", "content"}} is expected, {shown(message)} was sent')
+        raise invalid(where, f'expected {{"role", "content"}}; got {shown(message)}')
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise invalid(f"{where}.role", f"one of {', '.join(ROLES)} is expected, {shown(role)} was sent")
+        raise invalid(f"{where}.role", f"expected one of {', '.join(ROLES)}; got {shown(role)}")
     calls = role == "assistant" and message.get("tool_calls")
     if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
-        raise invalid(f"{where}.tool_calls", f"a list of JSON objects is expected, {shown(calls)} was sent")
+        raise invalid(f"{where}.tool_calls", f"expected a list of JSON objects; got {shown(calls)}")
     if not isinstance(content, str) and not (calls and content is None):
-        raise invalid(f"{where}.content", f"a text is expected, {shown(content)} was sent")
+        raise invalid(f"{where}.content", f"expected text; got {shown(content)}")
     if unknown := sorted(message.keys() - _MESSAGE_KEYS):
         raise invalid(where, f"unknown key {shown(unknown[0])}")
     _check_characters(where, message)
@@ -168,33 +168,33 @@ def _check_message(where: str, message: Any) -> None:
 def _template_kwargs(value: dict[str, Any] | None) -> dict[str, Any]:
     value = value or {}
     if taken := sorted(value.keys() & _TEMPLATE_OWN):
-        raise invalid("chat_template_kwargs", f"{taken[0]!r} is the server's own")
+        raise invalid("chat_template_kwargs", f"{taken[0]!r} is reserved for the server")
     for name in ("tools", "documents"):
         items = value.get(name, [])
         if not (items is None or (isinstance(items, list) and all(isinstance(item, dict) for item in items))):
             where = f"chat_template_kwargs.{name}"
-            raise invalid(where, f"a list of JSON objects is expected, {shown(items)} was sent")
+            raise invalid(where, f"expected a list of JSON objects; got {shown(items)}")
     _check_characters("chat_template_kwargs", value)
     return value
 
 
 def _check_characters(where: str, value: dict[str, Any]) -> None:
     if any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
-        raise invalid(where, "half of a surrogate pair is not a character")
+        raise invalid(where, "a lone surrogate is not a character")
 
 
 def _logit_bias(value: dict[str, Any] | None, vocab_size: int) -> dict[int, float]:
     row = OPTIONS["logit_bias"]
     value = value or {}
     if row.max_values is not None and len(value) > row.max_values:
-        raise invalid("logit_bias", f"at most {row.max_values} tokens are allowed, {len(value)} were sent")
+        raise invalid("logit_bias", f"at most {row.max_values} tokens are allowed; got {len(value)}")
     biases = {}
     for key, bias in value.items():
         if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < vocab_size):
-            raise invalid("logit_bias", f"token ids are 0 to {vocab_size - 1}, {shown(key)} was sent")
+            raise invalid("logit_bias", f"token ids must be 0 to {vocab_size - 1}; got {shown(key)}")
         number = isinstance(bias, int | float) and not isinstance(bias, bool)
         if not number or not row.low <= bias <= row.high:
-            raise invalid(f"logit_bias[{key}]", f"{row.low} to {row.high} is allowed, {shown(bias)} was sent")
+            raise invalid(f"logit_bias[{key}]", f"must be {row.low} to {row.high}; got {shown(bias)}")
         biases[int(key)] = float(bias)
     return biases
 
@@ -262,7 +262,7 @@ def _other_ends(others: Sequence[int], min_tokens: int, limit: int) -> dict[str,
         return {"stop_words_list": words}
     if min_tokens >= limit:
         return {"bad_words_list": words}
-    message = f"this engine can hold back one end token until then, and this request has {len(others) + 1}"
+    message = f"this engine can suppress only one end token until then; this request has {len(others) + 1}"
     raise unsupported("min_tokens", message)
 
 

@@ -148,7 +148,7 @@ def test_a_folder_that_is_something_else_is_left_alone(source: Path, tmp_path: P
     target = tmp_path / "mine"
     target.mkdir()
     (target / "letter.txt").write_text("dear")
-    with pytest.raises(BuildError, match="mine is there and was not made by this"):
+    with pytest.raises(BuildError, match="mine exists and was not created by this command"):
         convert(source, target, max_positions=512)
     assert [path.name for path in target.iterdir()] == ["letter.txt"]
 

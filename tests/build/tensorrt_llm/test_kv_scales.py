@@ -118,7 +118,7 @@ def test_a_file_that_holds_no_scales(tmp_path: Path) -> None:
     path = tmp_path / "scales.json"
     for text in ("", "[]", '{"scales": "x"}', '{"scales": ["a"]}'):
         path.write_text(text)
-        with pytest.raises(BuildError, match="holds no scales"):
+        with pytest.raises(BuildError, match="contains no scales"):
             read_scales(path)
 
 

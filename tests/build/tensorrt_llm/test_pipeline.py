@@ -117,7 +117,7 @@ def test_a_build_that_fails_keeps_the_checkpoint_and_tells_the_end_of_the_log(
     assert list(tmp_path.glob("checkpoints/*/checkpoint.json"))
     assert [path.name for path in (tmp_path / "engines").iterdir() if path.suffix != ".lock"] == []
     stand_in.program("trtllm-build", f"#!{sys.executable}\n")
-    with pytest.raises(BuildError, match=r"trtllm-build ended well, but .*config\.json is not there"):
+    with pytest.raises(BuildError, match=r"trtllm-build succeeded, but .*config\.json is missing"):
         make(checkpoint, tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_a_changed_source_profile_or_card_is_built_again(
     second = make(source, tmp_path)
     assert second.path == first.path
     assert second.fingerprint != first.fingerprint
-    assert "is from another state of" in capsys.readouterr().err
+    assert "was built from a different state of" in capsys.readouterr().err
 
     larger = make(source, tmp_path, "24gb")
     assert larger.path != first.path
@@ -160,7 +160,7 @@ def test_serving_refuses_an_engine_of_another_gpu_or_version_by_name(
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (None, r"no GPU: there is no nvidia-smi here; start the container with --gpus all"),
+        (None, r"no GPU: nvidia-smi is not installed; start the container with --gpus all"),
         (("No devices were found", 6), r"no GPU: nvidia-smi says 'No devices were found'"),
         (("", 0), r"no GPU: nvidia-smi says 'nothing'"),
         (("NVIDIA A100, 8.0, 81920, 80000, 570.124.06", 0), r"driver 570\.124\.06 is too old: .* needs 580"),
@@ -178,7 +178,7 @@ def test_serving_refuses_an_engine_of_another_gpu_or_version_by_name(
         ),
         (
             ("NVIDIA GB10, 12.1, [N/A], [N/A], 590.44", 0),
-            r"nvidia-smi answers 'NVIDIA GB10, .*: name, compute_cap",
+            r"nvidia-smi returned 'NVIDIA GB10, .*; expected name, compute_cap",
         ),
         (("NVIDIA T400, 8.6, 1024, 900, 590.44.01", 0), r"the profile 8gb does not fit a card of 1\.00 GiB"),
     ],
@@ -206,11 +206,13 @@ def test_another_container_is_refused_by_its_version(
 ) -> None:
     stand_in.versions(tensorrt_llm="1.1.0")
     with pytest.raises(
-        BuildError, match=r"wrong container: its TensorRT-LLM is 1\.1\.0, .* 1\.2\.1: take nvcr\.io"
+        BuildError, match=r"wrong container: its TensorRT-LLM is 1\.1\.0, .* 1\.2\.1: use nvcr\.io"
     ):
         make(checkpoint, tmp_path)
     stand_in.program("trtllm-build", "#!/bin/false\n")
-    with pytest.raises(BuildError, match=r"/bin/false, which runs .*trtllm-build, has no whole TensorRT-LLM"):
+    with pytest.raises(
+        BuildError, match=r"/bin/false, which runs .*trtllm-build, has no complete TensorRT-LLM"
+    ):
         make(checkpoint, tmp_path)
 
 
@@ -223,7 +225,7 @@ def test_the_interpreter_of_a_script(tmp_path: Path) -> None:
         script.write_text(f"{first}\n")
         assert machine._interpreter(script).resolve() == Path(python).resolve()
     script.write_bytes(b"\x7fELF")
-    with pytest.raises(BuildError, match="is no Python script"):
+    with pytest.raises(BuildError, match="is not a Python script"):
         machine._interpreter(script)
 
 
@@ -264,10 +266,10 @@ def test_an_int8_cache_gets_the_scales_that_are_known(
 @pytest.mark.parametrize(
     ("model", "profile", "fault"),
     [
-        ("nowhere", "8gb", "MODEL=nowhere is not known"),
-        ("demo", "48gb", "PROFILE=48gb is not known: it is one of 8gb, 24gb, int8-kv"),
+        ("nowhere", "8gb", "unknown MODEL=nowhere"),
+        ("demo", "48gb", "unknown PROFILE=48gb: expected one of 8gb, 24gb, int8-kv"),
         ("{gguf}", "8gb", r"a\.gguf is a \.gguf file: the GPU engine is built from a checkpoint folder"),
-        ("{short}", "24gb", "the profile 24gb is for 4096 tokens, and short was trained for 2048"),
+        ("{short}", "24gb", "the profile 24gb is for 4096 tokens, but short was trained for 2048"),
         ("{bare}", "8gb", r"has no tokenizer\.json: an engine without one cannot be served"),
     ],
 )
@@ -346,7 +348,7 @@ def test_models_of_comparison_go_through_nvidias_converters(
 
 def test_the_cpu_engine_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(
-        BuildError, match=r"qwen1\.5-1\.8b is for the GPU engine only: give ENGINE=tensorrt_llm"
+        BuildError, match=r"qwen1\.5-1\.8b is for the GPU engine only: set ENGINE=tensorrt_llm"
     ):
         make_cpu_engine("qwen1.5-1.8b", tmp_path)
 
@@ -385,9 +387,7 @@ def test_outside_the_container_the_command_says_how_to_get_in(stand_in: StandIn,
     assert "-e HF_TOKEN" in told.stdout
     assert f"-v '{data}:{data}' -e 'YOUTU_DATA_DIR={data}'" in told.stdout
     assert "secret" not in told.stdout
-    assert told.stderr.startswith(
-        "error: there is no trtllm-build here: this runs in nvcr.io/nvidia/tritonserver"
-    )
+    assert told.stderr.startswith("error: trtllm-build not found: this runs in nvcr.io/nvidia/tritonserver")
 
 
 @pytest.mark.parametrize("variable", ["ENGINE", "YOUTU_ENGINE"])  # the latter as in the GPU image
@@ -413,7 +413,7 @@ def test_make_comes_to_the_same_command_and_fills_the_repository(
     unknown = subprocess.run(
         ["make", "engine", "ENGINE=vllm"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert "ENGINE=vllm is not known: it is youtu_engine or tensorrt_llm" in unknown.stderr
+    assert "unknown ENGINE=vllm: expected youtu_engine or tensorrt_llm" in unknown.stderr
 
 
 def test_the_demonstrations_engine_can_be_planned(stand_in: StandIn, tmp_path: Path) -> None:

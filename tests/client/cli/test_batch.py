@@ -104,7 +104,7 @@ def test_a_second_run_asks_only_what_is_new(fake: FakeTriton, tmp_path: Path) ->
         "z",
     ]
     assert "4 written" in done.stderr
-    assert "3 were there already" in done.stderr
+    assert "3 were already there" in done.stderr
     assert len(table(out)) == 8
 
 
@@ -130,7 +130,7 @@ def test_resume_after_kill_9(fake: FakeTriton, tmp_path: Path, suffix: str) -> N
     asked = len(fake.calls)
     done = youtu(fake, "batch", str(given), str(out))
     assert done.returncode == 0, done.stderr
-    assert "half a line, which was removed" in done.stderr
+    assert "an incomplete line, which was removed" in done.stderr
     assert out.read_bytes().startswith(before)
     answers = table(out) if suffix == "csv" else jsonl(out)
     assert sorted(a["answer"] for a in answers) == sorted(f"ok {number}" for number in range(30))
@@ -191,7 +191,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(fake: FakeTr
     done = youtu(fake, "batch", str(given), str(out), "--server", away, "--retries", "1")
     assert done.returncode == 1
     assert "20 have no answer yet: run the same command again" in done.stderr
-    assert f"gave up, because no connection to {away}" in done.stderr
+    assert f"gave up because no connection to {away}" in done.stderr
     assert done.stderr.count("\n") == 1
     assert youtu(fake, "batch", str(given), str(out)).returncode == 0
     assert len(table(out)) == 20
@@ -328,8 +328,8 @@ def test_without_the_library_a_workbook_says_what_to_install(fake: FakeTriton, t
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--temperature", "-1"], "no row can have --temperature: "),
-        (["--min-tokens", "-2"], "no row can have --min-tokens: "),
+        (["--temperature", "-1"], "--temperature is invalid for every row: "),
+        (["--min-tokens", "-2"], "--min-tokens is invalid for every row: "),
     ],
 )
 def test_an_option_that_no_row_can_have_ends_the_run(
@@ -340,7 +340,7 @@ def test_an_option_that_no_row_can_have_ends_the_run(
     write_csv(given, [["question"], *([f"q{number}"] for number in range(20))])
     done = youtu(fake, "batch", str(given), str(out), *args)
     assert done.returncode == 2
-    assert f"20 have no answer yet; gave up, because {says}" in done.stderr
+    assert f"20 have no answer yet; gave up because {says}" in done.stderr
     assert table(out) == []
     assert len(fake.calls) <= 8
     assert youtu(fake, "batch", str(given), str(out)).returncode == 0
@@ -355,13 +355,13 @@ def test_an_option_that_no_row_can_have_ends_the_run(
             b"frage,id\na,1\n",
             [],
             1,
-            "has no column 'question'; its columns are 'frage', 'id'. Name one",
+            "has no column 'question'; its columns are 'frage', 'id'. Choose one",
         ),
         ("in.csv", b"", [], 1, "has no column 'question'; its columns are none"),
         ("in.csv", b'question\n"a" b\n', [], 1, "after line 1: not CSV"),
-        ("in.csv", b"question\n\xff\xff\n", [], 1, "neither UTF-8 (byte 9) nor GBK nor Big5; name its"),
-        ("in.csv", b"question\n\xe9\n", ["--encoding", "ascii"], 1, "is not ascii: byte 9 does not fit"),
-        ("in.csv", b"question\na\n", ["--encoding", "klingon"], 1, "there is no such encoding"),
+        ("in.csv", b"question\n\xff\xff\n", [], 1, "neither UTF-8 (byte 9) nor GBK nor Big5; set its"),
+        ("in.csv", b"question\n\xe9\n", ["--encoding", "ascii"], 1, "is not ascii: byte 9 is invalid"),
+        ("in.csv", b"question\na\n", ["--encoding", "klingon"], 1, "unknown encoding klingon"),
         ("in.jsonl", b'{"question": "a"}\n{"question"\n', [], 1, "line 2: not JSON"),
         ("in.jsonl", b'["a"]\n', [], 1, "line 1: not a JSON object"),
         (
@@ -375,7 +375,7 @@ def test_an_option_that_no_row_can_have_ends_the_run(
         ("in.jsonl", b'{"messages": ["a"]}\n', [], 1, "line 1: 'messages' is not a list of objects"),
         ("in.ods", b"", [], 1, "the name must end in .csv, .tsv, .jsonl, .ndjson, .xlsx"),
         ("in.xlsx", b"PK", [], 1, "cannot be read as a workbook: "),
-        ("in.csv", b"question;id;question\na;1;b\n", [], 1, "has 2 columns 'question'; give each a name"),
+        ("in.csv", b"question;id;question\na;1;b\n", [], 1, "has 2 columns named 'question'; column names"),
         (
             "in.csv",
             b"question\na\n",
@@ -416,7 +416,7 @@ def test_a_file_that_is_not_ours_is_left_alone(
 def test_input_and_output_are_two_files(fake: FakeTriton, tmp_path: Path) -> None:
     given = write_csv(tmp_path / "in.csv", [["question"], ["a"]])
     before = given.read_bytes()
-    assert "is the input itself" in youtu(fake, "batch", str(given), str(given)).stderr
+    assert "is also the input" in youtu(fake, "batch", str(given), str(given)).stderr
     assert given.read_bytes() == before
     assert "No such file" in youtu(fake, "batch", str(tmp_path / "gone.csv"), str(tmp_path / "o.csv")).stderr
 

@@ -25,7 +25,7 @@ def start(fake: FakeTriton, tmp_path: Path) -> Iterator[Start]:
     """Starts `youtu chat` with arguments; keywords are environment variables. Waits for its first prompt."""
     started: list[Terminal] = []
 
-    def chat(*args: str, hint: str = "Ctrl-D ends", **env: str) -> Terminal:
+    def chat(*args: str, hint: str = "Ctrl-D quits", **env: str) -> Terminal:
         home = {"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm-256color", **env}
         terminal = Terminal([*YOUTU, "chat", *args], environment(fake, **home), columns=160)
         started.append(terminal)
@@ -56,7 +56,7 @@ def test_a_conversation_outlives_ctrl_c_and_a_refusal(fake: FakeTriton, start: S
     terminal.ask("and now", "You said: and now")
     terminal.ask('fake:{"queue_full": true}', "queue is full")
     terminal.ask("again", "You said: again")
-    terminal.ask("/reset", "(forgotten")
+    terminal.ask("/reset", "(cleared")
     terminal.ask("fresh", "You said: fresh")
     terminal.type("/quit\r")
     assert terminal.end() == 0
@@ -85,11 +85,11 @@ def test_ctrl_c_before_the_first_word(fake: FakeTriton, start: Start) -> None:
 def test_ctrl_c_at_an_empty_prompt_ends_the_second_time(start: Start) -> None:
     terminal = start()
     terminal.type(CTRL_C)
-    terminal.wait("Ctrl-C once more ends")
+    terminal.wait("Press Ctrl-C again")
     terminal.prompt()
     terminal.ask("hello", "You said: hello")
     terminal.type(CTRL_C)  # not the second in a row
-    terminal.wait("Ctrl-C once more ends")
+    terminal.wait("Press Ctrl-C again")
     terminal.prompt()
     terminal.type(CTRL_C)
     assert terminal.end() == 130
@@ -163,11 +163,11 @@ def test_history_can_be_searched(fake: FakeTriton, start: Start) -> None:
 
 def test_retry_after_a_refusal_sends_the_same(fake: FakeTriton, start: Start) -> None:
     terminal = start()
-    terminal.ask("/retry", "(nothing was asked yet)")
+    terminal.ask("/retry", "(no question asked yet)")
     terminal.ask("hello", "You said: hello")
     question = 'fake:{"fail_at": 1, "fail_times": 1, "pieces": ["good ", "again"]}'
     terminal.ask(question, "/retry sends it again")
-    assert "(broken off)" in terminal.screen.text
+    assert "(interrupted)" in terminal.screen.text
     terminal.ask("/retry", "good again")
     assert roles(fake, 2) == roles(fake, 1)
     terminal.ask("/retry", "good again")
@@ -267,10 +267,10 @@ def test_save_and_load(fake: FakeTriton, start: Start, tmp_path: Path) -> None:
     ("content", "says"),
     [
         ('{"turns": []}', 'has no "messages" list'),
-        ('{"messages": [], "system": 1}', 'a "system" that is no text'),
-        ('["hello"]', "messages[0] is no object"),
-        ('[{"role": "user", "content": 1}]', "messages[0] has no role or content that is text"),
-        ('[{"role": "assistant", "content": "x"}]', "turn 1 is of 'assistant', not user"),
+        ('{"messages": [], "system": 1}', 'its "system" is not text'),
+        ('["hello"]', "messages[0] is not an object"),
+        ('[{"role": "user", "content": 1}]', "role and content of messages[0] must be text"),
+        ('[{"role": "assistant", "content": "x"}]', "turn 1 has role 'assistant', not user"),
         ("\\ud800", "is not JSON"),
     ],
 )
@@ -305,7 +305,7 @@ def test_a_crash_loses_nothing(fake: FakeTriton, start: Start, tmp_path: Path) -
     (kept,) = (tmp_path / "youtu" / "chats").glob("*.json")
     assert kept.stat().st_mode & 0o777 == 0o600
     terminal = start("--continue")
-    assert "/retry asks for one" in terminal.screen.text
+    assert "/retry asks again" in terminal.screen.text
     terminal.type("/retry\r")
     fake.wait_calls(3)[2].step(30)
     terminal.wait("t29")
@@ -317,7 +317,7 @@ def test_a_crash_loses_nothing(fake: FakeTriton, start: Start, tmp_path: Path) -
     assert terminal.end() == 0
     terminal = start()
     terminal.ask("/load", "t29")
-    terminal.ask("/reset", "(forgotten")
+    terminal.ask("/reset", "(cleared")
     terminal.ask("other", "You said: other")
     terminal.ask("/load", "t29")
 
@@ -329,10 +329,10 @@ def test_continue_without_anything_to_continue(start: Start) -> None:
 def test_a_state_folder_that_cannot_be_written_is_reported_once(start: Start, tmp_path: Path) -> None:
     (tmp_path / "youtu").write_text("in the way")
     terminal = start()
-    assert "what is typed is not remembered" in terminal.screen.text
+    assert "input history cannot be saved" in terminal.screen.text
     terminal.ask("hello", "You said: hello")
     terminal.ask("more", "You said: more")
-    assert terminal.screen.text.count("not kept on disk") == 1
+    assert terminal.screen.text.count("cannot be saved to disk") == 1
 
 
 def test_only_so_many_conversations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +394,7 @@ def test_markdown_in_colour_or_without(start: Start) -> None:
 
 def test_a_cut_answer_says_so(start: Start) -> None:
     terminal = start("--max-tokens", "3")
-    terminal.ask('fake:{"tokens": 9}', "(cut off at the limit)")
+    terminal.ask('fake:{"tokens": 9}', "(cut off at the length limit)")
 
 
 def test_commands_are_helped_and_completed(fake: FakeTriton, start: Start) -> None:
@@ -403,7 +403,7 @@ def test_commands_are_helped_and_completed(fake: FakeTriton, start: Start) -> No
     for command in ("/retry", "/system", "/save", "/load", "/reset", "/thinking", "/quit"):
         assert command in terminal.new
     terminal.ask("/he\t", "Alt-Enter")
-    terminal.ask("/helpless", "/helpless is no command")
+    terminal.ask("/helpless", "unknown command /helpless")
     terminal.ask(" /etc/passwd, what is it?", "You said: /etc/passwd")
     assert len(fake.calls) == 1
 
@@ -442,7 +442,7 @@ def test_without_the_extra_it_says_what_to_install_and_works(fake: FakeTriton, t
     terminal = Terminal([sys.executable, "-c", WITHOUT_EXTRA, "chat"], env, columns=120)
     try:
         terminal.wait("pip install 'youtu-client[cli]'")
-        terminal.wait("Ctrl-D ends")
+        terminal.wait("Ctrl-D quits")
         terminal.type("hello **you**\r")
         terminal.wait("You said: hello **you**")
         terminal.type(UNENDING + "\r")
@@ -491,7 +491,7 @@ def test_a_conversation_of_the_page_is_taken_up(tmp_path: Path) -> None:
     file.write_text(json.dumps({**text, "conversations": []}))
     from youtu_cli.conversation import ConversationError
 
-    with pytest.raises(ConversationError, match="holds no conversation"):
+    with pytest.raises(ConversationError, match="contains no conversation"):
         Conversation.read(file)
 
 
@@ -519,7 +519,7 @@ def test_every_sentence_has_its_chinese() -> None:
     from youtu_cli.chat import COMMANDS, HINT, KEYS, UNFOLD
     from youtu_cli.words import CHINESE
 
-    used = {*COMMANDS.values(), HINT, KEYS, UNFOLD, "cut off at the limit", "stopped", "broken off"}
+    used = {*COMMANDS.values(), HINT, KEYS, UNFOLD, "cut off at the length limit", "stopped", "interrupted"}
     for file in (Path(__file__).parents[3] / "client" / "youtu_cli").glob("*.py"):
         tree = ast.parse(file.read_text())
         values = {

@@ -101,7 +101,7 @@ def test_ask_says_that_a_pipe_is_no_text(fake: FakeTriton) -> None:
     gbk = "退货".encode("gbk")
     done = subprocess.run(command, env=environment(fake), input=gbk, capture_output=True, timeout=START_S)
     assert done.returncode == 2
-    assert done.stderr == b"youtu: standard input is not UTF-8 (at byte 0); iconv can convert it\n"
+    assert done.stderr == b"youtu: standard input is not UTF-8 (byte 0); convert it with iconv\n"
 
 
 THOUGHT = 'fake:{"thinking": true, "pieces": ["hm", " hm</thi", "nk>\\n\\n", "yes"]}'
@@ -148,7 +148,7 @@ def test_chat_through_a_pipe_is_plain(fake: FakeTriton, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     said = done.stdout.splitlines()[2:]
     assert said[:3] == ["You said: hello **you**", "You said: two", "lines"]
-    assert said[3].startswith("(/nonsense is no command")
+    assert said[3].startswith("(unknown command /nonsense")
 
 
 def test_ask_passes_every_option_on(fake: FakeTriton) -> None:
@@ -216,12 +216,12 @@ def test_ask_json(fake: FakeTriton) -> None:
     [
         (["ask", 'fake:{"queue_full": true}'], 1, "youtu: the queue is full"),
         (["ask", 'fake:{"tokens": 5, "fail_at": 2}'], 1, "failed: the fake fails"),
-        (["ask", "x", "--temperature", "nan"], 1, "youtu: temperature: 0 to 10 is allowed, nan was sent"),
+        (["ask", "x", "--temperature", "nan"], 1, "youtu: temperature: must be 0 to 10; got nan"),
         (["ask", "x", "--seed", "-1"], 1, "youtu: seed: must be from 0 to 18446744073709551615, not -1"),
-        (["ask", SILENT, "--timeout", "0.2"], 1, "was not done within the timeout"),
+        (["ask", SILENT, "--timeout", "0.2"], 1, "did not finish within the timeout"),
         (["ask", ""], 2, "youtu: the question is empty"),
         (["ask", "x", "--seed", "many"], 2, "--seed"),
-        (["ask", "x", "--server", "http://localhost:8001"], 2, "is not an address like localhost:8001"),
+        (["ask", "x", "--server", "http://localhost:8001"], 2, "is not an address such as localhost:8001"),
         ([], 2, "COMMAND"),
     ],
 )

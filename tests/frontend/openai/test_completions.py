@@ -130,4 +130,4 @@ def test_a_token_id_that_the_model_has_not_is_refused_in_the_caller_s_words(sdk:
     with pytest.raises(APIStatusError) as refused:
         complete(sdk, [[97], [97, 2**31 - 1]])
     assert (refused.value.status_code, refused.value.param) == (400, "prompt")
-    assert "prompt: 0 to 55295 is allowed, 2147483647 was sent" in refused.value.message
+    assert "prompt: must be 0 to 55295; got 2147483647" in refused.value.message

@@ -65,7 +65,7 @@ def test_what_is_lacking_is_refused_by_name(frontend: Frontend, fake: FakeTriton
     what = {**LACKING_ANYWHERE, **LACKING_IN_CHAT}[name].what
     reply = chat(frontend, **{name: 7})
     assert (reply.status, reply.error["param"]) == (400, name)
-    assert f"{name} asks for {what}" in reply.error["message"]
+    assert f"{name} requests {what}" in reply.error["message"]
     assert fake.calls == []
 
 
@@ -116,16 +116,20 @@ def test_guides_of_every_name_on_both_routes(
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs", "may have one of"),
+        (
+            {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+            "structured_outputs",
+            "may have only one of",
+        ),
         (
             {"structured_outputs": {"regexp": "a"}},
             "structured_outputs.regexp",
-            "are json, json_object, regex, choice",
+            "one of json, json_object, regex, choice",
         ),
         (
             {"stream": True, "stream_options": {"x": 1}},
             "stream_options.x",
-            "known are include_usage, continuous_usage",
+            "expected one of include_usage, continuous_usage",
         ),
         (
             {"structured_outputs": {"structural_tag": "x"}},
@@ -135,7 +139,7 @@ def test_guides_of_every_name_on_both_routes(
         (
             {"response_format": {"type": "json_schema", "schema": {}}},
             "response_format",
-            "json_schema goes with",
+            "type json_schema and the field json_schema require",
         ),
     ],
 )
@@ -150,12 +154,12 @@ def test_nested_fields_are_named_with_those_of_their_own_object(
 def test_a_message_s_unknown_key_is_named_with_those_of_a_message(frontend: Frontend) -> None:
     reply = chat(frontend, messages=[{"role": "user", "content": "q", "contents": "x"}])
     assert reply.error["param"] == "messages[0].contents"
-    assert "known are role, content, name, reasoning, " in reply.error["message"]
+    assert "expected one of role, content, name, reasoning, " in reply.error["message"]
     assert "thinking_blocks" not in reply.error["message"]
     part = {"type": "text", "text": "a", "texts": ""}
     reply = chat(frontend, messages=[{"role": "user", "content": [part]}])
     assert reply.error["param"] == "messages[0].content[0].texts"
-    assert "known are type, text, refusal, annotations, cache_control" in reply.error["message"]
+    assert "expected one of type, text, refusal, annotations, cache_control" in reply.error["message"]
 
 
 @pytest.mark.parametrize(

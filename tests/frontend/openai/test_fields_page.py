@@ -79,11 +79,11 @@ def test_the_page_names_what_the_routes_take() -> None:
 
 def test_the_page_says_of_each_field_whether_it_does_something() -> None:
     for name, (_, words) in ROWS.items():
-        assert (words == "taken in, changes nothing") == (name in LABELLED), name
-        assert words.startswith("lacking: ") == (name in LACKING), name
+        assert (words == "accepted, no effect") == (name in LABELLED), name
+        assert words.startswith("unsupported: ") == (name in LACKING), name
     for name, lacking in LACKING.items():
         words = ROWS[name][1]
-        assert words.startswith(f"lacking: {lacking.what}"), name
+        assert words.startswith(f"unsupported: {lacking.what}"), name
         assert all(f"`{json.dumps(value)}`" in words for value in lacking.also), name
     *first, last = (json.dumps(value) for value in NOTHING)
     assert f"{', '.join(first)} and {last} (and those" in " ".join(PAGE.split())
@@ -94,8 +94,8 @@ def test_no_field_of_the_other_servers_is_undecided() -> None:
 
 
 def test_the_order_of_guides_and_the_keys_of_messages() -> None:
-    order = re.search(r"in this order: (.*?)\.\n", PAGE, re.S)
+    order = re.search(r"first of these applies: (.*?)\.\n", PAGE, re.S)
     assert order is not None
     assert set(re.findall(r"`(\w+)`", order[1])) == set(GuidedRequest.model_fields)
     silent = {name for name, field in Message.model_fields.items() if not field.repr}
-    assert silent <= set(re.findall(r"`(\w+)`", PAGE.partition("sent back as they came")[2]))
+    assert silent <= set(re.findall(r"`(\w+)`", PAGE.partition("sent back unchanged")[2]))

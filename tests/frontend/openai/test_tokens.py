@@ -48,11 +48,11 @@ def test_token_ids_as_text(frontend: Frontend) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "param", "words"),
     [
-        ("/tokenize", {}, 400, None, "exactly one of prompt and messages; sent were neither"),
-        ("/tokenize", {"prompt": "a", "messages": MESSAGES}, 400, None, "sent were both"),
+        ("/tokenize", {}, 400, None, "exactly one of prompt and messages; got neither"),
+        ("/tokenize", {"prompt": "a", "messages": MESSAGES}, 400, None, "got both"),
         ("/tokenize", {"prompt": "a", "model": "b"}, 404, "model", '"b" does not exist'),
-        ("/tokenize", {"prompt": "a", "text": "b"}, 400, "text", "not known"),
-        ("/detokenize", {"tokens": [2**31 - 1]}, 400, "tokens", "2147483647 was sent"),
+        ("/tokenize", {"prompt": "a", "text": "b"}, 400, "text", "unknown field `text`"),
+        ("/detokenize", {"tokens": [2**31 - 1]}, 400, "tokens", "got 2147483647"),
         ("/detokenize", {"tokens": ["a"]}, 400, "tokens[0]", 'not "a"'),
         ("/detokenize", {}, 400, "tokens", "missing"),
     ],

@@ -160,20 +160,20 @@ def test_messages_come_in_every_form(
 @pytest.mark.parametrize(
     ("options", "param", "words"),
     [
-        ({"tool_choice": "required"}, None, "tool_choice needs tools"),
-        ({"tool_choice": "required", "tools": []}, None, "tool_choice needs tools"),
+        ({"tool_choice": "required"}, None, "tool_choice requires tools"),
+        ({"tool_choice": "required", "tools": []}, None, "tool_choice requires tools"),
         (
             {"tools": [tool("w")], "tool_choice": {"type": "function", "function": {"name": "x"}}},
             None,
-            "tool_choice names x, which is none of the tools",
+            "tool_choice names x, which is not in tools",
         ),
         ({"tools": [tool("w")], "tool_choice": "maybe"}, "tool_choice", "'required'"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "of the type custom"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "of type custom"),
         ({"tools": [tool("")]}, "tools[0].function.name", "at least 1 character"),
         (
             {"tools": [tool("w", returns={})]},
             "tools[0].function.returns",
-            "known are name, description, parameters",
+            "expected one of name, description, parameters",
         ),
         ({"functions": [{"name": "w"}]}, "functions", "use tools"),
     ],
@@ -190,7 +190,7 @@ def test_refusals_name_the_field(
 
 def test_only_the_assistant_calls(sdk: OpenAI) -> None:
     with pytest.raises(
-        APIStatusError, match="has tool_calls, which is the assistant's, not of the role user"
+        APIStatusError, match="has tool_calls, which only assistant messages may have, not role user"
     ):
         ask(sdk, ASKED | {"tool_calls": [called()]})
 

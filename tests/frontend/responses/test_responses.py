@@ -337,7 +337,7 @@ def test_conversations_go_on(sdk: OpenAI, fake: FakeTriton) -> None:
     assert (newest.data[0].content[0].text, newest.has_more) == ("two", True)
     assert len(list(newest)) == 3  # the SDK asks for the pages that follow
     sdk.responses.delete(first.id)
-    with pytest.raises(NotFoundError, match=f"goes on from another, .*{first.id}"):
+    with pytest.raises(NotFoundError, match=f"continues another response, .*{first.id}"):
         ask(sdk, "four", previous_response_id=second.id)
 
 
@@ -351,7 +351,7 @@ def test_items_are_referred_to(sdk: OpenAI, fake: FakeTriton) -> None:
     third = [references[1], {"role": "user", "content": "three"}]
     ask(sdk, third, store=False)  # the second response has it, too
     sdk.responses.delete(second.id)
-    with pytest.raises(NotFoundError, match=r"input\[0\]\.id: there is no item msg_"):
+    with pytest.raises(NotFoundError, match=r"input\[0\]\.id: item msg_.* does not exist or has expired"):
         ask(sdk, third)
 
 
@@ -412,16 +412,16 @@ def test_a_count_of_tokens(sdk: OpenAI, fake: FakeTriton) -> None:
 @pytest.mark.parametrize(
     ("options", "param", "words"),
     [
-        ({"tools": [{"type": "web_search"}]}, "tools[0]", 'type "web_search", which is not supported'),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]", 'unsupported type "web_search"'),
         ({"input": [{"type": "web_search_call", "id": "x"}]}, "input[0]", "an item of type message, "),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             "input[0].content[0]",
             "the model reads text only",
         ),
-        ({"extra_body": {"conversation": "c"}}, "conversation", "there are no conversations"),
-        ({"background": True}, "background", "an answer is made while you wait"),
-        ({"extra_body": {"what": 1}}, "what", "known are model, input, "),
+        ({"extra_body": {"conversation": "c"}}, "conversation", "this server stores no conversations"),
+        ({"background": True}, "background", "does not run responses in the background"),
+        ({"extra_body": {"what": 1}}, "what", "expected one of model, input, "),
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),
         ({"tools": [TOOL, {**TOOL, "name": ""}]}, "tools[1].name", "at least 1"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format", "needs name and schema"),
@@ -454,7 +454,7 @@ def test_a_fault_that_the_model_finds_is_told_of_the_item(sdk: OpenAI, fake: Fak
 
 def test_a_kept_response_is_not_streamed_once_more(sdk: OpenAI) -> None:
     kept = ask(sdk)
-    with pytest.raises(APIStatusError, match="cannot be streamed once more"):
+    with pytest.raises(APIStatusError, match="cannot be streamed again"):
         sdk.responses.retrieve(kept.id, stream=True)
     with pytest.raises(APIStatusError, match="limit should be an integer from 1 to 100, not"):
         sdk.responses.input_items.list(kept.id, limit=101)
