@@ -57,7 +57,7 @@ def run(folder: Path, facts: dict[str, Any], contenders: Sequence[Contender], ro
     status = 0
     try:
         for number in range(rounds):
-            # whoever comes first in one round comes last in the next
+            # the first in one round is the last in the next
             order = list(zip(contenders, record["contenders"], strict=True))
             for each, entry in order if number % 2 == 0 else reversed(order):
                 if "not_measured" in entry:

@@ -1,6 +1,6 @@
 """Figures for people: a run's table in Markdown and its plots, from the samples. Nothing is measured here.
 
-`python -m benchmarks.drawing FOLDER…` writes summary.json, report.md and the plots anew.
+`python -m benchmarks.drawing FOLDER…` rewrites summary.json, report.md and the plots.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def draw(folder: Path) -> dict[str, Any]:
 
 
 def again(module: str, what: str, doc: str, draw: Callable[[Path], dict[str, Any]]) -> int:
-    """The command line of whatever draws folders anew, each ending with its line of JSON.
+    """The command line of programs that redraw folders, each ending with its line of JSON.
 
     Exit status 1 and one line on stderr for a folder that holds no `what`.
     """

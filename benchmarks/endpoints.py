@@ -242,7 +242,7 @@ class TritonEndpoint:
             sample.end = self._clock()
 
     def close(self) -> None:
-        """The client belongs to whoever made it."""
+        """The client belongs to its creator."""
 
 
 class TokenEndpoint:
@@ -282,7 +282,7 @@ class TokenEndpoint:
             sample.end = self._clock()
 
     def close(self) -> None:
-        """The channel belongs to whoever made it."""
+        """The channel belongs to its creator."""
 
 
 def prompt_tokens(endpoint: Endpoint, messages: Messages, clock: Clock = time.monotonic) -> int:

@@ -81,7 +81,7 @@ def main() -> int:
             with served(name):
                 say(f"{name}: a first start, which makes the engine")
         for number in range(options.rounds):
-            # whoever comes first in one round comes last in the next
+            # the first in one round is the last in the next
             for name in options.runtimes if number % 2 == 0 else reversed(options.runtimes):
                 say(f"== round {number + 1} of {options.rounds}: {name}")
                 one = _round(partial(served, name), options.context, options.long, number)

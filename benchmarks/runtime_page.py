@@ -1,6 +1,6 @@
 """What `make runtime` has measured, as a page of Markdown; nothing is measured here.
 
-`python -m benchmarks.runtime_page FOLDER` writes it anew.
+`python -m benchmarks.runtime_page FOLDER` rewrites it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ With WEIGHTS=random each model has random weights in its true shape, so that spe
 compared on any machine; quality is left empty then. With WEIGHTS=published the real weights are fetched, or
 taken from a file (--gguf NAME=PATH). A model that both runtimes of the engine compute has a line for each.
 Each line leaves a folder of `make load`; table.json, table.md and the plots are written after each, so that
-Ctrl-C keeps what was measured, and can be written anew from the folders (`python -m benchmarks.table_drawing
+Ctrl-C keeps what was measured, and can be rewritten from the folders (`python -m benchmarks.table_drawing
 FOLDER`). The last line on standard output is the table as JSON.
 
 Exit status: 0; 1 when it could not run; 3 when a model could not be measured or its figures must not be used;

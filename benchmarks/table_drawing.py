@@ -1,6 +1,6 @@
 """The comparison table as Markdown, JSON and plots, from table-run.json and the load folders beside it.
 
-`python -m benchmarks.table_drawing FOLDER` writes them anew; nothing is measured here. The article's figures
+`python -m benchmarks.table_drawing FOLDER` rewrites them; nothing is measured here. The article's figures
 stand beside ours, and a sentence says where the two cannot both be right.
 """
 

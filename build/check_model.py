@@ -1,4 +1,4 @@
-"""`make check-model MODEL=…`: does the engine compute the model? For whoever serves published weights first.
+"""`make check-model MODEL=…`: does the engine compute the model? For the first server of published weights.
 
 Runs the engine's runtime in this process, without Triton: the numbers of config.json, the tokenizer
 against those of transformers and llama.cpp, how well the model predicts texts it has not seen, whether it

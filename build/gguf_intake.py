@@ -1,6 +1,6 @@
 """Take in a .gguf file that somebody else made: link to it, and rebuild its tokenizer as a tokenizer.json.
 
-The weights are not copied: model.gguf in the engine folder is a link, so whoever opens an engine opens the
+The weights are not copied: model.gguf in the engine folder is a link, so opening an engine opens the
 same name whatever it came from, and a file that has gone is reported as such. llama.cpp loads the file once
 before it is taken in: what it cannot load is refused with its reason, and where the rebuilt tokenizer splits
 a text otherwise than llama.cpp's, a warning says so.

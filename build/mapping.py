@@ -97,7 +97,7 @@ def plan(shape: Shape, source: Weights, kind: GGML) -> list[GgufTensor]:
 
 
 def dimensions(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of the GGUF, in the order of the file, for whoever has no weights to
+    """Name and shape of each tensor of the GGUF, in the order of the file, for callers without weights to
     map.
     """
     unread = cast("Weights", None)

@@ -1,7 +1,7 @@
 """Who may generate now, who waits, and who is turned away: as many at once as the engine has slots.
 
-Slots go to whoever has the fewest of them (a client is a key, or an address without keys), among equals to
-whoever had one longest ago. So do the places of a full queue: a newcomer takes the latest of the client that
+Slots go to the client (a key, or an address without keys) with the fewest of them, among equals to
+the one served longest ago. So do the places of a full queue: a newcomer takes the latest of the client that
 has most of them, unless that would only turn the tables. A client alone finds first come, first served.
 
 Handles time and names of clients; independent of HTTP and the model. All of it may be called from any thread.
@@ -31,7 +31,7 @@ class Full(Exception):
 
 
 class Ticket:
-    """One request's claim to `weight` slots. Whoever got it must `release` it, whatever happens."""
+    """One request's claim to `weight` slots. Its owner must `release` it in any case."""
 
     def __init__(self, admission: Admission, client: str, weight: int, name: str = "") -> None:
         self.client = client

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def offer(path: Path, listener: socket.socket, taken: Callable[[], None]) -> None:
-    """Give `listener` to whoever connects to the socket at `path`, in a thread; `taken` is called after that.
+    """Give `listener` to a process that connects to `path`, in a thread; then call `taken`.
 
     The folder must be one that only this user may enter.
     """

@@ -1,6 +1,6 @@
 """The inference for one request: its turn, its calls to the model, the caller who waits, its figures.
 
-Whoever asks says how the calls are opened and in which form the answers go out (`Format`); here is when: the
+The caller defines how the calls are opened and in which form the answers go out (`Format`); here is when: the
 request waits for its slots, every wait ends at once when the caller leaves, the server is out of time or the
 deadline is over, and whatever happens the calls are closed and the slots given back.
 

@@ -5,7 +5,7 @@
 
 `python -m frontend.keys FILE NAME` (`make key`) makes a key, adds its line to the file and prints the key,
 which is kept nowhere. Keys made so are 256 random bits: a slow hash or a salt would add nothing against
-guessing. Whoever picks a short `api_key` is not protected by this module. Independent of HTTP.
+guessing. A short `api_key` is not protected by this module. Independent of HTTP.
 """
 
 from __future__ import annotations

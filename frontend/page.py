@@ -51,7 +51,7 @@ def blueprint(service: Service, *, needs_key: bool, on_open: Callable[[], None])
         on_open()
         response = make_response(render_template("index.html", modules=modules))
         response.headers["Cache-Control"] = "no-cache"
-        # A conversation may be full of links; none of their hosts is to be looked up unasked.
+        # A conversation may be full of links; none of their hosts may be looked up without a click.
         response.headers["X-DNS-Prefetch-Control"] = "off"
         return response
 

@@ -47,7 +47,7 @@ class Renderer:
         self._connection: Connection | None = None
 
     def start(self) -> None:
-        """Start the process in the background, for whoever needs it soon."""
+        """Start the process in the background, before it is needed."""
         if self._process is None:
             threading.Thread(target=self._start_now, daemon=True).start()
 

@@ -4,7 +4,7 @@
 
 The program ends with the guard, and the guard with the launcher, also when they are killed. With --models
 the program is Triton, and is killed when the process of a model dies: Triton would still answer "ready", let
-that model's running requests hang for ever, and never start it again; the launcher starts Triton anew.
+that model's running requests hang for ever, and never restart it; the launcher restarts Triton.
 Shared memory whose name begins with PREFIX is removed before and after, since a killed Triton leaves it, and
 closed to other users: Triton lets them read it, and it holds prompts and answers.
 What the program writes goes to FILE, which is rotated; a disk that is full loses lines and stops no program.

@@ -44,7 +44,7 @@ class Watch:
         self._closing.set()
 
     def restarted(self) -> None:
-        """The program has been started anew: it is not up until it says so."""
+        """The program has been restarted: it is not up until it reports so."""
         with self._lock:
             self._life += 1
             self._up, self._fault = False, None

@@ -2,7 +2,7 @@
 
 The project's own items (`items/`, 30 each), or others in the same form (--items chinese=FILE.jsonl);
 published data sets are another program's, `published.py`. Each run leaves a folder with every question and
-answer (answers.jsonl), from which `--again FOLDER` scores anew without asking, and ends with one line of JSON
+answer (answers.jsonl), from which `--again FOLDER` scores without asking, and ends with one line of JSON
 on standard output. Ctrl-C keeps what was answered.
 
 Exit status: 0; 1 when it could not run; 3 when questions stayed without an answer; 130 after Ctrl-C.

@@ -1,7 +1,7 @@
 """A tokenizer folder that the transformers in NVIDIA's container (4.57) can load.
 
 That version does not know the model type youtu nor the class names and list forms that transformers 5 writes,
-so tokenizer_config.json is made anew from the few facts that matter, and no config.json stands beside it.
+so tokenizer_config.json is rewritten with the few facts that matter, and no config.json is beside it.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read us has left. Python would complain about the same pipe once more at exit.
+        # The reader has gone. Python would complain about the same pipe once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (YoutuError, FileError, OSError) as error:

@@ -67,7 +67,7 @@ def _choice(request: Completion, index: int, answer: Answer, echoes: Sequence[st
     echoed = echoes[index // request.choices] if echoes else ""
     log_probs = None
     if answer.prompt_tokens is not None and request.logprobs is not None and request.echo:
-        # Whoever scores a text counts its tokens: none is left out. A token that the tokenizer put before a
+        # Scoring a text counts its tokens: none is left out. A token that the tokenizer put before a
         # text stands before its first character.
         tokens = [*answer.prompt_tokens, *(answer.tokens or ())]
         log_probs = Offsets(len(echoed) - len(prompt)).log_probs(tokens, request.logprobs)

@@ -1,8 +1,8 @@
-"""Responses that are kept for a while in memory, so that a later request can go on from them.
+"""Responses stored in memory for a limited time, so that a later request can continue them.
 
-Each caller has its own, and cannot tell those of others from what never was. Bounded are how many one caller
-has, how many bytes all have together (beyond, the oldest of whoever has most goes), and how long ago one was
-last used: read, or gone on from. May be called from any thread. Independent of HTTP.
+Each caller has its own store, in which other callers' responses do not exist. Limits: responses per caller,
+bytes of all together (beyond, the oldest response of the caller with the most bytes is removed), and the time
+since the last use. May be called from any thread. Independent of HTTP.
 """
 
 from __future__ import annotations

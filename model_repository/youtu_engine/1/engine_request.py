@@ -33,7 +33,7 @@ class LogProbs:
 class EngineRequest:
     """One request to the engine and its progress.
 
-    `tokens` only grows, on the engine's thread; whoever delivers keeps its own position in it.
+    `tokens` only grows, on the engine's thread; the sender keeps its own position in it.
     With `return_log_probs`, `log_probs` has the log-probabilities of these tokens; with
     `return_prompt_log_probs`, `prompt_log_probs` has those of the prompt's tokens after the first, complete
     before the first token is made.

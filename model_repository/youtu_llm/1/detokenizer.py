@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer
 from youtu_contract.parts import THINK, THINK_END
 
-# Special in some vocabularies, yet text to whoever shows or folds away the model's thinking.
+# Special in some vocabularies, yet text to programs that show or collapse the model's thinking.
 VISIBLE_SPECIALS = frozenset({THINK, THINK_END})
 
 

@@ -31,7 +31,7 @@ _SIGN = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
 class PromptBuilder:
     """Reads `tokenizer.json`, `engine.json` and the chat templates of an engine folder.
 
-    describe_tools: whether the system message tells of tools, since the template does not. Raises OSError or
+    describe_tools: whether the system message describes tools, since the template does not. Raises OSError or
     ValueError when one of the first two is missing or broken, or a template cannot be
     parsed.
     """
