@@ -1,4 +1,4 @@
-"""`python -m build MODEL`: make the engine that serves MODEL, and say on stdout where it is."""
+"""`python -m build MODEL`: build the engine that serves MODEL, and print its path."""
 
 from __future__ import annotations
 

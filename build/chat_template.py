@@ -1,4 +1,4 @@
-"""The chat templates of a checkpoint: where they stand, and whether they can be parsed.
+"""The chat templates of a checkpoint: where they are, and whether they can be parsed.
 
 Parsed by the module that renders them when the model is served, so that both agree on what a template is.
 """

@@ -2,7 +2,7 @@
 
 Runs the engine's runtime in this process, without Triton: the numbers of config.json, the tokenizer
 against those of transformers and llama.cpp, how well the model predicts texts it has not seen, whether it
-finds again what it has just read, simple questions, the chat template. Prints a table and, last, one line of
+recognises what it has just read, simple questions, the chat template. Prints a table and, last, one line of
 JSON to report back. Exit status 1 when a check fails.
 """
 

@@ -1,7 +1,7 @@
 """Read the safetensors of a checkpoint folder, one file or many shards, a few rows at a time.
 
 Name, shape and type of each tensor and the length of each file are checked before the first weight is read.
-Nothing here knows GGUF or llama.cpp, and neither torch nor transformers is needed.
+Independent of GGUF and llama.cpp; needs neither torch nor transformers.
 """
 
 from __future__ import annotations

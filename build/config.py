@@ -1,6 +1,6 @@
 """Read config.json of a Youtu checkpoint: the shape of the model and the tensors it must have.
 
-What llama.cpp cannot compute rightly is refused here, by the key's name, before a weight is read.
+What llama.cpp cannot compute correctly is refused here, by the key's name, before a weight is read.
 """
 
 from __future__ import annotations

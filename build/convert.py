@@ -1,7 +1,7 @@
 """Turn a Youtu checkpoint into the GGUF file that llama.cpp runs.
 
 `python -m build.convert CHECKPOINT OUTPUT.gguf [--weights q8_0]`. Weights pass through a few megabytes at a
-time, and the file appears under its name only when it is whole. Nothing here downloads or serves.
+time, and the file gets its name only when it is complete. Nothing here downloads or serves.
 """
 
 from __future__ import annotations

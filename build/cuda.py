@@ -1,9 +1,9 @@
-"""`python -m build.cuda`: compile the pinned llama.cpp for the NVIDIA card that is there, once.
+"""`python -m build.cuda`: compile the pinned llama.cpp for this machine's NVIDIA GPU, once.
 
 The sources are those of the pinned `xllamacpp` on PyPI, the compiler is NVIDIA's from PyPI (in .venv-cuda,
-pinned by requirements/cuda.lock): CUDA itself need not be installed, a driver is enough. A C++ compiler must
-be there. What was compiled lies in `DATA/cuda/sm_NN`: shared libraries and library.json, which is written
-last. An interrupted compile goes on where it stopped.
+pinned by requirements/cuda.lock): CUDA itself need not be installed, a driver is enough. A C++ compiler is
+required. The result is in `DATA/cuda/sm_NN`: shared libraries and library.json, which is written
+last. An interrupted compilation resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where fetched checkpoints lie, and which of them are whole. Asks the disk only; build.fetch fills it."""
+"""Where fetched checkpoints are, and which are complete. Reads only the disk; build.fetch fills it."""
 
 from __future__ import annotations
 

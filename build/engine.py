@@ -1,8 +1,7 @@
-"""Make an engine folder out of what MODEL= names: find it, fetch it, convert it, describe it in engine.json.
+"""Build an engine folder from what MODEL= names: find it, fetch it, convert it, describe it in engine.json.
 
-A folder under its final name is whole: it is made under another name beside it, and engine.json is written
-last. When it is there and its source has not changed, nothing is imported, read or asked but a few small
-files.
+A folder under its final name is complete: it is built under another name, and engine.json is written
+last. If it exists and its source has not changed, only a few small files are read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Take in a .gguf file that somebody else made: link to it, and rebuild its tokenizer as a tokenizer.json.
+"""Import an existing .gguf file: link to it, and rebuild its tokenizer as a tokenizer.json.
 
 The weights are not copied: model.gguf in the engine folder is a link, so opening an engine opens the
 same name whatever it came from, and a file that has gone is reported as such. llama.cpp loads the file once

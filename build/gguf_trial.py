@@ -1,4 +1,4 @@
-"""Have llama.cpp load a GGUF file, in a process of its own: on some faults it ends the process it runs in.
+"""Have llama.cpp load a GGUF file, in a process of its own: some faults crash the process.
 
 `trial` starts that process, which runs this module; it loads the engine's own binding of llama.cpp.
 """

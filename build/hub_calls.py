@@ -1,4 +1,4 @@
-"""The requests that fetching makes of a hub, tried again when that can help, and their failures in words.
+"""The requests to a hub, retried when that can help, and their error messages.
 
 Wraps huggingface_hub and its HTTP library; independent of which files are needed and where they are stored.
 """

@@ -1,4 +1,4 @@
-"""The hub ModelScope, for where the Hugging Face one is out of reach: the same files, by their SHA-256.
+"""The hub ModelScope, for use where Hugging Face is unreachable: the same files, by their SHA-256.
 
 Its HTTP interface, as its own client (modelscope-hub 0.5) asks it: `/api/v1/models/ID/repo/files` lists, and
 `/api/v1/models/ID/repo` gives a file, in ranges where asked.

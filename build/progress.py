@@ -1,4 +1,4 @@
-"""How far a long step has come, on stderr: a bar on a terminal, plain lines with percent elsewhere."""
+"""Progress of a long step, on stderr: a bar on a terminal, plain lines with percent elsewhere."""
 
 from __future__ import annotations
 

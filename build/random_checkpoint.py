@@ -1,4 +1,4 @@
-"""Write a Youtu checkpoint of random weights, for benchmarks: speed does not depend on what weights say.
+"""Write a Youtu checkpoint of random weights, for benchmarks: speed does not depend on the values of weights.
 
 `python -m build.random_checkpoint OUT [--shape youtu-2b|tiny] [--seed N]`. Weights are drawn and written in
 chunks, shard after shard. The tokenizer is a stand-in of the true size: it encodes any text byte by byte, and

@@ -1,5 +1,5 @@
 """Write a GGUF of random weights in the true shape of a published model: speed and memory do not depend on
-what weights say.
+the values of weights.
 
 `python -m build.random_gguf OUT.gguf --shape NAME [--weights q8_0|q4_0|f16]`. Unlike `random_checkpoint` it
 goes the short way, straight to the engine's format: a pool of normal values is encoded once, by the `gguf`

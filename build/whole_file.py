@@ -1,4 +1,4 @@
-"""Write a large file: it appears under its name only when it is whole, and by one process at a time."""
+"""Write a large file, which gets its name only when complete, from one process at a time."""
 
 from __future__ import annotations
 

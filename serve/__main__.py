@@ -1,11 +1,11 @@
-"""`python -m serve`, which `make serve` runs: check, build the engine if need be, start, watch, end.
+"""`python -m serve`, which `make serve` runs: check, build the engine if needed, start, supervise, stop.
 
-With `--upgrade` (`make upgrade`) it starts beside a server that runs, takes its place and ends it
+With `--upgrade` (`make upgrade`) it starts beside a running server, replaces it and stops it
 (serve.upgrade).
 
 Exit status: 0 when it was stopped (Ctrl-C, SIGTERM, SIGHUP), 1 when it could not start or stay up, with
 one line for each reason. Under make, Ctrl-C at a terminal gives 0 too. A SIGTERM or SIGINT sent to make
-itself ends everything just as well, but make reports its own death by that signal (143 or 130).
+itself also stops everything, but make reports its own death by that signal (143 or 130).
 """
 
 from __future__ import annotations

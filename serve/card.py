@@ -1,6 +1,6 @@
-"""What fits on an NVIDIA card beside the weights: how many slots of which context. All sizes in bytes.
+"""What fits on an NVIDIA GPU beside the weights: how many slots with which context. All sizes in bytes.
 
-For the llama.cpp engine only; the GPU engine of TensorRT-LLM was built for a number of its own.
+For the llama.cpp engine only; a TensorRT-LLM engine is built for a fixed number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`python -m serve.fill`: fill the model repository for a GPU engine that is there, and say where it is.
+"""`python -m serve.fill`: fill the model repository for an existing GPU engine and print its path.
 
 The last step of `make engine ENGINE=tensorrt_llm`. `make serve` fills one of its own at every start; this one
-is for a Triton that is started by hand: tritonserver --model-repository=...
+is for a manually started Triton: tritonserver --model-repository=...
 """
 
 from __future__ import annotations

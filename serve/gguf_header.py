@@ -1,4 +1,4 @@
-"""A few numbers out of a GGUF file's header, without reading its vocabulary.
+"""A few numbers from a GGUF file's header, without reading its vocabulary.
 
 The format: magic, version, counts of tensors and of keys, then the keys, each a name, a type and a value
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The `gguf` package takes seconds for a vocabulary

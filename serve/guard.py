@@ -1,4 +1,4 @@
-"""Runs one program for the launcher, so that it is neither left behind nor lives on broken.
+"""Runs one program for the launcher, so that it neither outlives it nor keeps running broken.
 
     python -m serve.guard [--models] [--shared-memory PREFIX] [--grace SECONDS] [--log FILE] COMMAND ...
 
@@ -6,9 +6,9 @@ The program ends with the guard, and the guard with the launcher, also when they
 the program is Triton, and is killed when the process of a model dies: Triton would still answer "ready", let
 that model's running requests hang for ever, and never restart it; the launcher restarts Triton.
 Shared memory whose name begins with PREFIX is removed before and after, since a killed Triton leaves it, and
-closed to other users: Triton lets them read it, and it holds prompts and answers.
-What the program writes goes to FILE, which is rotated; a disk that is full loses lines and stops no program.
-Asked to end, the program has SECONDS for it. Exit status: the program's, or 128 and the signal it died of.
+closed to other users: Triton lets them read it, and it contains prompts and answers.
+What the program writes goes to FILE, which is rotated; a full disk loses lines but stops no program.
+Told to stop, the program has SECONDS to do so. Exit status: the program's, or 128 and the signal it died of.
 """
 
 from __future__ import annotations

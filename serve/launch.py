@@ -1,8 +1,8 @@
-"""From checked settings to a running server and its orderly end: what `make serve` does after the engine.
+"""From checked settings to a running server and shutdown: what `make serve` does after the engine.
 
-Starts Triton and the frontend, each under a guard, waits until both answer, then watches: a program that ends
-is started again, a bounded number of times, and one that hangs is killed, so that it is started again, too.
-Everything ends when a program cannot be brought up, or on SIGTERM, SIGINT or SIGHUP.
+Starts Triton and the frontend, each under a guard, waits until both respond, then supervises them. A program that
+exits is restarted, a limited number of times, and one that hangs is killed and restarted.
+Everything stops when a program cannot be started, or on SIGTERM, SIGINT or SIGHUP.
 """
 
 from __future__ import annotations

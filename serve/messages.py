@@ -1,7 +1,7 @@
 """Lines for the person at the terminal, written by a thread of its own.
 
-A terminal that was halted (Ctrl-S) or a pipe that nobody reads takes nothing. The launcher has its programs
-to watch meanwhile, so it never waits for its own output: what is not taken is dropped.
+A paused terminal (Ctrl-S) or a pipe that nobody reads accepts nothing. The launcher must supervise its
+programs meanwhile, so it never waits for its own output: lines that are not accepted are dropped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What this machine must offer before anything is started; each fault is one line that says what to do.
+"""Checks of this machine before anything starts; each fault is one line that says what to do.
 
-`before_build` asks what can be asked without the engine, `before_start` what depends on it. Both return all
-the faults they find. The machine is asked through `Machine`, so that a test can be a machine that lacks
+`before_build` checks what does not depend on the engine, `before_start` what does. Both return all
+the faults they find. They access the machine through `Machine`, so that a test can simulate one that lacks
 something. Sizes are in bytes.
 """
 

@@ -1,4 +1,4 @@
-"""Linux process facts that the standard library does not offer: parents, children, and who outlives whom."""
+"""Linux process facts that the standard library does not offer: parents, children, orphans."""
 
 from __future__ import annotations
 

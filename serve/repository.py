@@ -1,7 +1,7 @@
 """The model repository that Triton loads: the committed one, with this deployment's values filled in.
 
 The parameters of each committed config.pbtxt are the defaults; here they get the settings' and the engine's
-values. A parameter this module does not know, or one the config lacks, is an error, so that the two stay in
+values. A parameter unknown to this module, or one that the config lacks, is an error, so that the two stay in
 step. It handles names of parameters, not their effect in the models.
 """
 

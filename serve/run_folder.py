@@ -1,4 +1,4 @@
-"""The folder of one run: what a running server needs as files, under paths that are safe for Triton.
+"""The folder of one run: the files that a running server needs, under paths that are safe for Triton.
 
 Triton starts its models' processes through a shell, without quoting their paths, and the Python in them reads
 paths as ASCII: with a space, `&` or Chinese letters in the name of the checkout or the data folder they would
@@ -9,8 +9,8 @@ not start. So all that Triton and its models are given is in, or is linked into,
         python/     link to the virtual environment    log/      link to this run's logs, or the logs
         models/     the rendered model repository      …         what else the caller writes
 
-It is in /dev/shm because Triton's Python backend needs that anyway, and a start must not depend on room on a
-disk. The run holds a lock on the folder (flock): without a lock, it belonged to a launcher that is dead.
+It is in /dev/shm because Triton's Python backend needs that anyway, and a start must not depend on free disk
+space. The run holds a lock on the folder (flock): an unlocked folder belonged to a dead launcher.
 """
 
 from __future__ import annotations

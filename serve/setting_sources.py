@@ -1,7 +1,7 @@
 """Where settings come from: the environment, and a TOML file that the environment overrides.
 
 A setting `name` is the variable `YOUTU_NAME` or the key `name`. The file is `youtu.toml` in the working
-directory, or the one that `YOUTU_CONFIG` names. This module knows names, not what they mean.
+directory, or the one that `YOUTU_CONFIG` names. This module handles names, not their meaning.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The one settings object: read and checked once at the start, frozen, handed down.
 
 Every setting is an environment variable or a key of a TOML file (serve.setting_sources). A name that does not
-exist and a value that does not fit stop the start, all of them reported at once. This module knows the limits
-of each setting on its own; what fits machine and model is asked in `serve.preflight`.
+exist and a value that does not fit stop the start, all reported at once. This module has the limits
+of each single setting; checks against machine and model are in `serve.preflight`.
 """
 
 from __future__ import annotations

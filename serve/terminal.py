@@ -1,6 +1,6 @@
 """Being the terminal's foreground, so that Ctrl-C reaches us and not the `make` that started us.
 
-make would die of the same Ctrl-C and report a failure, although everything ended as it should.
+make would die of the same Ctrl-C and report a failure, although everything stopped correctly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where Triton is and how it is started: the binary of the nvidia-pytriton wheel, or of NVIDIA's container.
 
 The wheel brings the binary, its Python backend and one stub program per Python version; the stub needs
-the libpython of the running version, which the wheel does not bring. The container, where the GPU engine is
+the libpython of the running version, which the wheel does not contain. The container, where the GPU engine is
 served, has all of it and the tensorrtllm backend. This module finds these parts, lays a backend folder
 together, and writes the command line and the environment. It starts nothing.
 """

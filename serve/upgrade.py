@@ -1,7 +1,7 @@
 """`make upgrade`: which server is replaced, on which ports the new one runs, and how the old one ends.
 
 The new server is a run of its own (serve.run_folder) with its own Triton. Its frontend takes the listening
-socket of the old one, and accepts from it when its model is ready; then the old launcher is asked to end, and
+socket of the old one, and accepts from it when its model is ready; then the old launcher is told to stop, and
 finishes its answers.
 """
 

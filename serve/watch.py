@@ -1,8 +1,8 @@
-"""Asks one program again and again whether it works, in a thread of its own, and says when it hangs.
+"""Polls the health of one program, in its own thread, and reports when it hangs.
 
-A program that has been up counts as hung when it has not answered for `hang_timeout` seconds, or when it says
-itself that its work does not get on (`Stalled`). A probe asks it: a function that is given the seconds it may
-take, and raises an exception unless the answer is good.
+A program that has been up counts as hung when it has not responded for `hang_timeout` seconds, or when it
+reports that its work does not progress (`Stalled`). A probe is a function that takes its time limit in
+seconds and raises an exception unless the answer is good.
 """
 
 from __future__ import annotations
