@@ -1,3 +1,3 @@
-"""Measurements of a served model, at the endpoints its callers use. Knows the inside of nothing it
+"""Measurements of a served model, at the endpoints its callers use. Independent of the internals it
 measures.
 """

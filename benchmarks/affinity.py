@@ -1,4 +1,4 @@
-"""`make affinity`: what it brings that a conversation returns to the server that has its beginning.
+"""`make affinity`: the benefit of returning a conversation to the server that has its beginning.
 
 Starts several Tritons on this machine, and asks them through the client as the frontend does: in each round
 a few conversations with a long first message take their first turns, then, in another order, their second

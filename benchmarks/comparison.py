@@ -1,7 +1,7 @@
 """Contenders under one and the same load, in turn, several rounds: ratios with their spread.
 
 Two runs of one program minutes apart differ by a fifth on a shared machine, so every round measures everyone
-once and ratios are taken within a round. Knows contenders as names and as functions that leave a `make load`
+once and ratios are taken within a round. Contenders are names and functions that leave a `make load`
 folder.
 
 `python -m benchmarks.comparison FOLDER` draws a comparison again from what it left.

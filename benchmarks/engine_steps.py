@@ -1,4 +1,4 @@
-"""The engine's runtime alone, step by step: how long steps take, and what guesses at the next tokens bring.
+"""The engine's runtime alone, step by step: how long steps take, and the benefit of speculation.
 
 `python -m benchmarks.engine_steps --engine FILE.gguf|FOLDER` prints one line of JSON.
 

@@ -1,4 +1,4 @@
-"""What this machine could do at most: read bandwidth, and matrix products in f32 and int8, all cores
+"""The limits of this machine: read bandwidth, and matrix products in f32 and int8, all cores
 together.
 
 One stream's decode cannot be faster than bandwidth / bytes read per token (every weight once); prefill not

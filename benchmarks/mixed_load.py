@@ -1,7 +1,7 @@
-"""Everything at once for minutes, and what the engine's process holds meanwhile: memory must not grow.
+"""Everything at once for minutes, and the memory of the engine's process meanwhile, which must not grow.
 
 Callers come and go with short and long prompts, a shared system prompt, answers that follow a schema,
-log-probabilities, and calls that are left in the middle. Knows the deployment as a client does.
+log-probabilities, and calls that are left in the middle. Uses the deployment as a client does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`make peers`: this deployment beside llama.cpp's own HTTP server, OpenVINO GenAI and transformers, in turn.
 
 One checkpoint of random weights in the shape (--shape), made into what each of them reads; the same lengths
-and load for all, callers who come and go, tokens chosen as served. Who cannot take part is named with the
-reason. Beside them stands what the machine could do at most (benchmarks/limits.py). Servers are up all the
+and load for all, callers who come and go, tokens chosen as served. Contenders that cannot take part are listed
+with the reason. Beside them are the machine's limits (benchmarks/limits.py). Servers are up all the
 time, and only one is asked: an idle one takes no processor time.
 """
 

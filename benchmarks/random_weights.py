@@ -1,4 +1,4 @@
-"""Random weights of one shape for everybody who is measured: a checkpoint, and what each runtime reads of it.
+"""Random weights of one shape for all contenders: a checkpoint, and what each runtime reads of it.
 
 Made once, in the benchmark's data folder; a few gigabytes a shape.
 """

@@ -1,4 +1,4 @@
-"""What is asked: an endless, seeded series of questions of a kind.
+"""The prompts: an endless, seeded series of questions of one kind.
 
     fixed    every prompt of `input_tokens` and every answer of exactly `output_tokens`: for speed
     service  a shop's customers: short in, short out, one system prompt for all of them

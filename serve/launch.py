@@ -1,7 +1,7 @@
 """From checked settings to a running server and shutdown: what `make serve` does after the engine.
 
-Starts Triton and the frontend, each under a guard, waits until both respond, then supervises them. A program that
-exits is restarted, a limited number of times, and one that hangs is killed and restarted.
+Starts Triton and the frontend, each under a guard, waits until both respond, then supervises them. A program
+that exits is restarted, a limited number of times, and one that hangs is killed and restarted.
 Everything stops when a program cannot be started, or on SIGTERM, SIGINT or SIGHUP.
 """
 

@@ -1,6 +1,6 @@
-"""Which KV cache a prompt starts from: one that already holds its beginning, if there is one.
+"""Which KV cache a prompt starts from: one that already contains its beginning, if any.
 
-A cache is kept after its request until its sequence or its memory is wanted. A prompt may begin with what
+A cache is kept after its request until its sequence or its memory is needed. A prompt may reuse the part that
 another request, still running, has read: the system prompt of many conversations is read once.
 """
 

@@ -1,8 +1,8 @@
 """Continuous batching over the KV caches of one model: token ids in, token ids out.
 
-Each step of the engine's one thread carries the newest token of every running answer, guesses at its next
-ones where the runtime verifies them cheaply, and pieces of the prompts that are still to be read: a request
-joins and leaves between two steps. What the prompts have in common is read once (`caches`).
+Each step of the engine's one thread takes the newest token of every running answer, proposals for its next
+ones where the runtime verifies them cheaply, and pieces of the prompts not yet read: a request
+joins and leaves between two steps. Common beginnings of prompts are read once (`caches`).
 
 Independent of text, Triton, the reader of the tokens and the runtime.
 """

@@ -1,4 +1,4 @@
-"""One request to the engine: what is asked, and what has been made of it so far."""
+"""One request to the engine: its input, and its progress so far."""
 
 from __future__ import annotations
 

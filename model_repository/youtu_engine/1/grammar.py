@@ -1,10 +1,10 @@
-"""Makes a grammar of a JSON schema or a regular expression, by llguidance.
+"""Makes a grammar from a JSON schema or a regular expression, with llguidance.
 
     python grammar.py TOKENIZER VOCAB_SIZE
 
-tries them out for `guide.py`, in a process of its own: a schema of a hundred bytes can take gigabytes and
-minutes to compile, and neither can be taken back from a thread. It reads one [kind, text] a line, and answers
-"" or why no guide can be made of it; what needs more than CPU_SECONDS or MEMORY ends the process.
+tests them for `guide.py`, in a separate process: a schema of a hundred bytes can take gigabytes and
+minutes to compile, and neither can be reclaimed from a thread. It reads one [kind, text] per line, returns
+"" or the reason why it is no guide; exceeding CPU_SECONDS or MEMORY ends the process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Holds an answer to a JSON schema or a regular expression, by llguidance.
+"""Constrains an answer to a JSON schema or a regular expression, with llguidance.
 
 Handles grammars and which tokens may come next; independent of logits, slots and Triton. llguidance and the
-tokenizer are loaded at the first request that needs them: a server that is never asked pays nothing.
+tokenizer are loaded at the first request that needs them: a server without such requests pays nothing.
 """
 
 from __future__ import annotations

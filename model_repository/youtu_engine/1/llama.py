@@ -4,7 +4,7 @@ The `xllamacpp` wheel links llama.cpp into one extension module and exports its 
 pinned, prebuilt llama.cpp comes from PyPI. For an NVIDIA card the same sources are compiled with CUDA
 (`build.cuda`), into a folder of shared libraries. Structures follow `llama.h` of the pinned version;
 `LlamaLibrary` compares the library's own default parameters with that header before anything is
-loaded, so another version's layout is refused instead of misread.
+loaded, so a different layout is refused instead of misread.
 
 Independent of requests, slots, text and Triton.
 """

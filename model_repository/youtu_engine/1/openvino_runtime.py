@@ -1,7 +1,7 @@
 """OpenVINO as a runtime: paged attention on the CPU, any mix of sequences in one packed step.
 
 The model (`build.openvino_model`) is stateful; at load its attention becomes paged attention, whose KV cache
-is made of blocks that this module hands in. Weights are int8, activations are quantised as they come.
+consists of blocks that this module provides. Weights are int8, activations are quantised dynamically.
 
 Independent of requests, sampling, text and Triton.
 """

@@ -1,4 +1,4 @@
-"""How many tokens of prompts a step may read beside answers that are being written."""
+"""How many prompt tokens a step may read while answers are running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a runtime: steps over any mix of sequences, KV caches that can be cut and shared.
+"""The interface of a runtime: steps over any mix of sequences, KV caches that can be truncated and shared.
 
 A runtime holds one model and the KV caches of its sequences. Independent of requests, sampling and text.
 """

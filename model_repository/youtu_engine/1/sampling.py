@@ -23,7 +23,7 @@ class GuideError(Exception):
 
 
 class Guide(Protocol):
-    """What an answer is held to, token by token. The methods raise GuideError."""
+    """The constraint of an answer, token by token. The methods raise GuideError."""
 
     @property
     def complete(self) -> bool:

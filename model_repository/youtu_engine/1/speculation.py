@@ -1,7 +1,7 @@
-"""Guesses at the next tokens from what the prompt and the answer have said before.
+"""Proposals for the next tokens from the prompt and the answer so far.
 
-No second model: where the last few tokens have occurred already, what followed them then is proposed. The
-engine has the model verify the guesses in one step and keeps those that it would have written itself.
+No second model: if the last few tokens have occurred before, the tokens that followed are proposed. The
+engine has the model verify the proposals in one step and keeps those that it would have generated itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the token contract's input tensors into what the engine takes; refuses what it cannot honour."""
+"""Reads the token contract's input tensors into an engine request; refuses what the engine cannot honour."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Token ids to text, piece by piece: whole characters only, and no part of a stop word.
+"""Token ids to text, piece by piece: complete characters only, and no part of a stop word.
 
-For byte-level BPE vocabularies, the kind that Youtu-LLM has, and SentencePiece's, with a token for each byte.
+For byte-level BPE vocabularies, such as Youtu-LLM's, and SentencePiece's, with a token for each byte.
 Independent of requests and Triton.
 """
 

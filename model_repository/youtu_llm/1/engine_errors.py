@@ -1,8 +1,8 @@
-"""What engines say of a request that they refuse or fail, as errors of the contract.
+"""Error messages of engines, translated to errors of the contract.
 
 Our engine sends the contract's own lines. NVIDIA's backend sends prose; this is the one place that reads it.
-All other prose is Triton's, of a request that `youtu_llm` made wrongly, or of an engine that fails: the
-caller is not at fault, and learns no more than that.
+All other prose is Triton's, about a wrong request of `youtu_llm`, or from a failing engine: the
+caller is not at fault and gets no details.
 """
 
 from __future__ import annotations

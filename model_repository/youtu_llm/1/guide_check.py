@@ -1,7 +1,7 @@
-"""Whether a guide can be given to an engine that a bad one would take down: TensorRT-LLM's.
+"""Checks guides for an engine that a bad guide would crash: TensorRT-LLM's.
 
-Its C++ backend compiles a guide in the middle of a step, where an exception ends everybody's answers and a
-long time holds everybody up. So it is compiled here first, by llguidance, which is what the CPU engine takes,
+Its C++ backend compiles a guide in the middle of a step, where an exception ends all answers and a
+long compilation delays them. So it is compiled here first, by llguidance, which the CPU engine uses,
 and by xgrammar, in a process that can be killed. Independent of tensors and the engine.
 """
 

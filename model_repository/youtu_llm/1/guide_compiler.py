@@ -1,9 +1,9 @@
-"""A process of its own: says of one guide after another whether TensorRT-LLM's xgrammar can be given it.
+"""A separate process that checks guides, one after another, with TensorRT-LLM's xgrammar.
 
 Run by the Python that has xgrammar, in NVIDIA's container its own. Arguments: the tokenizer's file and the
 size of the vocabulary. Lines of JSON in, {"kind", "text"}; one line of JSON out for each, {"fault"}: null, or
 what is wrong. Compiles as the C++ backend does (batch_manager/guidedDecoder.cpp): what throws here throws
-there, in the middle of a step, and ends everybody's answers. A guide that takes too long ends this process.
+there, in the middle of a step, and ends all answers. A guide that takes too long ends this process.
 """
 
 from __future__ import annotations

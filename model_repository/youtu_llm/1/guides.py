@@ -1,6 +1,6 @@
-"""What an answer is held to, in the kinds of guides that engines know: calls of tools, schemas, choices.
+"""The constraints of an answer, as the kinds of guides that engines support: tool calls, schemas, choices.
 
-A request that must call a tool is held to the form that `youtu_contract.parts` reads, written as a grammar of
+A request that must call a tool is constrained to the form that `youtu_contract.parts` reads, by a grammar for
 llguidance (Lark, with JSON schemas in it). Independent of the engine and tensors.
 """
 

@@ -1,7 +1,7 @@
-"""Answers probes: whether text would come out of this model now.
+"""Answers probes: whether this model can answer now.
 
-A probe takes the way of a request, through the engine's own Triton model, but needs no place and no slot. A
-thread of its own asks the engine, once for all probes that wait.
+A probe takes the path of a request, through the engine's Triton model, but needs no place and no slot. A
+separate thread asks the engine, once for all waiting probes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Messages to token ids: the model's own chat template, then its tokenizer.
 
-Only what the template writes becomes a control token. Text of a caller that is spelled like one is tokenised
-as the characters that it consists of.
+Only what the template writes becomes a control token. Caller text that is spelled like one is tokenised
+as plain characters.
 """
 
 from __future__ import annotations

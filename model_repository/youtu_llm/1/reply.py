@@ -1,4 +1,4 @@
-"""One answer as it grows: the engine's responses go in, the outputs of the text contract come out.
+"""One growing answer: the engine's responses in, the outputs of the text contract out.
 
 Handles both contracts' tensors by name; independent of Triton, gRPC and the reader.
 """

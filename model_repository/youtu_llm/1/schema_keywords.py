@@ -1,8 +1,8 @@
-"""Which JSON schemas xgrammar 0.1.25 holds an answer to.
+"""Which JSON schemas xgrammar 0.1.25 enforces.
 
-It passes over most of what it does not know. With minLength, maxLength or pattern it lets quotes and control
-characters into a string, which is no JSON then; the bounds of numbers that are no integers it does not keep.
-Found by trying, which tests/model_repository/test_guide_check.py repeats. No tokens or processes here.
+It ignores most keywords that it does not support. With minLength, maxLength or pattern it allows quotes and
+control characters in a string, which is then not JSON; it does not enforce the bounds of non-integers.
+Found by experiment, which tests/model_repository/test_guide_check.py repeats. No tokens or processes here.
 """
 
 from __future__ import annotations

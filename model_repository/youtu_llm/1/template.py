@@ -1,6 +1,6 @@
 """A chat template: parsed, and rendered as `transformers` renders it, without transformers.
 
-Source: transformers 5.23, utils/chat_template_utils.py. What is rendered is `Traced`: it knows which of its
+Source: transformers 5.23, utils/chat_template_utils.py. Rendered text is `Traced`: it records which of its
 characters callers wrote. The build reads templates with this module, too.
 """
 

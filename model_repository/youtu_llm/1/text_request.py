@@ -1,4 +1,4 @@
-"""A request of the text contract: read, checked for what rows cannot say, put into the engine's tensors."""
+"""A request of the text contract: read, checked beyond its rows, converted to the engine's tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Texts that know which of their characters a caller wrote, whatever a chat template does with them.
+"""Texts that record which of their characters a caller wrote, whatever a chat template does with them.
 
-The values that a template gets are made `Traced`; what it cuts, joins and formats of them stays so. Where an
-operation cannot be followed character by character, the whole result counts as the caller's.
+The values that a template gets are `Traced`; what it slices, joins and formats from them stays so. If an
+operation cannot be traced character by character, the whole result counts as the caller's.
 """
 
 from __future__ import annotations
