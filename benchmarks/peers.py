@@ -1,9 +1,9 @@
 """`make peers`: this deployment beside llama.cpp's own HTTP server, OpenVINO GenAI and transformers, in turn.
 
-One checkpoint of random weights in the shape (--shape), made into what each of them reads; the same lengths
-and load for all, callers who come and go, tokens chosen as served. Contenders that cannot take part are listed
-with the reason. Beside them are the machine's limits (benchmarks/limits.py). Servers are up all the
-time, and only one is asked: an idle one takes no processor time.
+One checkpoint of random weights in the shape (--shape), converted for each of them; the same lengths and load
+for all, callers who come and go, tokens sampled as served. Contenders that cannot take part are listed with
+the reason. The machine's limits are shown beside them (benchmarks/limits.py). All servers are up all the time
+and only one is asked: an idle one takes no processor time.
 """
 
 from __future__ import annotations
