@@ -75,7 +75,7 @@ def test_a_licence_is_read_from_metadata(metadata: dict[str, object], expected: 
 
 def test_the_walk_of_the_architecture_page() -> None:
     walk = re.findall(
-        r"^(\d+)\. `([^`]+)`: ", ARCHITECTURE.partition("\n## Where to change")[0], re.MULTILINE
+        r"^(\d+)\. `([^`]+)`: ", ARCHITECTURE.partition("\n## Where to make which change")[0], re.MULTILINE
     )
     called = re.findall(r"^\| `([^`]+\.py)` \|", ARCHITECTURE, re.MULTILINE)
     assert [int(number) for number, _ in walk] == list(range(1, len(walk) + 1))

@@ -134,9 +134,9 @@ def test_a_stopped_process_is_replaced_and_its_callers_get_an_error(
 
 def test_a_start_that_hangs_is_started_again(running: RunningServer) -> None:
     wait_until_ready(running)
-    before = running.log.count("triton has ended")
+    before = running.log.count("triton exited; restarting it")
     os.kill(running.pid_of(*TRITON), signal.SIGKILL)
-    running.wait_for_line("triton has ended", times=before + 1)
+    running.wait_for_line("triton exited; restarting it", times=before + 1)
     wait_for(
         lambda: any(ENGINE[1] in command for command in running.processes().values()), "loading", running
     )
@@ -199,7 +199,7 @@ def test_a_process_without_memory_answers_or_is_replaced(
 
 def test_a_plain_triton_client_gets_the_error_as_well(running: RunningServer) -> None:
     wait_until_ready(running)
-    before = running.log.count("triton has ended")
+    before = running.log.count("triton exited; restarting it")
     errors: list[object] = []
     ended = threading.Event()
 
@@ -214,7 +214,7 @@ def test_a_plain_triton_client_gets_the_error_as_well(running: RunningServer) ->
     client.start_stream(callback)
     os.kill(running.pid_of(*ENGINE), signal.SIGSTOP)
     client.async_stream_infer("youtu_llm", [prompt])
-    running.wait_for_line("triton has ended", times=before + 1)
+    running.wait_for_line("triton exited; restarting it", times=before + 1)
     assert ended.wait(WITHIN)
     client.close()
     wait_until_ready(running)

@@ -213,7 +213,7 @@ def test_few_schemas_wait_to_be_compiled_and_who_leaves_makes_room(client: Clien
         try:
             stream.poll(0.3)
         except Busy as error:
-            return "wait for their schemas to be compiled" in str(error)
+            return "waiting for their schemas to be compiled" in str(error)
         return False
 
     with ExitStack() as streams:

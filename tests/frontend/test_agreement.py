@@ -93,7 +93,7 @@ GOOD: dict[str, list[dict[str, Any]]] = {
 }
 # What JSON schema cannot say: what depends on two values, and how much is asked for in all.
 BEYOND = (
-    "best_of must be",
+    "best_of must equal",
     "names ",
     "tool_choice requires tools",
     "block at content[",

@@ -52,7 +52,7 @@ def test_raw_prompts_equal_those_of_transformers(builder: PromptBuilder) -> None
 
 
 def test_a_template_that_refuses_is_the_callers_fault(builder: PromptBuilder) -> None:
-    with pytest.raises(Refused, match="the chat template refuses"):
+    with pytest.raises(Refused, match="the chat template rejects"):
         builder.render([{"role": "tool", "content": "x"}], {})
 
 
@@ -158,7 +158,7 @@ def test_tools_are_described_where_the_template_has_no_place_for_them(tmp_path: 
         ("w", '{"city": "b"}'),
     ]
     assert (returned, end) == ("<tool_response>sun</tool_response>\n<tool_response>rain</tool_response>", "")
-    with pytest.raises(Refused, match="the chat template refuses"):
+    with pytest.raises(Refused, match="the chat template rejects"):
         PromptBuilder(tmp_path).chat([*CONVERSATION[:2], CALLED, *results], {"tools": [TOOL]})
 
 
