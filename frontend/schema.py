@@ -36,6 +36,13 @@ def _only_text(text: str) -> str:
     return text
 
 
+def _no_number(value: object) -> object:
+    # To Python 0 and 0.0 equal False.
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError("must be false")
+    return value
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
@@ -43,7 +50,9 @@ def _not_blank(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_only_text)]
-Question = Annotated[Text, AfterValidator(_not_blank)]
+Question = Annotated[Text, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"})]
+No = Annotated[Literal[False], BeforeValidator(_no_number)]
+"""For what is not offered: a field that may only say so."""
 MAX_DOCUMENTS = 20
 DocumentName = Annotated[Text, Field(min_length=1, max_length=100)]
 """The id of a document that was sent, or `knowledge`."""

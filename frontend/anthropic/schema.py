@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from youtu_contract.rows import SAMPLING_OPTIONS
 
 from ..openai.messages import MAX_TOOLS
-from ..schema import Strict, Text
+from ..schema import No, Strict, Text
 from ..translation import Count, extension_fields, extensions, of_types, only_null
 from .blocks import CacheControl, Message, SystemText, joined
 
@@ -30,7 +30,7 @@ class Tool(Strict):
     cache_control: CacheControl | None = None
     input_examples: list[dict[str, Any]] | None = None
     eager_input_streaming: bool | None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: No | None = None
     allowed_callers: list[Literal["direct"]] | None = None
 
     def function(self) -> dict[str, Any]:

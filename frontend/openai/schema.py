@@ -27,6 +27,7 @@ from ..schema import (
     UINT64_MAX,
     WHOLE,
     DocumentName,
+    No,
     Strict,
     Text,
     sampling_fields,
@@ -70,7 +71,7 @@ class StreamOptions(Strict):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    include_obfuscation: Annotated[Literal[False] | None, Field(repr=False)] = None
+    include_obfuscation: Annotated[No | None, Field(repr=False)] = None
 
 
 def _no_end(value: int) -> int | None:

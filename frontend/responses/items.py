@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
-from ..schema import Strict, Text
+from ..schema import No, Strict, Text
 from ..translation import of_types, only_null
 
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -78,7 +78,7 @@ class FunctionCall(Strict):
     id: Label | None = None
     status: Status | None = None
     namespace: _NO_NAMESPACE = None
-    async_: Annotated[Literal[False] | None, Field(alias="async")] = None
+    async_: Annotated[No | None, Field(alias="async")] = None
     caller: dict[str, Any] | None = None
 
 

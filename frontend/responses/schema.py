@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, create_model, field_
 from ..openai.messages import MAX_TOOLS
 from ..openai.rules import either, has
 from ..openai.schema import MAX_TOP_LOGPROBS
-from ..schema import WHOLE, Strict, Text
+from ..schema import WHOLE, No, Strict, Text
 from ..translation import Count, extension_fields, extensions, of_types, only_null
 from .items import Conversation, Item, Label
 
@@ -33,10 +33,10 @@ class FunctionTool(Strict):
     description: Text | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: No | None = None
     allowed_callers: list[Literal["direct"]] | None = None
     output_schema: dict[str, Any] | None = None
-    async_: Annotated[Literal[False] | None, Field(alias="async")] = None
+    async_: Annotated[No | None, Field(alias="async")] = None
 
     def function(self) -> dict[str, Any]:
         """The same as chat completions have it."""
@@ -137,7 +137,7 @@ class CacheOptions(Strict):
 class StreamOptions(Strict):
     """Nothing is padded here."""
 
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: No | None = None
 
 
 Input = Annotated[
@@ -236,7 +236,7 @@ class ResponseRequest(_Extended):  # type: ignore[misc]
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
     metadata: Metadata | None = None
     truncation: Literal["disabled"] | None = None
-    background: Literal[False] | None = None
+    background: No | None = None
     max_tool_calls: Count | None = None
     service_tier: Literal["auto", "default"] | None = None
     user: Text | None = None

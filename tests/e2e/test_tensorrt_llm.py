@@ -148,7 +148,7 @@ def test_what_the_engine_cannot_do_is_refused_by_name(client: Client) -> None:
         ("min_p", {"min_p": 0.5}),
     ]
     for name, option in lacking:
-        with pytest.raises(InvalidRequest, match=f"{name}: this engine cannot") as refused:
+        with pytest.raises(InvalidRequest, match=f"{name}: this engine does not support it") as refused:
             client.complete(TEXT, **option)
         assert refused.value.code == "unsupported"
     with pytest.raises(InvalidRequest, match="top_log_probs: must be 0 to 0; got 3"):

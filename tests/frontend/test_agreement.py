@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 ODD: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 3, 16, 17, 0.5, 2.0, 2.5, -0.1, 11, 101, 2**31, "", "a", "auto", "none",
-    "required", [], [1], [1, "a"],
+    None, True, False, 0, 0.0, 1, -1, 2, 3, 16, 17, 0.5, 2.0, 2.5, -0.1, 11, 101, 2**31, "", "a", "auto",
+    "none", "required", [], [1], [1, "a"],
     ["a", ""], [[]], {}, {"type": "text"}, {"1": 1}, {"x": 1}, {"1": 101}, {"a": None},
 ]  # fmt: skip
 MESSAGE = {"role": "user", "content": "q"}
@@ -58,7 +58,7 @@ GOOD: dict[str, list[dict[str, Any]]] = {
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "c", "output": "x"},
             ],
-            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}, "async": False}],
             "tool_choice": "auto",
             "top_logprobs": 2,
         },

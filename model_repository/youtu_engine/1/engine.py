@@ -94,9 +94,8 @@ class Engine:
         with self._wake:
             busy = len(self._running)
             if len(self._waiting) + busy >= self._queue_limit + self._slots:
-                raise QueueFull(
-                    f"the queue is full: {len(self._waiting)} requests wait, limit {self._queue_limit}"
-                )
+                waiting = f"{len(self._waiting)} requests are waiting, the limit is {self._queue_limit}"
+                raise QueueFull(f"the queue is full: {waiting}")
             if not busy and not self._waiting:
                 self._progress_at = time.monotonic()  # until now there was nothing to do
             self._waiting.append(request)

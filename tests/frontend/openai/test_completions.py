@@ -113,7 +113,7 @@ def test_what_the_tokenizer_puts_before_a_text_stands_before_its_first_character
         ({"best_of": 2}, None, "best_of"),
         ({"logprobs": 21}, "logprobs", "20"),
         ({"logprobs": 1, "echo": True, "stream": True}, None, "echo"),
-        ({"extra_body": {"messages": []}}, "messages", "not known"),
+        ({"extra_body": {"messages": []}}, "messages", "unknown field `messages`"),
     ],
 )
 def test_refusals_name_the_field(
