@@ -87,7 +87,7 @@ def test_the_chat_template_uses_special_tokens_only_once(tmp_path: Path) -> None
 
 def test_a_folder_in_use_and_a_full_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoints.write(tmp_path / "checkpoint")
-    with pytest.raises(BuildError, match="already holds a checkpoint"):
+    with pytest.raises(BuildError, match="already contains a checkpoint"):
         write_random_checkpoint(folder, TINY)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12, 10**9))
     with pytest.raises(BuildError, match=r"has 1.00 GB free, the checkpoint needs 3.92 GB"):
@@ -110,4 +110,4 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert read_shape(tmp_path / "out") == TINY
     again = subprocess.run(command, capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr.startswith(f"error: {tmp_path / 'out'} already holds a checkpoint")
+    assert again.stderr.startswith(f"error: {tmp_path / 'out'} already contains a checkpoint")

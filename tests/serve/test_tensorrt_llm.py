@@ -148,7 +148,7 @@ def test_a_container_with_another_python_or_without_a_stub(stand_in: StandIn) ->
     stub = stand_in.bin.parent / "backends" / "python" / triton.STUB
     stub.unlink()
     stub.write_bytes(b"...libpython3.13.so.1.0...")
-    with pytest.raises(triton.TritonMissing, match=r"in Python 3\.13, and this is .* PYTHON=python3\.13"):
+    with pytest.raises(triton.TritonMissing, match=r"in Python 3\.13, but this is .* PYTHON=python3\.13"):
         triton.find(GPU)
     stub.unlink()
     with pytest.raises(triton.TritonMissing, match="triton_python_backend_stub is missing"):
@@ -159,7 +159,7 @@ def test_a_container_with_another_python_or_without_a_stub(stand_in: StandIn) ->
     ("settings", "changes", "fault"),
     [
         ({"context": 4096}, {}, "YOUTU_CONTEXT is 4096, but the engine was built for 2048 tokens"),
-        ({}, {"tokenizer_json": False}, r"youtu-demo has no tokenizer\.json, which youtu_llm tokenises"),
+        ({}, {"tokenizer_json": False}, r"youtu-demo has no tokenizer\.json, which youtu_llm needs"),
         ({}, {"engine_bytes": 7 << 30}, r"too little GPU memory: youtu-demo needs 9\.1 GB and its KV cache"),
         ({}, {}, None),
     ],
