@@ -129,6 +129,7 @@ check: .venv-test/.stamp  ## spelling, lint, formatting and types
 	@.venv-test/bin/codespell
 	@.venv-test/bin/ruff check .
 	@.venv-test/bin/ruff format --check .
+	@.venv-test/bin/oxlint --quiet --deny-warnings --report-unused-disable-directives frontend/static tests/frontend/js
 	@.venv-test/bin/mypy $(ROOMS)
 	@for model in model_repository/*/1/model.py; do .venv-test/bin/mypy $${model%/model.py}; done
 

@@ -55,6 +55,7 @@ export async function read(bytes) {
 
 // Characters that XML cannot hold are left out.
 function escaped(text) {
+  // oxlint-disable-next-line eslint/no-control-regex
   const plain = text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "").replaceAll("&", "&amp;");
   return plain.replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;").replaceAll("\r", "&#13;");
 }

@@ -3,7 +3,7 @@
 import { $ } from "./dom.js";
 
 const STORE = "youtu.key";
-let listeners = [];
+const listeners = [];
 let needed = false;
 let open = false; // Whether the field is to be seen although there is a key.
 

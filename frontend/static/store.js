@@ -83,10 +83,9 @@ export async function open(upgrading) {
 function transaction(names, mode, work) {
   return new Promise((resolve, reject) => {
     const running = database.transaction(names, mode);
-    let result;
-    running.oncomplete = () => resolve(result.value);
     running.onabort = () => reject(running.error);
-    result = work(...[names].flat().map((name) => running.objectStore(name)));
+    const result = work(...[names].flat().map((name) => running.objectStore(name)));
+    running.oncomplete = () => resolve(result.value);
   });
 }
 
