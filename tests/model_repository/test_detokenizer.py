@@ -8,7 +8,8 @@ import pytest
 from detokenizer import StreamingText, byte_alphabet, token_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders
+from tokenizers.models import BPE
 
 from .conftest import DEMO
 
@@ -129,6 +130,7 @@ def test_the_alphabet_is_all_bytes_once() -> None:
     assert sorted(alphabet.values()) == list(range(256))
     assert alphabet["Ġ"] == 0x20
     assert alphabet["Ċ"] == 0x0A
+    assert alphabet["ÿ"] == 0xFF
 
 
 def test_special_tokens_are_not_text_but_thinking_is() -> None:
@@ -141,3 +143,72 @@ def test_a_vocabulary_of_another_kind_is_refused() -> None:
 
     with pytest.raises(ValueError, match="ByteLevel"):
         token_bytes(Tokenizer(WordLevel({"a": 0}, unk_token="a")))
+
+
+def test_each_token_of_a_byte_level_vocabulary_has_its_bytes() -> None:
+    tokenizer = Tokenizer(BPE({"a": 0, "Ġ": 1, "å": 2}, []))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken("<b>", special=False)])
+    tokenizer.add_special_tokens(["<|x|>", "<think>"])
+    assert token_bytes(tokenizer) == [b"a", b" ", b"\xe5", b"<b>", b"", b"<think>"]
+
+
+def test_each_token_of_a_sentencepiece_vocabulary_has_its_bytes() -> None:
+    tokenizer = Tokenizer(BPE({"<0x0A>": 0, "<0xE5>": 1, "▁a": 2}, []))
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
+    assert token_bytes(tokenizer) == [b"\n", b"\xe5", b" a"]
+
+
+def test_an_id_outside_the_table_adds_no_text() -> None:
+    text = StreamingText([b"a", b"b"])
+    assert text.shown == 0
+    assert [text.push(token) for token in (-1, 2, 3, 1)] == ["", "", "", "b"]
+
+
+def test_stop_words_of_several_special_tokens() -> None:
+    table = [b"a", b"", b"", b"t"]
+
+    def shown(ids: list[int], *stop_words: str) -> str:
+        text = StreamingText(table, stop_words, names={1: b"x", 2: b"<x>", 3: b"t"})
+        return "".join(text.push(token) for token in ids) + text.finish()
+
+    assert shown([0, 2, 0], "<x>") == "a"  # the longer name counts where one contains the other
+    assert shown([0, 2, 0, 1, 0], "<x>x") == "aaa"
+    assert shown([0, 2, 1, 0], "<x>x") == "a"
+    assert shown([0, 1, 0], "aa") == ""  # a name outside the stop word does not separate the text
+    assert shown([0, 3, 3, 0], "tt") == "a"  # a special token with a text of its own counts as that
+
+
+def test_a_token_of_several_characters_is_searched_whole() -> None:
+    text = StreamingText([b"xab", b"cd"], ["abcd"])
+    assert [text.push(0), text.push(1), text.stopped_by] == ["x", "", "abcd"]
+    thinking = StreamingText([b"a</think>b stop"], ["stop"], thinking=True)
+    assert (thinking.push(0), thinking.stopped) == ("a</think>b ", True)
+
+
+def test_a_stop_word_that_does_not_count_yet_is_not_held_back() -> None:
+    text = StreamingText(BYTES, ["ab"], min_tokens=2)
+    assert [text.push(ord("a")), text.push(ord("b"))] == ["", "ab"]
+
+
+@pytest.mark.parametrize(
+    ("before", "thinking", "content", "no_content"),
+    [
+        (b"", False, [b"", b"a", b"<b"], [b"<", b"<think>", b"<think>a", b" <thi"]),
+        (b"<thin", False, [b"g", b"kk"], [b"", b"k", b"k>", b"k>a"]),
+        (b"", True, [], [b"", b"a", b" "]),
+        (b"a</think>", True, [b"", b"a", b" a"], [b"\n"]),
+        (b"<think>a</think>\n", False, [b"", b"a"], [b" "]),
+        (b"a</think>\nb", True, [b"", b"a", b" "], []),
+    ],
+)
+def test_whether_the_next_token_belongs_to_the_content(
+    before: bytes, thinking: bool, content: list[bytes], no_content: list[bytes]
+) -> None:
+    text = StreamingText(BYTES, thinking=thinking)
+    for byte in before:
+        text.push(byte)
+    assert {data: text.in_content(data) for data in [*content, *no_content]} == {
+        **dict.fromkeys(content, True),
+        **dict.fromkeys(no_content, False),
+    }

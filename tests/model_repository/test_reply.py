@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reply import Outputs, Reply, Vocabulary
+from reply import Outputs, Reply, Vocabulary, engine_outputs
 from text_request import TextRequest
 from youtu_contract.rows import OPTIONS, TEXT_OUTPUTS
 from youtu_contract.values import array_of
@@ -111,6 +111,15 @@ def test_what_a_stop_word_swallows_counts_but_has_no_bytes() -> None:
     assert responses[-1]["finish_reason"] == [b"stop"]
 
 
+def test_a_token_does_not_wait_for_the_one_that_a_stop_word_holds_back() -> None:
+    first, *_ = answer([*b"a", 258, *b"z"], cuts=2, stop=("stop!x",))
+    assert first["output_tokens"] == [b"a"]
+
+
+def test_all_tokens_of_a_stop_word_have_no_bytes() -> None:
+    assert whole(answer([*b"ab", 258], stop=("bstop!",)), "output_tokens") == [b"a", b"", b""]
+
+
 def test_the_end_token_keeps_its_log_prob_and_is_no_text() -> None:
     responses = answer([*b"a", NAMED, END])
     assert whole(responses, "output_tokens") == [b"a", b"", b""]
@@ -149,7 +158,12 @@ def test_the_first_response_tells_of_the_prompt() -> None:
     assert first["prompt_log_probs"] == [-1.0, -2.0]
     assert first["top_prompt_tokens"] == [b"b", b"<|end|>"]
     assert first["top_prompt_log_probs"] == [-0.5, -2.0]
+    assert "top_prompt_token_ids" not in first
     assert not [name for name in then if "prompt" in name]
+    asked = request_with(return_prompt_log_probs=True, top_log_probs=1, return_token_ids=True)
+    reply = Reply(asked, VOCABULARY, prompt=[97], limit=9, thinking=False)
+    reply.take(made | prompt)
+    assert reply.news()["top_prompt_token_ids"] == [98, END]
 
 
 @pytest.mark.parametrize("cuts", [1, 3, 99])
@@ -255,6 +269,8 @@ def ending(ids: list[int], **options: Any) -> tuple[str, str]:
         (ids_of("never ends stop"), ("stop",), "never ends stop"),
         (ids_of("a <|x|>", NAMED, "</think>b", NAMED, "c"), ("<|x|>",), "a <|x|></think>b"),
         (ids_of("好</th", "ink>好的"), ("的",), "好</think>好"),
+        (ids_of("a </thi"), ("<",), "a </thi"),
+        (ids_of("a</think>\n", 258), ("sto",), "a</think>\n"),
     ],
 )
 def test_stop_words_count_after_the_thinking(ids: list[int], stop: tuple[str, ...], text: str) -> None:
@@ -319,7 +335,8 @@ def test_stop_tokens_count_after_the_thinking_and_from_min_tokens_on() -> None:
     newline = ids_of("a\nb</think>\n\nc\nd")
     text = "a\nb</think>\n\nc"
     assert ending(newline, chat=True, thinking=True, stop_token_ids=(10,)) == (text, "stop")
-    assert ending(ids_of("abab"), stop_token_ids=(97,), min_tokens=1) == ("ab", "stop")
+    for least in (1, 2):
+        assert ending(ids_of("abab"), stop_token_ids=(97,), min_tokens=least) == ("ab", "stop")
     reply = Reply(
         replace(request_with(stop_token_ids=(NAMED,)), messages=[]),
         VOCABULARY,
@@ -327,6 +344,7 @@ def test_stop_tokens_count_after_the_thinking_and_from_min_tokens_on() -> None:
         limit=99,
         thinking=True,
     )
+    assert not reply.stopped
     reply.take({"output_ids": ids_of("a", NAMED)})
     assert not reply.stopped
     reply.take({"output_ids": ids_of("</think>b", NAMED)})
@@ -395,3 +413,62 @@ def test_after_the_one_call_that_there_may_be_the_answer_ends() -> None:
     news = reply.news(last=True)
     assert [call["name"] for call in json.loads(news["tool_calls_output"])] == ["a"]
     assert news["content_output"] == "Hm"
+
+
+def test_several_calls_of_tools_may_come() -> None:
+    text = '<tool_call>{"name": "北"}</tool_call><tool_call>{"name": "b"}</tool_call> x <tool'
+    request = replace(request_with(return_parts=True), template_kwargs={"tools": [{"name": "b"}]})
+    reply = Reply(request, VOCABULARY, prompt=[1], limit=999, thinking=False)
+    reply.take({"output_ids": [*text.encode()]})
+    assert (reply.reason, reply.stopped) == ("", False)
+    reply.finish()
+    news = reply.news(last=True)
+    assert [call["name"] for call in json.loads(news["tool_calls_output"])] == ["北", "b"]
+    assert "北" in news["tool_calls_output"]  # not escaped
+    assert news["content_output"] == "x <tool"  # what was held back is text in the end
+
+
+@pytest.mark.parametrize(
+    ("sent", "first", "last"),
+    [
+        ({}, 200, 200),
+        ({"arrival_time_ns": [70]}, 200, 200),
+        ({"first_token_time_ns": [75], "last_token_time_ns": [90]}, 200, 200),
+        ({"arrival_time_ns": [70], "first_token_time_ns": [75], "last_token_time_ns": [90]}, 105, 120),
+    ],
+)
+def test_times_count_from_the_handing_over_and_are_now_where_the_engine_tells_none(
+    monkeypatch: pytest.MonkeyPatch, sent: dict[str, list[int]], first: int, last: int
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 100)
+    reply = Reply(REQUEST, VOCABULARY, prompt=[1], limit=9, thinking=False)
+    monkeypatch.setattr(time, "time_ns", lambda: 200)
+    reply.take({"output_ids": [*b"a"], **sent})
+    end = reply.ending(prompt_tokens=1, arrival_ns=0, tokens_per_block=32)
+    assert (end["first_token_time_ns"], end["last_token_time_ns"]) == (first, last)
+
+
+def test_cached_blocks_are_told_as_tokens() -> None:
+    for sent, tokens in (({}, 0), ({"kv_cache_reused_blocks": [3]}, 96)):
+        reply = Reply(REQUEST, VOCABULARY, prompt=[1], limit=9, thinking=False)
+        reply.take({"output_ids": [*b"a"], **sent})
+        end = reply.ending(prompt_tokens=99, arrival_ns=0, tokens_per_block=32)
+        assert end["num_cached_tokens"] == tokens
+
+
+def test_the_engine_is_asked_only_for_what_the_request_wants() -> None:
+    always = {
+        *("output_ids", "sequence_length", "output_log_probs", "kv_cache_reused_blocks"),
+        *("arrival_time_ns", "first_token_time_ns", "last_token_time_ns"),
+    }
+    top, of_prompt = {"top_log_prob_ids", "top_log_probs"}, {"prompt_log_probs"}
+    both = top | of_prompt | {"top_prompt_log_prob_ids", "top_prompt_log_probs"}
+    for count, prompt, more in ((0, False, set()), (2, False, top), (0, True, of_prompt), (2, True, both)):
+        asked = engine_outputs(request_with(top_log_probs=count, return_prompt_log_probs=prompt))
+        assert set(asked) == always | more
+
+
+def test_a_vocabulary_has_no_text_for_ends_and_ids_outside_its_table() -> None:
+    vocabulary = Vocabulary([b"a", b"end", b"b"], {1: b"<end>"}, {1})
+    assert [vocabulary.data(token) for token in (0, 1, 2, 3, 4, -1)] == [b"a", b"", b"b", b"", b"", b""]
+    assert [vocabulary.name(token) for token in (0, 1, 3)] == [b"a", b"<end>", b""]
