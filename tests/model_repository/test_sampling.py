@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from sampling import Sampler, SamplingParams, log_probs, most_probable
+from sampling import GuideError, Sampler, SamplingParams, _nucleus, log_probs, most_probable
 
 EMPTY = np.array([], np.int32)
 rows = arrays(np.float32, st.integers(2, 600), elements=st.floats(-30, 30, width=32))
@@ -78,10 +78,10 @@ def test_repetition_penalty_counts_the_prompt_and_the_output() -> None:
 
 
 def test_presence_is_counted_once_and_frequency_each_time() -> None:
-    logits = np.array([1.0, 0.0], np.float32)
-    presence = SamplingParams(temperature=0, presence_penalty=0.9)
-    frequency = SamplingParams(temperature=0, frequency_penalty=0.4)
-    for params, drawn in ((presence, [0, 0, 0]), (frequency, [0, 0, 0, 1])):
+    logits = np.array([1.0, 0.5], np.float32)
+    presence = SamplingParams(temperature=0, presence_penalty=1.0)
+    frequency = SamplingParams(temperature=0, frequency_penalty=0.2)
+    for params, drawn in ((presence, [0, 1, 0, 0, 0]), (frequency, [0, 0, 0, 1])):
         sampler = Sampler(params, EMPTY, 2)
         assert [sampler(logits) for _ in drawn] == drawn
 
@@ -135,3 +135,70 @@ def test_min_tokens_holds_back_every_end() -> None:
     sampler = Sampler(SamplingParams(temperature=0, ends=frozenset({0, 1}), min_tokens=1), EMPTY, 3)
     logits = np.array([3, 2, 1], np.float32)
     assert [sampler(logits), sampler(logits)] == [2, 0]
+
+
+def first(params: SamplingParams, logits: list[float], prompt: list[int]) -> int:
+    return Sampler(params, np.array(prompt, np.int32), len(logits))(np.array(logits, np.float32))
+
+
+def test_a_bias_is_added() -> None:
+    bias = np.array([1, 3], np.float32)
+    assert first(SamplingParams(temperature=0, bias=bias), [1, 0], []) == 1
+
+
+def test_a_bad_word_that_the_prompt_begins_loses_its_last_token() -> None:
+    params = SamplingParams(temperature=0, bad_words=((2, 1, 0),))
+    assert first(params, [-1, -2, -3], [2, 1]) == 1
+    assert first(params, [-1, -2, -3], [1, 1]) == 0
+
+
+def test_repetition_penalty_lowers_small_logits_and_counts_ids_below_those_seen() -> None:
+    params = SamplingParams(temperature=0, repetition_penalty=2)
+    assert first(params, [0.5, 0.4], [0]) == 1
+    sampler = Sampler(params, np.array([2], np.int32), 3)
+    assert [sampler(np.array([2, 1.5, 0], np.float32)) for _ in range(2)] == [0, 1]
+
+
+def test_top_k_draws_each_of_the_best_and_no_other() -> None:
+    logits = np.array([0.2, 0.4, 0, 0.1, 0.3], np.float32)
+    drawn = {Sampler(SamplingParams(top_k=2, seed=seed), EMPTY, 5)(logits) for seed in range(100)}
+    assert drawn == {1, 4}
+
+
+class OneOf:
+    """A guide that allows the same tokens at every step."""
+
+    complete = False
+
+    def __init__(self, *tokens: int) -> None:
+        self.tokens, self.taken = list(tokens), list[int]()
+
+    def allowed(self) -> NDArray[np.bool_]:
+        return np.isin(np.arange(3), self.tokens)
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+
+def test_a_guide_allows_and_hears_of_each_token() -> None:
+    guide, logits = OneOf(1, 2), np.array([-1, -2, -3], np.float32)
+    sampler = Sampler(SamplingParams(temperature=0), EMPTY, 3, guide)
+    assert [sampler(logits), sampler(logits)] == guide.taken == [1, 1]
+    excluded = SamplingParams(temperature=0, bad_words=((1,), (2,)))
+    with pytest.raises(GuideError, match="exclude every token"):
+        Sampler(excluded, EMPTY, 3, guide)(logits)
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("spread", [0.001, 0.3, 2, 8])
+def test_the_nucleus_is_what_a_full_sort_gives(top_p: float, spread: float) -> None:
+    logits = np.random.default_rng(1).normal(size=2000) * spread
+    weights = np.exp(logits - logits.max()).astype(np.float32)
+    order = np.argsort(-weights, kind="stable")
+    sums = np.cumsum(weights[order], dtype=np.float64)
+    needed = int(np.searchsorted(sums, top_p * sums[-1])) + 1
+    assert sorted(_nucleus(weights, top_p)) == sorted(order[:needed])
+
+
+def test_a_nucleus_of_nearly_all_the_weight_has_the_lightest() -> None:
+    assert sorted(_nucleus(np.array([1, 1e-7, 1e-7], np.float32), 1 - 1e-9)) == [0, 1, 2]
