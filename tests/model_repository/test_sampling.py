@@ -155,6 +155,8 @@ def test_a_bad_word_that_the_prompt_begins_loses_its_last_token() -> None:
 def test_repetition_penalty_lowers_small_logits_and_counts_ids_below_those_seen() -> None:
     params = SamplingParams(temperature=0, repetition_penalty=2)
     assert first(params, [0.5, 0.4], [0]) == 1
+    assert [first(params, [-1, other], [0]) for other in (-1.5, -2.5)] == [1, 0]
+    assert first(params, [-0.5, -0.7], [0]) == 1
     sampler = Sampler(params, np.array([2], np.int32), 3)
     assert [sampler(np.array([2, 1.5, 0], np.float32)) for _ in range(2)] == [0, 1]
 
@@ -202,3 +204,9 @@ def test_the_nucleus_is_what_a_full_sort_gives(top_p: float, spread: float) -> N
 
 def test_a_nucleus_of_nearly_all_the_weight_has_the_lightest() -> None:
     assert sorted(_nucleus(np.array([1, 1e-7, 1e-7], np.float32), 1 - 1e-9)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
+def test_a_negative_penalty_favours_what_was_said(penalty: str) -> None:
+    sampler = Sampler(SamplingParams(temperature=0, **{penalty: -1.0}), EMPTY, 2)  # type: ignore[arg-type]
+    assert [sampler(np.array(row, np.float32)) for row in ([1, 0], [0, 0.2])] == [0, 0]
