@@ -81,7 +81,7 @@ def test_the_context_fills_and_the_oldest_turns_are_left_out(visit_real: Visits)
         expect(page.locator("#stop")).to_be_hidden()
         if offer.is_visible():
             break
-    expect(page.locator("#notice-text")).to_contain_text("no longer fits")
+    expect(page.locator("#notice-text")).to_contain_text("the model's context holds 256")
     count = answers(page).count()
     offer.click()
     expect(page.locator(".divider")).to_be_visible()
