@@ -17,6 +17,9 @@ const CODES = {
   internal_error: "failed",
   engine_error: "failed",
   deadline_exceeded: "late",
+  document_not_found: "documentGone",
+  documents_busy: "documentsUnread",
+  documents_loading: "knowledgeLoading",
 };
 const FIELDS = {
   temperature: "temperature",

@@ -26,6 +26,13 @@ test("Chinese names the field as the settings do, and the parameter as it was se
   assert.equal(reason(refused("invalid_value")), filled(reasonField, ""));
 });
 
+test("what is wrong with documents of a question has Chinese words", () => {
+  speak("zh-CN");
+  const { documentGone, documentsUnread, knowledgeLoading } = STRINGS.zh;
+  const codes = ["document_not_found", "documents_busy", "documents_loading"];
+  assert.deepEqual(codes.map((code) => reason(refused(code))), [documentGone, documentsUnread, knowledgeLoading]);
+});
+
 test("a code without words of its own keeps the server's sentence in Chinese, too", () => {
   speak("zh-CN");
   assert.equal(reason(refused("never_heard_of")), "as the server said it");
