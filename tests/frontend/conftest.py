@@ -86,8 +86,9 @@ class Frontend:
         return self.process.wait(WAIT_S)
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """The log so far, without a last line that is still being written."""
+        whole, _, _ = self.log.read_text(errors="replace").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def line(self, request_id: str, timeout: float = WAIT_S) -> dict[str, Any]:
         """The one log line of a request."""
