@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 from youtu_client import Answer
-
-from .documents.quoting import Source
 
 
 class Reply(BaseModel):
@@ -104,11 +101,6 @@ class QuotedSource(Reply):
     section: str | None
     text: str
     whole: bool
-
-    @classmethod
-    def of(cls, sources: Sequence[Source]) -> list[QuotedSource]:
-        """As they go out."""
-        return [cls(**asdict(source)) for source in sources]
 
 
 class SourcesEvent(Reply):

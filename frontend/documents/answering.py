@@ -74,4 +74,4 @@ def with_documents(
         raise ApiError("context_length_exceeded", message, param="documents") from None
     except YoutuError as error:
         raise from_client(error, fields, typed=record.typed()) from error
-    return made, QuotedSource.of(sources)
+    return made, sources

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..replies import QuotedSource
 from .library import Document
 from .ranking import question_words, ranked
 
@@ -46,19 +46,6 @@ class NoRoom(Exception):
         self.needed = needed
 
 
-@dataclass(frozen=True)
-class Source:
-    """What the model was given: a passage, or a `whole` document. `number` is what its mark says."""
-
-    number: int
-    document: str
-    name: str
-    page: int | None
-    section: str | None
-    text: str
-    whole: bool
-
-
 def room_for_prompt(context: int, max_tokens: int | None) -> int:
     """Tokens that a prompt may have so that an answer has its part of the context."""
     answer = context // ANSWER_SHARE if max_tokens is None else min(max_tokens, context // 2)
@@ -72,7 +59,7 @@ def quoted(
     count: Callable[[Any], int],
     *,
     whole: bool = True,
-) -> tuple[list[Message], list[Source]]:
+) -> tuple[list[Message], list[QuotedSource]]:
     """The conversation with the documents in its last question, and what is in it of them.
 
     `room`: tokens; `count`: of a conversation, as it becomes a prompt; `whole`: they go in whole if they fit.
@@ -82,7 +69,7 @@ def quoted(
     if not asked or not documents:
         return list(conversation), []
 
-    def composed(sources: Sequence[Source]) -> list[Message]:
+    def composed(sources: Sequence[QuotedSource]) -> list[Message]:
         made = list(conversation)
         question = made[asked[-1]]
         made[asked[-1]] = question | {"content": before_question(str(question["content"]), sources)}
@@ -119,7 +106,7 @@ def most_that_fit(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def before_question(question: str, sources: Sequence[Source]) -> str:
+def before_question(question: str, sources: Sequence[QuotedSource]) -> str:
     """The question behind the passages, each between lines of `=` that are longer than any in them."""
     chinese = _CHINESE.search(question) is not None
     longest = max((len(run) for each in sources for run in re.findall("=+", each.text)), default=0)
@@ -130,7 +117,7 @@ def before_question(question: str, sources: Sequence[Source]) -> str:
     return "\n\n".join(blocks)
 
 
-def _where(source: Source, chinese: bool) -> str:
+def _where(source: QuotedSource, chinese: bool) -> str:
     page = (f"第 {source.page} 页" if chinese else f"page {source.page}") if source.page else ""
     return ("，" if chinese else ", ").join(filter(None, (_line(source.name), page, _line(source.section))))
 
@@ -139,11 +126,27 @@ def _line(text: str | None) -> str:
     return " ".join((text or "").split())[:_NAME_CHARACTERS]
 
 
-def _whole(number: int, document: Document) -> Source:
+def _whole(number: int, document: Document) -> QuotedSource:
     text = "\n\n".join(each.text for each in document.contents.passages)
-    return Source(number, document.id, document.name, None, None, text, True)
+    return QuotedSource(
+        number=number,
+        document=document.id,
+        name=document.name,
+        page=None,
+        section=None,
+        text=text,
+        whole=True,
+    )
 
 
-def _passage(number: int, document: Document, at: int) -> Source:
+def _passage(number: int, document: Document, at: int) -> QuotedSource:
     passage = document.contents.passages[at]
-    return Source(number, document.id, document.name, passage.page, passage.section, passage.text, False)
+    return QuotedSource(
+        number=number,
+        document=document.id,
+        name=document.name,
+        page=passage.page,
+        section=passage.section,
+        text=passage.text,
+        whole=False,
+    )
