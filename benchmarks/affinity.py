@@ -10,7 +10,6 @@ Prints a table, and one line of JSON on standard output.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from youtu_client import Client, Piece
 
+from benchmarks import runs
 from benchmarks.machine import facts
 from benchmarks.measuring import say
 from benchmarks.served import CannotStart, Served
@@ -116,7 +116,7 @@ def main() -> int:
     rows.append(f"with affinity the mean is {ratio:.2f} of that without")
     sys.stdout.write("\n".join([head, *rows, ""]))
     asked = {"model": given.model, "servers": given.servers, "tokens": given.tokens, "ratio": ratio}
-    sys.stdout.write(json.dumps({**asked, "machine": facts(), "measured": found}) + "\n")
+    sys.stdout.write(runs.line({**asked, "machine": facts(), "measured": found}) + "\n")
     return 0
 
 

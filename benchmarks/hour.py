@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 
 from matplotlib import pyplot
 
-from benchmarks.drawing import STYLE
+from benchmarks import runs
+from benchmarks.drawing import STYLE, save
 from benchmarks.machine import facts
 from benchmarks.measuring import say
 from benchmarks.served import CannotStart, Served
@@ -198,8 +199,7 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
                 axes.axvline(at, color="grey", linewidth=0.5)
             above.text(at + 0.2, above.get_ylim()[1], phase.name, va="bottom")
             at += phase.minutes
-        figure.savefig(path, metadata={"Date": None})
-        pyplot.close(figure)
+        save(figure, path)
 
 
 def measure(given: argparse.Namespace, scratch: Path) -> list[Sample]:
@@ -276,7 +276,7 @@ def main() -> int:
         sys.stdout.write(f"{row['phase']:<10}{counts}{times[0]:>12}{times[1]:>9}\n")
     say(f"picture: {given.out / 'hour.svg'}")
     asked = {name: value for name, value in vars(given).items() if name != "out"}
-    sys.stdout.write(json.dumps({**asked, "machine": facts(), "phases": rows}) + "\n")
+    sys.stdout.write(runs.line({**asked, "machine": facts(), "phases": rows}) + "\n")
     return 0
 
 

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks import runs
 from benchmarks.machine import facts
 from benchmarks.measuring import say
 from benchmarks.served import ROOT, Served
@@ -133,7 +134,7 @@ def main() -> int:
         )
     sys.stdout.write("\n".join([*lines, "c: cores of the frontend's process", ""]))
     asked = {"slots": given.slots, "tokens": TOKENS, "seconds": given.seconds}
-    sys.stdout.write(json.dumps({**asked, "machine": facts(), "rows": rows}) + "\n")
+    sys.stdout.write(runs.line({**asked, "machine": facts(), "rows": rows}) + "\n")
     return 0
 
 

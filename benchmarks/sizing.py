@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import runs
+
 RESULTS = Path(__file__).resolve().parent / "results"
 DAY_S, HOURS_A_MONTH = 86_400, 730
 MOST_CONTEXT = 131_072
@@ -244,7 +246,7 @@ def main() -> int:
         return 1
     sys.stdout.write(table(machine, demand, found))
     facts: dict[str, Any] = {"machine": asdict(machine), "demand": asdict(demand), "plan": asdict(found)}
-    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.write(runs.line(facts) + "\n")
     return 0
 
 

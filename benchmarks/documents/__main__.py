@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import random
 import resource
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import runs
 from frontend.documents.folder import Folder
 from frontend.documents.ranking import question_words, ranked
 from frontend.documents.reader import Reader
@@ -106,7 +106,7 @@ def main() -> None:
         "search_ms": round(1000 * statistics.median(searched), 2),
         "machine": f"{psutil.cpu_count()} cores, {platform.machine()}",
     }
-    say(json.dumps(result) + "\n")
+    say(runs.line(result) + "\n")
 
 
 if __name__ == "__main__":
