@@ -14,11 +14,9 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from pydantic import BaseModel, TypeAdapter
+from youtu_client import __version__
 
 from .replies import Error, Reply, Version
-
-VERSION = "1.0.0"
-"""Of this API, as OpenAPI wants it: raised when a caller must change something."""
 
 ERRORS = {
     400: "The request is invalid; `param` names the field.",
@@ -166,7 +164,7 @@ def document(app: Flask, needs_key: bool) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Youtu-LLM on Triton",
-            "version": VERSION,
+            "version": __version__,
             "description": "Chat with the model behind NVIDIA Triton through its own small API or those of "
             "OpenAI and Anthropic.",
         },
@@ -208,9 +206,9 @@ def blueprint(needs_key: bool) -> Blueprint:
     routes = Blueprint("description", __name__)
 
     @routes.get("/version")
-    @Operation("version", "The version of this API", Version)
+    @Operation("version", "The version of this server", Version)
     def version() -> Response:
-        return jsonify(Version(version=VERSION).to_dict())
+        return jsonify(Version(version=__version__).to_dict())
 
     @routes.get("/openapi.json")
     def read() -> Response:

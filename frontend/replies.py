@@ -172,7 +172,7 @@ class Probe(Reply):
 
 
 class Version(Reply):
-    """The version of this API; raised when a caller must change something."""
+    """The version of this server, which its client shares."""
 
     version: str
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from youtu_client import Client
+from youtu_client import Client, __version__
 
 from frontend import create_app
 from serve.settings import Settings
@@ -186,6 +186,12 @@ STORED = ["/v1/responses/{response_id}", "/v1/responses/{response_id}/input_item
 
 def test_no_route_is_left_out(described: Described) -> None:
     assert sorted([*GENERATING, *GETS, *COUNTING, *STORED, *DOCUMENTS]) == sorted(described.paths)
+
+
+def test_the_version_is_the_one_of_the_client(app: FlaskClient) -> None:
+    """The fault: 1.0.0 was written here, beside 0.1.0 of the client."""
+    assert app.get("/version").json == {"version": __version__}
+    assert (app.get("/openapi.json").json or {})["info"]["version"] == __version__
 
 
 def test_replies_about_documents(app: FlaskClient, fake: FakeTriton, described: Described) -> None:
