@@ -68,7 +68,8 @@ def main() -> int:
         },
         "runtimes": found,
     }
-    settings = {"slots": options.slots, "context": options.context}
+    # Gaps are timed between tokens, so each token is a piece of its own.
+    settings = {"slots": options.slots, "context": options.context, "stream_interval_ms": 0}
 
     def served(name: str) -> Served:
         return Served(str(models[name]), data_dir / name, runtime=name, **settings)
@@ -219,6 +220,7 @@ class Reading:
     def __init__(self, pieces: Stream) -> None:
         self.arrivals: list[float] = []
         self._error: YoutuError | None = None
+        self._ended = False
         self._came = threading.Condition()
         self._thread = threading.Thread(target=self._read, args=(pieces,), daemon=True)
         self._thread.start()
@@ -233,16 +235,20 @@ class Reading:
         except Cancelled:  # nobody waits for the rest
             pass
         except YoutuError as error:
+            self._error = error
+        finally:
             with self._came:
-                self._error = error
+                self._ended = True
                 self._came.notify()
 
     def wait(self, count: int) -> None:
-        """Until so many pieces have come. Raises what the answer failed with."""
+        """Wait for so many pieces. Raises what the answer failed with, NotMeasured when it has fewer."""
         with self._came:
-            self._came.wait_for(lambda: len(self.arrivals) >= count or self._error)
+            self._came.wait_for(lambda: len(self.arrivals) >= count or self._ended)
         if self._error:
             raise self._error
+        if len(self.arrivals) < count:
+            raise NotMeasured(f"the answer had {len(self.arrivals)} pieces, {count} were expected")
 
     def end(self) -> None:
         """Until the answer has ended. Raises what it failed with."""

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from youtu_client import Piece
 
 from benchmarks import runtime, runtime_page
 from benchmarks.engine_steps import PASSAGE, Quotes
+from benchmarks.measuring import NotMeasured
 from build.random_gguf import SHAPES, parameters
 from tests.benchmarks.conftest import ran
 from tests.limits import START_S
@@ -69,3 +71,12 @@ def test_an_untied_embedding_is_not_read_through(tmp_path: Path) -> None:
 
 def test_gaps_are_those_between_neighbours() -> None:
     assert runtime._between([1.0, 1.5, 3.5]) == [0.5, 2.0]
+
+
+@pytest.mark.timeout(30)
+def test_an_answer_with_too_few_pieces_is_not_waited_for() -> None:
+    """The fault: answers had fewer pieces once several tokens shared one, and the benchmark never ended."""
+    reading = runtime.Reading([Piece("a"), Piece("b")])  # type: ignore[arg-type]
+    reading.wait(2)
+    with pytest.raises(NotMeasured, match="2 pieces, 3 were expected"):
+        reading.wait(3)
