@@ -62,7 +62,7 @@ def test_no_script_or_style_stands_in_the_html() -> None:
 
 
 def test_the_first_view_is_small(app: FlaskClient) -> None:
-    """Everything that the page loads before it is used: under 90 kB, compressed."""
+    """Everything that the page loads before it is used: under 80 kB, compressed."""
     reply = app.get("/")
     html = reply.get_data(as_text=True)
     paths = {path for path in re.findall(r'(?:src|href)="([^"#]+)"', html)}
@@ -74,9 +74,9 @@ def test_the_first_view_is_small(app: FlaskClient) -> None:
         answer = app.get(f"/{path}")
         assert answer.status_code == 200, path
         size += len(gzip.compress(answer.data))
-    assert size < 90_000
+    assert size < 80_000
     everything = sum(len(gzip.compress(path.read_bytes())) for path in STATIC.iterdir())
-    assert everything < 120_000
+    assert everything < 110_000
 
 
 def test_every_import_exists_and_is_preloaded(app: FlaskClient) -> None:
