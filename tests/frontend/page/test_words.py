@@ -76,7 +76,7 @@ def test_the_first_view_is_small(app: FlaskClient) -> None:
         size += len(gzip.compress(answer.data))
     assert size < 80_000
     everything = sum(len(gzip.compress(path.read_bytes())) for path in STATIC.iterdir())
-    assert everything < 110_000
+    assert everything < 100_000
 
 
 def test_every_import_exists_and_is_preloaded(app: FlaskClient) -> None:
