@@ -100,8 +100,6 @@ def test_at_ten_tokens_a_second_every_token_is_its_own_piece(serve: Serve) -> No
     came = pieces(list(chunks(serve("packed", 10), max_tokens=ASCII_TOKENS)))
     assert whole([text for _, text in came])
     assert len(came) == ASCII_TOKENS
-    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(came)]
-    assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.1, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", ["packed", "single"])

@@ -53,8 +53,8 @@ def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer
     folder = tmp_path_factory.mktemp("tensorrt_llm")
     stand_in = StandIn(folder / "machine")
     stand_in.tritonserver()
-    # Answers of hours stand still, and must not be taken for a hang here.
-    settings = {"engine": "tensorrt_llm", "queue": "4", "hang_timeout": "0"}
+    # Answers of hours stand still, and must not be taken for a hang here. Each token is a piece of its own.
+    settings = {"engine": "tensorrt_llm", "queue": "4", "hang_timeout": "0", "stream_interval_ms": "0"}
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
         KeptServer(folder / "data", **settings) as kept,
@@ -91,7 +91,7 @@ def test_text_comes_back_whole_and_in_pieces(client: Client) -> None:
     with client.stream_complete(TEXT, **GREEDY) as stream:
         pieces = [piece.text for piece in stream]
     assert "".join(pieces) == TEXT
-    assert len(pieces) > 1  # the first token's, and what came within the stream interval
+    assert len(pieces) > 5
     assert (
         stream.answer.usage.completion_tokens
         == stream.answer.usage.prompt_tokens
