@@ -77,7 +77,7 @@ def before_build(
     """
     machine = machine or Machine()
     if settings.triton_servers:
-        return [*ports_in_use(settings, ports), *_open_files(settings, machine)]
+        return [*ports_in_use(settings, ports), *_open_files(settings, machine), *_documents(settings)]
     faults = []
     try:
         triton.find(settings)

@@ -192,6 +192,8 @@ def test_a_folder_of_documents_that_is_not_there_is_reported(settings: Settings,
     missing = settings.model_copy(update={"documents_dir": tmp_path / "none"})
     fault = f"YOUTU_DOCUMENTS_DIR={tmp_path / 'none'} is not a readable folder"
     assert fault in preflight.before_build(missing)
+    frontend_alone = missing.model_copy(update={"triton_servers": "127.0.0.1:8001"})
+    assert preflight.before_build(frontend_alone) == [fault]
     assert not any("DOCUMENTS_DIR" in each for each in preflight.before_build(there))
 
 
